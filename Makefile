@@ -1,0 +1,47 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON_IN_VENV := .venv/bin/python
+STAMP := .venv/.installed
+
+# Nothing calls home.
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: help quickstart install test test-slow check bench ui clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+quickstart: install ## Install, then run the whole pipeline on a small model
+	$(PYTHON_IN_VENV) -m flows.quickstart
+
+install: $(STAMP) ## Make .venv for this machine, CPU or NVIDIA GPU; does nothing when up to date
+
+$(STAMP): pyproject.toml infra/constraints.txt infra/install.sh
+	@bash infra/install.sh
+
+test: install ## Run the tests, without the slow ones and those that need a GPU
+	$(PYTHON_IN_VENV) -m pytest -m "not slow and not gpu"
+
+test-slow: install ## Run the slow tests
+	$(PYTHON_IN_VENV) -m pytest -m slow
+
+check: install ## Lint, formatting, types
+	$(PYTHON_IN_VENV) -m ruff check .
+	$(PYTHON_IN_VENV) -m ruff format --check .
+	$(PYTHON_IN_VENV) -m mypy
+
+bench: install ## Run every benchmark
+	@shopt -s nullglob; files=(benchmarks/*.py); \
+	if (( $${#files[@]} == 0 )); then echo "No benchmarks yet: benchmarks/ holds no .py file."; fi; \
+	for file in "$${files[@]}"; do echo "== $$file"; $(PYTHON_IN_VENV) "$$file"; done
+
+ui: install ## Start Prefect's server and UI on this machine
+	@echo "Prefect UI: http://127.0.0.1:$${PREFECT_SERVER_API_PORT:-4200}  (stop with Ctrl-C)"
+	@$(PYTHON_IN_VENV) -m prefect server start --host 127.0.0.1
+
+clean: ## Remove .venv and caches, never .rsdpo
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -path ./.git -prune -o -path ./.rsdpo -prune -o -name __pycache__ -type d -exec rm -rf {} +

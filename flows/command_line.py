@@ -1,0 +1,153 @@
+"""The command line of a flow: a configuration file with overrides, a dry run, and the report at the end."""
+
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import Flow
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from tasks.artifacts import Artifact
+from tasks.config import Config
+from tasks.report import evaluation_rows
+from tasks.stage import PLAN, Plan
+from tasks.storage import STORE_ERRORS
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = None) -> dict[str, Artifact]:
+    """Run a flow on a configuration file; exit with 2 and one message where something is typed wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        sections = _sections(load_config(options.config, options.set))
+        plan = foresee(flow, sections)
+    except (ValueError, *STORE_ERRORS) as error:
+        sys.exit(f"error: {explain(error)}")
+    if options.dry_run:
+        print_plan(plan, as_json=options.json)
+        return {}
+    artifacts = flow(**sections)
+    print_report(artifacts, as_json=options.json)
+    return artifacts
+
+
+def load_config(path: str, overrides: list[str]) -> Config:
+    """Read a configuration file, put overrides and environment variables in, and validate it.
+
+    Args:
+        path: YAML that lists what differs from the defaults; `${NAME}` stands for an environment variable.
+        overrides: `section.field=value`, the value in YAML.
+
+    Raises:
+        ValueError: The file is missing or no YAML, a variable is unset, or a key or value is wrong.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"configuration file {path} does not exist; the shipped ones are in configs/")
+    try:
+        values = yaml.safe_load(_expand(file.read_text(), path)) or {}
+        for override in overrides:
+            _override(values, override)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold sections (data, sft, ...), not a {type(values).__name__}")
+    return Config.model_validate(values)
+
+
+def foresee(flow: Flow[..., dict[str, Artifact]], sections: dict[str, Any]) -> Plan:
+    """Go through a flow without running it: read the data, check the models, look every stage up in the store."""
+    plan = Plan()
+    token = PLAN.set(plan)
+    try:
+        flow.fn(**sections)
+    finally:
+        PLAN.reset(token)
+    return plan
+
+
+def explain(error: Exception) -> str:
+    """Return one message: for a configuration, a line a field with its value, its bound and what is wrong."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    lines = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{name} is no known setting: check its spelling")
+        elif isinstance(item["input"], dict | list):
+            lines.append(f"{name}: {message}" if name else message)
+        else:
+            lines.append(f"{name} = {item['input']!r}: {message}")
+    return "\n       ".join(lines)
+
+
+def print_plan(plan: Plan, as_json: bool) -> None:
+    """Print what a run would do, a line a stage."""
+    if as_json:
+        print(json.dumps({"plan": plan.steps}))
+        return
+    table = Table("stage", "action", "cost", "key", box=None, pad_edge=False)
+    for step in plan.steps:
+        cost = ", ".join(f"{value} {name}" for name, value in step.items() if name not in ("stage", "key", "action"))
+        table.add_row(step["stage"], step["action"], cost, step["key"])
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def print_report(artifacts: dict[str, Artifact], as_json: bool) -> None:
+    """Print the comparison of the policies and where everything is; with `as_json` one last line for programs."""
+    figures = artifacts["evaluation"].stats
+    console = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=True)
+    table = Table(f"{figures['prompts']} held-out prompts", "SFT", "RS-DPO", title="RS-DPO against its SFT policy")
+    for row in evaluation_rows(figures):
+        table.add_row(*row)
+    console.print(table)
+    for name, artifact in artifacts.items():
+        console.print(f"{name:>13}  {artifact.uri}", highlight=False)
+    if as_json:
+        stages = {name: {"uri": a.uri, "digest": a.digest, "rows": a.rows} for name, a in artifacts.items()}
+        metrics = {name: a.stats for name, a in artifacts.items()}
+        print(json.dumps({"artifacts": stages, "metrics": metrics}), flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Align a language model with RS-DPO.")
+    parser.add_argument("config", help="configuration file, e.g. configs/hh.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="override one setting")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be computed, and compute nothing")
+    parser.add_argument("--json", action="store_true", help="print artifacts and metrics as one last line of JSON")
+    return parser
+
+
+def _sections(config: Config) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in Config.model_fields}
+
+
+def _expand(text: str, path: str) -> str:
+    """Put environment variables in."""
+    for name in _VARIABLE.findall(text):
+        if name not in os.environ:
+            raise ValueError(f"{path} uses the environment variable {name}, which is not set: set it and run again")
+    return _VARIABLE.sub(lambda match: os.environ[match[1]], text)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    """Set one value, making sections on the way."""
+    name, equals, value = override.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--set {override} must look like section.field=value, e.g. pairs.eta=0.9")
+    *sections, field = name.split(".")
+    for section in sections:
+        inner = values.get(section)
+        values[section] = inner = {"path": inner} if isinstance(inner, str) else dict(inner or {})
+        values = inner
+    values[field] = yaml.safe_load(_expand(value, "--set"))

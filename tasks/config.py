@@ -1,0 +1,293 @@
+"""Every knob of a run: frozen pydantic sections with bounds, each field documented in place.
+
+A field marked `NOT_IN_KEY` changes how a stage runs but not what it computes; it is left out of the stage key.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+NOT_IN_KEY = "not in the stage key"
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class Section(BaseModel):
+    """One section of the configuration: immutable, with no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def key_fields(self) -> dict[str, Any]:
+        """Return the fields that decide the stage's output, as plain JSON values."""
+        hidden = {name for name, field in type(self).model_fields.items() if NOT_IN_KEY in field.metadata}
+        fields = {name: getattr(self, name) for name in type(self).model_fields if name not in hidden}
+        return {
+            name: value.key_fields()
+            if isinstance(value, Section)
+            else self.model_dump(mode="json", include={name})[name]
+            for name, value in fields.items()
+        }
+
+
+class Located(Section):
+    """A thing named by a path, a URI or a hub id; a plain string is short for its `path`."""
+
+    path: Annotated[str, NOT_IN_KEY] = Field(min_length=1)
+    """File, folder, `file://` or `s3://` URI, or Hugging Face hub id. What it holds is in the key, not where it is."""
+    revision: Annotated[str | None, NOT_IN_KEY] = None
+    """Branch, tag or commit on the hub."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
+class DataSource(Located):
+    """A file (JSONL, JSONL.gz, Parquet), a folder of them, a saved dataset folder, or a hub dataset id."""
+
+    name: str | None = None
+    """Configuration of a hub dataset."""
+    data_dir: str | None = None
+    """Folder within a hub dataset."""
+    split: str = "train"
+    """Split of a hub dataset or of a saved dataset folder."""
+
+
+class ModelSource(Located):
+    """A model folder with safetensors, in a file system, a store or the hub."""
+
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model. Only for models whose code you have read."""
+    chat_template: Annotated[str | None, NOT_IN_KEY] = None
+    """None: the tokenizer's own, or `plain` where it has none. `plain`: "Human:" and "Assistant:" turns.
+    `text`: messages are joined as they are and continued. Otherwise the path of a Jinja file."""
+
+
+class Function(Section):
+    """A Python function named `module:function`, called with further keyword options."""
+
+    function: Annotated[str, NOT_IN_KEY] = Field(pattern=r"^[\w.]+:\w+$")
+    """For a gold reward: `f(messages, completion, **options) -> float`."""
+    options: Annotated[dict[str, Any], NOT_IN_KEY] = {}
+    """Keyword options. Stages that call the function are keyed by its source, its options, and the files they name."""
+
+
+class GoldReward(Section):
+    """A gold reward as stages see it: the function, and the digest of its source, options and files."""
+
+    function: Annotated[Function | None, NOT_IN_KEY] = None
+    digest: str = ""
+
+
+class Lora(Section):
+    """Low-rank adapters; the trained model is merged before it is stored."""
+
+    r: int = Field(8, ge=1)
+    """Rank."""
+    alpha: float = Field(16, gt=0)
+    """Scale: the update is alpha / r times the product of the two factors."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapters' input."""
+    target_modules: str | list[str] = "all-linear"
+    """Modules that get adapters."""
+
+
+class Training(Section):
+    """What SFT, reward-model training and DPO share. `extra` passes anything else to TRL's trainer."""
+
+    learning_rate: float = Field(1e-5, gt=0)
+    """Peak learning rate of AdamW."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the data."""
+    max_steps: int | None = Field(None, ge=1)
+    """Optimizer steps; overrides `epochs`."""
+    batch_size: int = Field(64, ge=1)
+    """Examples (for preferences: pairs) an optimizer step, over all devices and accumulation."""
+    micro_batch_size: Annotated[int, NOT_IN_KEY] = Field(8, ge=1)
+    """Examples a forward pass on one device."""
+    devices: Annotated[int, NOT_IN_KEY] = Field(1, ge=1)
+    """Devices to train on; more than one starts `accelerate launch`."""
+    max_length: int = Field(1024, ge=8)
+    """Longest prompt plus completion in tokens; longer examples are dropped and counted."""
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises."""
+    scheduler: str = "cosine"
+    """Learning-rate schedule by its transformers name."""
+    seed: int = Field(0, ge=0)
+    """Seed of the shuffle and of new weights."""
+    save_steps: Annotated[int, NOT_IN_KEY] = Field(200, ge=1)
+    """Optimizer steps between checkpoints in the store."""
+    logging_steps: Annotated[int, NOT_IN_KEY] = Field(10, ge=1)
+    """Optimizer steps between logged metrics."""
+    dtype: Dtype = "float32"
+    """Data type of the weights while training; bfloat16 suits GPUs."""
+    lora: Lora | None = None
+    """Adapters instead of all weights."""
+    extra: dict[str, Any] = {}
+    """Further arguments of TRL's trainer configuration, passed on as they are."""
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        step = self.micro_batch_size * self.devices
+        if self.batch_size % step and self.batch_size > step:
+            raise ValueError(
+                f"batch_size = {self.batch_size} must be a multiple of micro_batch_size x devices = {step}: "
+                "an optimizer step is made of whole forward passes"
+            )
+        return self
+
+
+class DataConfig(Section):
+    """Where prompts, demonstrations and preferences come from."""
+
+    prompts: DataSource
+    """Prompts to sample completions for."""
+    demonstrations: DataSource | None = None
+    """Prompts with completions for `train_sft`; the chosen side of preference data will do."""
+    preferences: DataSource | Literal["gold"] | None = None
+    """Pairs for `train_reward_model`; `gold` labels pairs of the policy's own completions with the gold reward."""
+    evaluation_prompts: DataSource | None = None
+    """Held-out prompts; without it a share of `prompts` is held out."""
+    evaluation_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of `prompts` held out, chosen by the hash of each prompt, so that it is stable as prompts are added."""
+    max_prompts: int | None = Field(None, ge=2)
+    """Use the first so many prompts, after the held-out ones are taken away."""
+    max_evaluation_prompts: int | None = Field(None, ge=1)
+    """Evaluate on the first so many held-out prompts."""
+    system_prompt: str | None = Field(None, min_length=1)
+    """System message put before conversations that have none."""
+    max_bad_fraction: float = Field(0.01, ge=0, le=1)
+    """Share of bad rows (null, empty, over-long, ...) that is dropped and counted; above it the run stops."""
+
+
+class SftConfig(Training):
+    """Supervised fine-tuning of the base model on demonstrations, or a ready policy."""
+
+    base_model: ModelSource | None = None
+    """Model to fine-tune."""
+    ready_model: ModelSource | None = None
+    """Policy to use as it is; skips the training."""
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if (self.base_model is None) == (self.ready_model is None):
+            raise ValueError("set one of sft.base_model (to fine-tune) and sft.ready_model (to use as it is)")
+        return self
+
+
+class RewardModelConfig(Training):
+    """Bradley-Terry reward model on preferences, or a ready one."""
+
+    base_model: ModelSource | None = None
+    """Model that gets the scalar head; None starts from the policy."""
+    ready_model: ModelSource | None = None
+    """Reward model to use as it is; skips the training."""
+    evaluation_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share of the preferences, split by prompt, held out to measure accuracy."""
+    use_margin: bool = False
+    """Subtract the preference data's `margin` column within the loss."""
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if self.base_model is not None and self.ready_model is not None:
+            raise ValueError("set at most one of reward_model.base_model and reward_model.ready_model")
+        return self
+
+
+class Decoding(Section):
+    """How completions are drawn."""
+
+    k: int = Field(1, ge=1)
+    """Completions a prompt."""
+    temperature: float = Field(1.0, ge=0)
+    """Softmax temperature; 0 is greedy."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus: smallest set of tokens with this probability."""
+    top_k: int = Field(0, ge=0)
+    """Most likely tokens to draw from; 0 draws from all."""
+    max_new_tokens: int = Field(256, ge=1)
+    """Tokens after which a completion is cut (finish_reason `length`)."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion."""
+    seed: int = Field(0, ge=0)
+    """Run seed; each prompt's seed derives from it and the prompt_id."""
+    dtype: Dtype = "float32"
+    """Data type of the weights."""
+    engine: Annotated[Literal["auto", "vllm", "transformers"], NOT_IN_KEY] = "auto"
+    """auto: vLLM where it is installed, else transformers. Both draw from the same distribution."""
+    part_size: Annotated[int, NOT_IN_KEY] = Field(64, ge=1)
+    """Prompts a part: what a crash can lose."""
+    extra: Annotated[dict[str, Any], NOT_IN_KEY] = {}
+    """Further arguments of vLLM's `LLM`, e.g. gpu_memory_utilization."""
+
+
+class SamplingConfig(Decoding):
+    """Sampling of the k completions a prompt that pairs are selected from."""
+
+    k: int = Field(16, ge=2)
+    """Completions a prompt (paper: 16)."""
+    temperature: float = Field(1.0, gt=0)
+    """Softmax temperature; greedy decoding would make the k completions equal."""
+
+
+class ScoringConfig(Section):
+    """How completions are scored."""
+
+    tokens_per_batch: Annotated[int, NOT_IN_KEY] = Field(16384, ge=1)
+    """Most tokens, padding included, in one forward pass."""
+    dtype: Dtype = "float32"
+    """Data type of the reward model's weights."""
+
+
+class PairsConfig(Section):
+    """Which pairs of completions are trained on."""
+
+    tau: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Temperature of the reward gap, in units of reward (paper: 1)."""
+    eta: float = Field(0.85, ge=0.5, lt=1)
+    """Probability that chosen beats rejected, above which a pair is kept. Higher keeps fewer, clearer pairs."""
+    strategy: Literal["threshold", "best_vs_worst", "annotation"] = "threshold"
+    """threshold: RS-DPO. best_vs_worst: highest against lowest reward. annotation: the data set's own pairs."""
+    max_pairs_per_prompt: int | None = Field(None, ge=1)
+    """Keep so many pairs a prompt, those with the widest reward gap."""
+    truncated: Literal["keep", "drop", "never_chosen"] = "drop"
+    """What to do with completions cut at max_new_tokens: their reward is for half an answer."""
+
+
+class DpoConfig(Training):
+    """Direct preference optimization against the SFT policy."""
+
+    beta: float = Field(0.1, gt=0, allow_inf_nan=False)
+    """Strength of the pull towards the reference model."""
+    loss_type: str = "sigmoid"
+    """TRL's name of the pairwise loss."""
+    lora: Lora | None = Lora()
+    """Adapters instead of all weights (paper: r = 8)."""
+
+
+class EvaluationConfig(Section):
+    """Comparison of the aligned policy with the SFT policy on held-out prompts."""
+
+    k: int = Field(1, ge=1)
+    """Completions a held-out prompt and policy, drawn with the sampling section's settings."""
+    seed: int = Field(1, ge=0)
+    """Seed of the drawn completions and of the bootstrap."""
+    bootstrap_samples: int = Field(10_000, ge=100)
+    """Resamples of the prompts behind the 95% interval."""
+    gold_reward: Function | None = None
+    """Known reward, where the task has one; reported beside the reward model's."""
+
+
+class Config(Section):
+    """A whole run: the parameters of the `rs_dpo` flow."""
+
+    data: DataConfig
+    sft: SftConfig
+    reward_model: RewardModelConfig = RewardModelConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    pairs: PairsConfig = PairsConfig()
+    dpo: DpoConfig = DpoConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    store: str = Field("./.rsdpo", min_length=1)
+    """Where every artifact lives: a folder, `file:///...` or `s3://bucket/prefix`."""

@@ -1,0 +1,191 @@
+"""Models come into the store: from a folder, another store or the hub, checked, as safetensors and tokenizer only."""
+
+import fnmatch
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks.artifacts import NOTHING, Artifact, Content, files_digest
+from tasks.config import ModelSource, RewardModelConfig, SftConfig
+from tasks.stage import Draft, stage
+from tasks.storage import MANIFEST, Store, fetch, open_fs, read_manifest
+from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Role = Literal["policy", "reward_model"]
+MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "chat_template.jinja",
+)
+PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
+"""Tokens that serve as padding where a tokenizer has none of its own, in order of preference."""
+
+
+def import_model(store: Store, source: ModelSource, role: Role) -> Artifact:
+    """Check a model and bring it into the store.
+
+    Args:
+        store: Where it goes.
+        source: Where it is.
+        role: A ready `reward_model` needs a scalar head and a pad token of its own; a `policy` is a causal model.
+
+    Raises:
+        ValueError: The model is missing, or lacks safetensors, a tokenizer, EOS, or what its role needs.
+    """
+    folder = locate_model(source)
+    files = model_files(folder, source, role)
+    model = Artifact(kind="model", uri=str(folder), digest=files_digest(files))
+    return store_model(store, model, source, role)
+
+
+def import_reward_model(store: Store, config: RewardModelConfig) -> Artifact:
+    """Bring in the ready reward model, or the model to train one from; `NOTHING` where that is the policy."""
+    if config.ready_model is not None:
+        return import_model(store, config.ready_model, "reward_model")
+    return NOTHING if config.base_model is None else import_model(store, config.base_model, "policy")
+
+
+def import_policy(store: Store, config: SftConfig) -> Artifact:
+    """Bring in the ready policy, or the base model to train one from."""
+    source = config.ready_model or config.base_model
+    assert source is not None  # the section demands one
+    return import_model(store, source, "policy")
+
+
+def locate_model(source: ModelSource) -> Path:
+    """Return a local folder of a model, downloaded where it is on the hub or in an object store.
+
+    Raises:
+        ValueError: There is no such folder, and the hub has no such model or cannot be reached.
+    """
+    path = source.path
+    if Path(path).expanduser().is_dir():
+        return Path(path).expanduser().resolve()
+    if "://" in path:
+        return _download(path)
+    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+        raise ValueError(f"model folder {path} does not exist")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = [*MODEL_FILES, *(["*.py"] if source.trust_remote_code else [])]
+    try:
+        return Path(snapshot_download(path, revision=source.revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise ValueError(
+            f"model {path} is no folder, and the hub did not give it ({type(error).__name__}): check the name, the "
+            "network, and HF_HUB_OFFLINE (1 uses only what was downloaded before)"
+        ) from error
+
+
+def model_files(folder: Path, source: ModelSource, role: Role) -> dict[str, Content]:
+    """Return the files that make the stored model, with its chat template and pad token written in.
+
+    Raises:
+        ValueError: Something that the role needs is missing.
+    """
+    patterns = [*MODEL_FILES, *(["*.py"] if source.trust_remote_code else [])]
+    names = sorted(path.name for path in folder.iterdir() if any(fnmatch.fnmatch(path.name, p) for p in patterns))
+    if "config.json" not in names:
+        raise ValueError(f"{folder} has no config.json: it is no model folder (merge an adapter into its model first)")
+    if not any(name.endswith(".safetensors") for name in names):
+        raise ValueError(f"{folder} has no safetensors weights: save them with model.save_pretrained(folder)")
+    tokenizer = load_tokenizer(folder, source.trust_remote_code)
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"the tokenizer of {folder} has no EOS token: set eos_token in tokenizer_config.json")
+    if role == "reward_model":
+        _check_reward_model(folder, tokenizer)
+    files: dict[str, Content] = {name: folder / name for name in names}
+    files["chat_template.jinja"] = _chat_template(tokenizer, source.chat_template).encode()
+    config = _read_json(folder / "tokenizer_config.json")
+    config.pop("chat_template", None)
+    files["tokenizer_config.json"] = json.dumps({**config, "pad_token": _pad_token(tokenizer)}, indent=2).encode()
+    return files
+
+
+def _preview_store_model(draft: Draft, model: Artifact, source: ModelSource, role: Role) -> tuple[Artifact, dict[str, Any]]:
+    """Lay out all but the weights in a temporary folder, so that a dry run has a tokenizer."""
+    folder = Path(tempfile.mkdtemp(prefix="rs-dpo-plan-"))
+    for name, content in model_files(Path(model.uri), source, role).items():
+        if not name.endswith(".safetensors"):
+            (folder / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    return model.model_copy(update={"uri": str(folder)}), {}
+
+
+@stage(version=1, preview=_preview_store_model, retries=2)
+def store_model(out: Draft, model: Artifact, source: ModelSource, role: Role) -> Artifact:
+    """Copy a model folder into the store."""
+    files = model_files(Path(model.uri), source, role)
+    return out.commit("model", files, model.digest, stats={"trust_remote_code": source.trust_remote_code})
+
+
+def model_folder(model: Artifact) -> Path:
+    """Return a local folder with a model's verified files."""
+    return fetch(model) if "://" in model.uri else Path(model.uri)
+
+
+def trained_files(folder: Path) -> dict[str, Content]:
+    """Return the files of a folder that a trainer saved, ready to commit."""
+    return {path.name: path for path in sorted(folder.iterdir()) if any(fnmatch.fnmatch(path.name, p) for p in MODEL_FILES)}
+
+
+def _download(uri: str) -> Path:
+    """Fetch a model folder from a file system: an artifact by its manifest, else file by file."""
+    fs, path = open_fs(uri)
+    if fs.exists(f"{path}/{MANIFEST}"):
+        manifest = read_manifest(uri)
+        return fetch(Artifact(kind=manifest.kind, uri=uri, digest=manifest.digest))
+    if not fs.isdir(path):
+        raise ValueError(f"model folder {uri} does not exist")
+    folder = Path(tempfile.mkdtemp(prefix="rs-dpo-model-"))
+    fs.get(path.rstrip("/") + "/", f"{folder}/", recursive=True)
+    return folder
+
+
+def _check_reward_model(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    names = config.architectures or []
+    if not any(name.endswith("ForSequenceClassification") for name in names) or config.num_labels != 1:
+        raise ValueError(
+            f"{folder} is no reward model: it has {names} with {config.num_labels} labels instead of a "
+            "...ForSequenceClassification with one; train one with reward_model.base_model"
+        )
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise ValueError(
+            f"the tokenizer of {folder} pads with EOS, so the reward would not be read at the end of the completion: "
+            "set a pad_token of its own in tokenizer_config.json and pad_token_id in config.json"
+        )
+
+
+def _chat_template(tokenizer: "PreTrainedTokenizerBase", choice: str | None) -> str:
+    if choice is None:
+        return tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else PLAIN_TEMPLATE
+    if choice in ("plain", "text"):
+        return PLAIN_TEMPLATE if choice == "plain" else TEXT_TEMPLATE
+    if not Path(choice).is_file():
+        raise ValueError(f"chat_template = {choice!r} must be `plain`, `text` or the path of a Jinja file")
+    return Path(choice).read_text()
+
+
+def _pad_token(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return a pad token that is not EOS, from the tokenizer's own vocabulary; EOS where there is none."""
+    vocabulary, taken = tokenizer.get_vocab(), {tokenizer.eos_token, tokenizer.bos_token}
+    candidates = [tokenizer.pad_token, *PAD_TOKENS]
+    return next((token for token in candidates if token in vocabulary and token not in taken), tokenizer.eos_token)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -1,0 +1,285 @@
+"""Pair selection: reads rewards and completions part by part, writes pairs of completion ids.
+
+RS-DPO (arXiv:2402.10038, Algorithm 1) keeps every ordered pair of one prompt whose Bradley-Terry probability
+sigma((r_j - r_l) / tau) is above eta, that is, whose reward gap r_j - r_l is above tau * log(eta / (1 - eta)).
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.artifacts import Artifact
+from tasks.config import PairsConfig
+from tasks.schemas import SCHEMAS, add_digests, format_digest, rows_digest
+from tasks.stage import Draft, pending, stage
+from tasks.scratch import scratch_folder
+from tasks.storage import table_bytes
+from tasks.tables import read_slices
+
+Indices = np.ndarray
+BLOCK = 4096
+"""Prompts compared at once; bounds the memory of the k x k comparison."""
+
+
+class PairIndices(NamedTuple):
+    """Selected pairs: three int arrays of one length, ordered by row, then chosen, then rejected."""
+
+    row: Indices
+    chosen: Indices
+    rejected: Indices
+
+    def where(self, keep: np.ndarray) -> "PairIndices":
+        """Return the pairs that a mask or an index array picks."""
+        return PairIndices(self.row[keep], self.chosen[keep], self.rejected[keep])
+
+
+class Candidates(NamedTuple):
+    """The completions of some prompts as (n, k) arrays."""
+
+    prompt_ids: np.ndarray
+    """(n,) strings."""
+    rewards: np.ndarray
+    """(n, k) float64; NaN where a sample is missing."""
+    truncated: np.ndarray
+    """(n, k) bool: cut at max_new_tokens."""
+    texts: np.ndarray
+    """(n, k) int: equal numbers within a row are equal texts."""
+
+
+def preference_prob(reward_gap: np.ndarray, tau: float) -> np.ndarray:
+    """Return the Bradley-Terry probability sigma(reward_gap / tau) that the first completion is preferred.
+
+    Args:
+        reward_gap: Reward differences r_j - r_l, any shape.
+        tau: Temperature in units of reward, > 0 (arXiv:2402.10038).
+
+    Raises:
+        ValueError: tau is not positive.
+    """
+    _check(tau, 0.5)
+    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(reward_gap, np.float64) / tau))
+
+
+def gap_threshold(tau: float, eta: float) -> float:
+    """Return tau * log(eta / (1 - eta)), the reward gap above which a pair is kept, in units of reward.
+
+    Raises:
+        ValueError: tau is not positive, or eta is not in [0.5, 1).
+    """
+    _check(tau, eta)
+    return tau * math.log(eta / (1.0 - eta))
+
+
+def select_pairs(rewards: np.ndarray, tau: float, eta: float) -> PairIndices:
+    """Return every pair whose reward gap r_j - r_l is strictly above tau * log(eta / (1 - eta)).
+
+    Args:
+        rewards: (n, k) rewards of k completions of n prompts; NaN marks a missing sample.
+        tau: Temperature in units of reward, > 0.
+        eta: Threshold on the preference probability, 0.5 <= eta < 1.
+
+    Returns:
+        `(row, chosen, rejected)`: int arrays with one entry a pair, indices into `rewards`.
+
+    Raises:
+        ValueError: tau or eta is out of bounds, or rewards is not two-dimensional.
+    """
+    threshold = gap_threshold(tau, eta)
+    rewards = _matrix(rewards)
+    if rewards.shape[1] < 2:
+        return _no_pairs()
+    low = np.fmin.reduce(rewards, axis=1)
+    with np.errstate(invalid="ignore"):
+        active = np.flatnonzero(np.fmax.reduce(rewards, axis=1) - low > threshold)
+    found = [_no_pairs()]
+    for start in range(0, active.size, BLOCK):
+        block = active[start : start + BLOCK]
+        values = rewards[block]
+        with np.errstate(invalid="ignore"):
+            row, chosen, rejected = np.nonzero(values[:, :, None] - values[:, None, :] > threshold)
+        found.append(PairIndices(block[row], chosen, rejected))
+    return PairIndices(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+
+def best_against_worst(chosen_rewards: np.ndarray, rejected_rewards: np.ndarray) -> PairIndices:
+    """Return one pair a row: the highest of `chosen_rewards` over the lowest of `rejected_rewards`, where it is higher.
+
+    Args:
+        chosen_rewards: (n, k) rewards of the completions that may be chosen; NaN marks the others.
+        rejected_rewards: (n, k) rewards of the completions that may be rejected; NaN marks the others.
+    """
+    best = np.where(np.isnan(chosen_rewards), -np.inf, chosen_rewards)
+    worst = np.where(np.isnan(rejected_rewards), np.inf, rejected_rewards)
+    rows = np.arange(best.shape[0])
+    chosen, rejected = best.argmax(axis=1), worst.argmin(axis=1)
+    return PairIndices(rows, chosen, rejected).where(best[rows, chosen] > worst[rows, rejected])
+
+
+def annotated_pairs(rewards: np.ndarray) -> PairIndices:
+    """Return the data set's own pairs: completion 2i is chosen over completion 2i + 1, whatever their rewards."""
+    row, chosen = np.nonzero(~np.isnan(rewards[:, 0::2]))
+    return PairIndices(row, 2 * chosen, 2 * chosen + 1)
+
+
+def select(candidates: Candidates, config: PairsConfig) -> PairIndices:
+    """Return the pairs that the configured strategy, truncation rule and cap leave."""
+    rewards, cut = candidates.rewards, candidates.truncated
+    if config.truncated == "drop" and config.strategy != "annotation":
+        rewards = np.where(cut, np.nan, rewards)
+    may_be_chosen = np.where(cut, np.nan, rewards) if config.truncated == "never_chosen" else rewards
+    if config.strategy == "annotation":
+        found = annotated_pairs(rewards)
+    elif config.strategy == "best_vs_worst":
+        found = best_against_worst(may_be_chosen, rewards)
+    else:
+        found = select_pairs(rewards, config.tau, config.eta)
+        found = found.where(~np.isnan(may_be_chosen[found.row, found.chosen]))
+    differ = candidates.texts[found.row, found.chosen] != candidates.texts[found.row, found.rejected]
+    return widest(found.where(differ), rewards, config.max_pairs_per_prompt)
+
+
+def widest(pairs: PairIndices, rewards: np.ndarray, limit: int | None) -> PairIndices:
+    """Return at most `limit` pairs a row, those with the widest reward gap; ties go to the lower indices."""
+    if limit is None or pairs.row.size == 0:
+        return pairs
+    gap = rewards[pairs.row, pairs.chosen] - rewards[pairs.row, pairs.rejected]
+    order = np.lexsort((pairs.rejected, pairs.chosen, -gap, pairs.row))
+    rows = pairs.row[order]
+    starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
+    rank = np.arange(rows.size) - np.repeat(starts, np.diff(np.r_[starts, rows.size]))
+    return pairs.where(np.sort(order[rank < limit]))
+
+
+def gather(completions: pa.Table, rewards: pa.Table) -> Candidates:
+    """Join completions and rewards by (prompt_id, completion_id) into (n, k) arrays, prompts in order of their ids.
+
+    Raises:
+        ValueError: A completion has no reward, or a reward no completion.
+    """
+    keys = ["prompt_id", "completion_id"]
+    columns = completions.select([*keys, "completion", "finish_reason"])
+    joined = columns.join(rewards, keys, join_type="full outer").sort_by([(key, "ascending") for key in keys])
+    for column in ("reward", "completion"):
+        if joined[column].null_count:
+            raise ValueError(f"{joined[column].null_count} samples have no {column}: score the completions again")
+    prompt_ids, row = np.unique(joined["prompt_id"].to_numpy(zero_copy_only=False), return_inverse=True)
+    column = joined["completion_id"].to_numpy()
+    shape = (prompt_ids.size, int(column.max()) + 1)
+    matrices = np.full(shape, np.nan), np.zeros(shape, bool), np.full(shape, -1)
+    matrices[0][row, column] = joined["reward"].to_numpy()
+    matrices[1][row, column] = joined["finish_reason"].to_numpy(zero_copy_only=False) == "length"
+    matrices[2][row, column] = joined["completion"].combine_chunks().dictionary_encode().indices.to_numpy()
+    return Candidates(prompt_ids, *matrices)
+
+
+def pair_table(candidates: Candidates, pairs: PairIndices, tau: float) -> pa.Table:
+    """Return the stored columns of the selected pairs."""
+    chosen = candidates.rewards[pairs.row, pairs.chosen]
+    rejected = candidates.rewards[pairs.row, pairs.rejected]
+    columns = {
+        "prompt_id": pa.array(candidates.prompt_ids[pairs.row], pa.string()),
+        "chosen_id": pairs.chosen,
+        "rejected_id": pairs.rejected,
+        "chosen_reward": chosen,
+        "rejected_reward": rejected,
+        "reward_gap": chosen - rejected,
+        "preference_prob": preference_prob(chosen - rejected, tau),
+    }
+    return pa.table(columns).cast(SCHEMAS["pairs"], safe=False)
+
+
+def _preview(draft: Draft, rewards: Artifact, completions: Artifact, pairs: PairsConfig) -> tuple[Artifact, dict[str, Any]]:
+    return pending(0, "build_pairs"), {}
+
+
+@stage(version=1, preview=_preview)
+def build_pairs(out: Draft, rewards: Artifact, completions: Artifact, pairs: PairsConfig) -> Artifact:
+    """Select the pairs to train on: sigma((r_j - r_l) / tau) > eta."""
+    counts, digests = PairCounts(), []
+    parts = zip(read_slices(out.store, completions), read_slices(out.store, rewards), strict=True)
+    with scratch_folder(out.provenance.key[:16]) as folder:
+        for number, (own, scored) in enumerate(parts):
+            candidates = gather(own.read(), scored.read())
+            selected = select(candidates, pairs)
+            counts.add(candidates, selected)
+            table = pair_table(candidates, selected, pairs.tau)
+            digests.append(rows_digest(table))
+            if table.num_rows:
+                (folder / f"rows-{number:06d}.parquet").write_bytes(table_bytes(table, "pairs"))
+        if not counts.pairs:
+            raise ValueError(counts.explain_none(pairs))
+        files = {path.name: path for path in sorted(folder.iterdir())}
+        digest = format_digest(add_digests(digests))
+        return out.commit("pairs", files, digest, rows=counts.pairs, stats=counts.stats())
+
+
+class PairCounts:
+    """Counts over all parts, in constant memory."""
+
+    SAMPLE = 8192
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.pairs = self.possible = self.prompts = self.active = self.completions = self.truncated = 0
+        self._gaps = np.empty(0)
+        self._every = 1
+
+    def add(self, candidates: Candidates, selected: PairIndices) -> None:
+        """Count one part."""
+        present = (~np.isnan(candidates.rewards)).sum(axis=1)
+        self.prompts += present.size
+        self.completions += int(present.sum())
+        self.truncated += int(candidates.truncated.sum())
+        self.possible += int((present * (present - 1) // 2).sum())
+        self.pairs += selected.row.size
+        self.active += np.unique(selected.row).size
+        widest_gaps = np.fmax.reduce(candidates.rewards, axis=1) - np.fmin.reduce(candidates.rewards, axis=1)
+        self._gaps = np.concatenate([self._gaps, widest_gaps[:: self._every]])
+        while self._gaps.size > self.SAMPLE:
+            self._gaps, self._every = self._gaps[::2], 2 * self._every
+
+    def quantiles(self) -> dict[str, float]:
+        """Return quantiles of each prompt's widest reward gap, from an even sample of the prompts."""
+        values = np.quantile(self._gaps, [0.1, 0.5, 0.9, 1.0]) if self._gaps.size else np.zeros(4)
+        return {name: round(float(value), 6) for name, value in zip(("10%", "50%", "90%", "max"), values, strict=True)}
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the manifest records."""
+        return {
+            "prompts": self.prompts,
+            "prompts_without_pair": self.prompts - self.active,
+            "completions": self.completions,
+            "truncated_completions": self.truncated,
+            "possible_pairs": self.possible,
+            "acceptance_rate": self.pairs / self.possible if self.possible else 0.0,
+            "widest_gap_quantiles": self.quantiles(),
+        }
+
+    def explain_none(self, config: PairsConfig) -> str:
+        """Say why there is no pair, and what to change."""
+        return (
+            f"no pair was selected from {self.completions} completions of {self.prompts} prompts: pairs.eta = {config.eta:g} "
+            f"and pairs.tau = {config.tau:g} ask for a reward gap above {gap_threshold(config.tau, config.eta):.4g}, and the "
+            f"prompts' widest gaps have the quantiles {self.quantiles()} ({self.truncated} completions were truncated, "
+            f"pairs.truncated = {config.truncated}); lower eta or tau, or raise sampling.temperature or sampling.max_new_tokens"
+        )
+
+
+def _no_pairs() -> PairIndices:
+    return PairIndices(*(np.empty(0, np.intp) for _ in range(3)))
+
+
+def _matrix(rewards: np.ndarray) -> np.ndarray:
+    rewards = np.asarray(rewards, np.float64)
+    if rewards.ndim != 2:
+        raise ValueError(f"rewards has shape {rewards.shape}, expected (n, k): one row a prompt, one column a completion")
+    return rewards
+
+
+def _check(tau: float, eta: float) -> None:
+    if not (tau > 0 and math.isfinite(tau)):
+        raise ValueError(f"pairs.tau = {tau} must be a positive number: it divides the reward gap")
+    if not 0.5 <= eta < 1:
+        raise ValueError(f"pairs.eta = {eta} must be at least 0.5 and below 1: below 0.5 a pair and its mirror both pass")

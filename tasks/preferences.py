@@ -1,0 +1,92 @@
+"""Preferences from completions, and completions from preferences.
+
+Where a gold reward is known, pairs of the policy's own completions are labelled with it (the controlled setting of
+arXiv:2305.18290). Where the data set's own pairs are to be trained on (strategy `annotation`), their texts take the
+place of samples.
+"""
+
+from collections import defaultdict
+from typing import Any
+
+import pyarrow as pa
+
+from tasks.artifacts import NOTHING, Artifact, Provenance, sha256_of
+from tasks.config import GoldReward
+from tasks.engines import Sample
+from tasks.gold import load_function
+from tasks.models import model_folder
+from tasks.prompts import PromptTable
+from tasks.sample import completion_rows
+from tasks.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.stage import Draft, pending, stage
+from tasks.storage import read_table, table_bytes
+from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
+from tasks.tokens import encode_completion, load_tokenizer
+
+
+def label_pairs(completions: list[str], rewards: list[float]) -> list[tuple[str, str, float]]:
+    """Return (chosen, rejected, reward gap) for neighbours 0-1, 2-3, ... whose rewards differ."""
+    pairs = zip(completions[0::2], completions[1::2], rewards[0::2], rewards[1::2], strict=False)
+    return [(a, b, ra - rb) if ra > rb else (b, a, rb - ra) for a, b, ra, rb in pairs if ra != rb]
+
+
+def _preview_labels(draft: Draft, completions: Artifact, *_: Any) -> tuple[Artifact, dict[str, Any]]:
+    return pending(completions.rows // 2, "label_preferences"), {"completions": completions.rows}
+
+
+@stage(
+    version=1,
+    preview=_preview_labels,
+    ready=lambda completions, prompts, given, gold, wanted: None if wanted else given,
+)
+def label_preferences(
+    out: Draft, completions: Artifact, prompts: Artifact, given: Artifact, gold: GoldReward, wanted: bool
+) -> Artifact:
+    """Label pairs of completions with the gold reward where that is wanted; else return the given preferences."""
+    assert gold.function is not None  # the configuration demands it
+    reward, messages, rows = load_function(gold.function), PromptTable(prompts), []
+    for slice_ in read_slices(out.store, completions):
+        texts = defaultdict(list)
+        for row in slice_.read().select(["prompt_id", "completion"]).to_pylist():
+            texts[row["prompt_id"]].append(row["completion"])
+        for prompt_id, drawn in texts.items():
+            prompt = messages[prompt_id]
+            for chosen, rejected, gap in label_pairs(drawn, [reward(prompt, text) for text in drawn]):
+                pair = {"prompt_id": prompt_id, "messages": prompt, "chosen": chosen, "rejected": rejected, "margin": gap}
+                rows.append(pair)
+    if not rows:
+        raise ValueError(f"{gold.function.function} gives equal rewards to every pair of completions: nothing to learn from")
+    table = pa.Table.from_pylist(rows, schema=SCHEMAS["preferences"])
+    files = {"rows-00000.parquet": table_bytes(table, "preferences")}
+    return out.commit("preferences", files, format_digest(rows_digest(table)), rows=len(rows), stats={"labelled": len(rows)})
+
+
+def _preview_annotations(draft: Draft, policy: Artifact, prompts: Artifact, preferences: Artifact, wanted: bool) -> Any:
+    return pending(2 * preferences.rows, "load_annotations"), {"pairs": preferences.rows}
+
+
+@stage(
+    version=1,
+    preview=_preview_annotations,
+    ready=lambda policy, prompts, preferences, wanted: None if wanted else NOTHING,
+)
+def load_annotations(
+    out: Draft, policy: Artifact, prompts: Artifact, preferences: Artifact, wanted: bool
+) -> Artifact:
+    """Lay out the data set's pairs as completions: 2i is the chosen, 2i + 1 the rejected side of a prompt's pair i."""
+    tokenizer, known = load_tokenizer(model_folder(policy)), PromptTable(prompts)
+    texts: dict[str, list[str]] = defaultdict(list)
+    for row in read_table(preferences).to_pylist():
+        if row["prompt_id"] in known:
+            texts[row["prompt_id"]] += [row["chosen"], row["rejected"]]
+    if not texts:
+        raise ValueError("no preference pair belongs to a prompt of data.prompts: name the same file in both")
+    rows = [
+        row
+        for prompt_id in sorted(texts)
+        for row in completion_rows(prompt_id, [Sample(t, encode_completion(tokenizer, t), "stop") for t in texts[prompt_id]])
+    ]
+    provenance = Provenance(stage="annotations", version=1, key=out.provenance.key, inputs=out.provenance.inputs)
+    table = pa.Table.from_pylist(rows, schema=SCHEMAS["completions"])
+    part = GrowingTable(out.store, "completions", provenance).append(sha256_of(repr(sorted(texts)).encode())[:32], table)
+    return commit_slices(out, "completions", [Slice(part)], {"completions": len(rows), "annotated_prompts": len(texts)})

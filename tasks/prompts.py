@@ -1,0 +1,257 @@
+"""Data in: reads prompts, demonstrations and preferences from files, writes tables keyed by prompt_id.
+
+Every row that is left out is counted under a reason. Held-out prompts are chosen by the hash of the prompt, and what is
+held out for evaluation enters neither sampling nor training.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from tasks.artifacts import NOTHING, Artifact
+from tasks.config import DataConfig, DataSource
+from tasks.models import model_folder
+from tasks.records import BadRow, Record, Role, parse_record, prompt_id, recognise
+from tasks.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.sources import read_rows, source_digest
+from tasks.stage import Draft, log, stage
+from tasks.storage import read_table, table_bytes
+from tasks.tokens import Messages, context_length, encode_prompt, load_tokenizer
+
+ROWS_PER_FILE = 50_000
+
+
+class DataFiles(NamedTuple):
+    """The data of a run, each with the digest of its content; `NOTHING` where the configuration names none."""
+
+    prompts: Artifact
+    demonstrations: Artifact
+    preferences: Artifact
+    evaluation_prompts: Artifact
+
+
+class PromptTable:
+    """Prompts by prompt_id."""
+
+    def __init__(self, prompts: Artifact) -> None:
+        """Read a prompts artifact."""
+        table = read_table(prompts)
+        self.ids: list[str] = table["prompt_id"].to_pylist()
+        self._messages = table["messages"].combine_chunks()
+        self._rows = {prompt_id: row for row, prompt_id in enumerate(self.ids)}
+
+    def __contains__(self, prompt_id: str) -> bool:
+        """Tell whether the prompt is in the table."""
+        return prompt_id in self._rows
+
+    def __getitem__(self, prompt_id: str) -> Messages:
+        """Return the conversation of a prompt."""
+        return self._messages[self._rows[prompt_id]].as_py()
+
+
+@dataclass
+class Tally:
+    """Counts what happens to the rows of one file."""
+
+    source: DataSource
+    max_bad_fraction: float
+    total: int = 0
+    bad: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def drop(self, reason: str, where: str) -> None:
+        """Count a bad row."""
+        self.bad[reason] += 1
+        self.examples.setdefault(reason, where)
+
+    def check(self) -> None:
+        """Refuse a file with too many bad rows.
+
+        Raises:
+            ValueError: Names the reasons and the first row of each.
+        """
+        bad = self.bad.total()
+        if bad > self.max_bad_fraction * self.total:
+            reasons = "; ".join(f"{reason}: {n} (first {self.examples[reason]})" for reason, n in self.bad.items())
+            raise ValueError(
+                f"{self.source.path}: {bad} of {self.total} rows are bad, more than data.max_bad_fraction = "
+                f"{self.max_bad_fraction:g}: {reasons}. Mend the file or raise the fraction"
+            )
+        if bad:
+            log(f"{self.source.path}: left out {bad} bad rows of {self.total}: {dict(self.bad)}")
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counts for the manifest."""
+        return {"read": self.total, "bad": dict(self.bad), "left_out": dict(self.left_out)}
+
+
+def hash_fraction(text: str) -> float:
+    """Return a number in [0, 1) that depends on the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def find_data(data: DataConfig) -> DataFiles:
+    """Find the files that the configuration names, and hash their content.
+
+    Raises:
+        ValueError: A file is missing, unreadable, or has none of the columns that its role needs.
+    """
+    roles: dict[str, Role] = {
+        "prompts": "prompts",
+        "demonstrations": "demonstrations",
+        "preferences": "preferences",
+        "evaluation_prompts": "prompts",
+    }
+    return DataFiles(*(_find(getattr(data, name), role) for name, role in roles.items()))
+
+
+def read_records(source: DataSource, role: Role, data: DataConfig, tally: Tally) -> Iterator[tuple[str, str, Record]]:
+    """Yield where, prompt_id and content of each good row; the system prompt of the configuration is put in."""
+    for where, values in read_rows(source):
+        if tally.total == 0:
+            recognise(values.keys(), role, where)
+        tally.total += 1
+        try:
+            record = parse_record(values, role)
+        except BadRow as error:
+            tally.drop(error.reason, where)
+            continue
+        if data.system_prompt and record.messages[0]["role"] != "system":
+            record.messages.insert(0, {"role": "system", "content": data.system_prompt})
+        yield where, prompt_id(record.messages), record
+
+
+@stage(version=1)
+def load_held_out(
+    out: Draft, source: Artifact, base_model: Artifact, data: DataConfig, max_new_tokens: int
+) -> Artifact:
+    """Load the prompts that the policies are compared on, which nothing is trained on."""
+    given = data.evaluation_prompts
+    rows, stats = _read_prompts(
+        given or data.prompts,
+        data,
+        _fits(base_model, max_new_tokens),
+        lambda id_: None if given or hash_fraction(id_) < data.evaluation_fraction else "not held out",
+    )
+    rows = rows[: data.max_evaluation_prompts]
+    if not rows:
+        raise ValueError(f"no prompt is held out for evaluation: raise data.evaluation_fraction = {data.evaluation_fraction}")
+    return _commit(out, "prompts", rows, stats)
+
+
+@stage(version=1)
+def load_prompts(
+    out: Draft, source: Artifact, held_out: Artifact, base_model: Artifact, data: DataConfig, max_new_tokens: int
+) -> Artifact:
+    """Load the prompts to sample completions for: x."""
+    reason = _held_out_rule(held_out, data)
+    rows, stats = _read_prompts(data.prompts, data, _fits(base_model, max_new_tokens), reason)
+    if len(rows) < 2:
+        raise ValueError(f"{data.prompts.path} has {len(rows)} usable prompts, at least 2 are needed: {stats}")
+    return _commit(out, "prompts", rows[: data.max_prompts], stats)
+
+
+@stage(version=1, ready=lambda source, held_out, data: NOTHING if source == NOTHING else None)
+def load_demonstrations(out: Draft, source: Artifact, held_out: Artifact, data: DataConfig) -> Artifact:
+    """Load the prompts and completions for supervised fine-tuning, held-out prompts left out."""
+    assert data.demonstrations is not None
+    rows, stats = _read_examples(data.demonstrations, "demonstrations", held_out, data)
+    return _commit(out, "demonstrations", rows, stats)
+
+
+@stage(version=1, ready=lambda source, held_out, data: NOTHING if source == NOTHING else None)
+def load_preferences(out: Draft, source: Artifact, held_out: Artifact, data: DataConfig) -> Artifact:
+    """Load the preference pairs for the reward model, held-out prompts left out."""
+    assert isinstance(data.preferences, DataSource)
+    rows, stats = _read_examples(data.preferences, "preferences", held_out, data)
+    return _commit(out, "preferences", rows, stats)
+
+
+def _find(source: DataSource | str | None, role: Role) -> Artifact:
+    if not isinstance(source, DataSource):
+        return NOTHING
+    where, values = next(read_rows(source))
+    recognise(values.keys(), role, where)
+    return Artifact(kind="data", uri=source.path, digest=source_digest(source))
+
+
+def _read_prompts(
+    source: DataSource, data: DataConfig, fits: Callable[[Messages], str | None], leave_out: Callable[[str], str | None]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the rows of a prompts table, each prompt once, and the counts of what was left out."""
+    tally, rows = Tally(source, data.max_bad_fraction), {}
+    for where, id_, record in read_records(source, "prompts", data, tally):
+        if (why := "duplicate" if id_ in rows else leave_out(id_)) is not None:
+            tally.left_out[why] += 1
+        elif (misfit := fits(record.messages)) is not None:
+            tally.drop(misfit, where)
+        else:
+            rows[id_] = {
+                "prompt_id": id_,
+                "messages": record.messages,
+                "source": where.rsplit(" ", 2)[0],
+                "reference_completion": record.completion or record.chosen,
+                "metadata": record.metadata,
+            }
+    tally.check()
+    return list(rows.values()), tally.stats()
+
+
+def _read_examples(
+    source: DataSource, role: Role, held_out: Artifact, data: DataConfig
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the rows of a demonstrations or preferences table, each once, and the counts of what was left out."""
+    tally, rows, reason = Tally(source, data.max_bad_fraction), {}, _held_out_rule(held_out, data)
+    for _, id_, record in read_records(source, role, data, tally):
+        row = {"prompt_id": id_, "messages": record.messages, **_texts(record, role)}
+        identity = (id_, *_texts(record, role).values())
+        if (why := "duplicate" if identity in rows else reason(id_)) is not None:
+            tally.left_out[why] += 1
+        else:
+            rows[identity] = row
+    tally.check()
+    if not rows:
+        raise ValueError(f"{source.path} has no usable {role}: {tally.stats()}")
+    return list(rows.values()), tally.stats()
+
+
+def _texts(record: Record, role: Role) -> dict[str, Any]:
+    if role == "demonstrations":
+        return {"completion": record.completion}
+    return {"chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
+
+
+def _held_out_rule(held_out: Artifact, data: DataConfig) -> Callable[[str], str | None]:
+    """Return a function that gives the reason to leave a prompt out of training, or None."""
+    ids = frozenset(read_table(held_out)["prompt_id"].to_pylist())
+    share = 0.0 if data.evaluation_prompts else data.evaluation_fraction
+    return lambda id_: "held out for evaluation" if id_ in ids or hash_fraction(id_) < share else None
+
+
+def _fits(model: Artifact, max_new_tokens: int) -> Callable[[Messages], str | None]:
+    """Return a function that gives the reason why the model cannot complete a prompt, or None."""
+    folder = model_folder(model)
+    tokenizer, room = load_tokenizer(folder), context_length(folder) - max_new_tokens
+
+    def reason(messages: Messages) -> str | None:
+        try:
+            tokens = len(encode_prompt(tokenizer, messages))
+        except ValueError:
+            return "refused by the chat template"
+        return f"longer than the model's context less max_new_tokens ({room} tokens)" if tokens > room else None
+
+    return reason
+
+
+def _commit(out: Draft, kind: str, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Artifact:
+    table = pa.Table.from_pylist(rows, schema=SCHEMAS[kind])
+    files = {
+        f"rows-{start // ROWS_PER_FILE:05d}.parquet": table_bytes(table.slice(start, ROWS_PER_FILE), kind)
+        for start in range(0, len(rows), ROWS_PER_FILE)
+    }
+    return out.commit(kind, files, format_digest(rows_digest(table)), rows=len(rows), stats=stats)

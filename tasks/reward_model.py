@@ -1,0 +1,114 @@
+"""Reward-model training: reads a model and preference pairs, writes r(x, y) with one scalar head.
+
+Loss (Bradley-Terry): -log sigma(r(x, chosen) - r(x, rejected) - margin), margin 0 unless the data has one.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.artifacts import Artifact
+from tasks.config import RewardModelConfig
+from tasks.models import model_folder
+from tasks.prompts import hash_fraction
+from tasks.score import score_sequences
+from tasks.stage import Draft, pending, stage
+from tasks.storage import read_table
+from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
+from tasks.training import EVALUATION, EXAMPLES, Job, keep_short, train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def encode_preferences(tokenizer: "PreTrainedTokenizerBase", preferences: pa.Table, use_margin: bool) -> pa.Table:
+    """Return `chosen_ids` and `rejected_ids`, prompt and EOS included, and the margin where it is used."""
+    columns: dict[str, list[Any]] = {"chosen_ids": [], "rejected_ids": []}
+    for row in preferences.to_pylist():
+        prompt = encode_prompt(tokenizer, row["messages"])
+        columns["chosen_ids"].append(prompt + encode_completion(tokenizer, row["chosen"]))
+        columns["rejected_ids"].append(prompt + encode_completion(tokenizer, row["rejected"]))
+    if use_margin:
+        columns["margin"] = preferences["margin"].to_pylist()
+    return pa.table(columns)
+
+
+def split_by_prompt(preferences: pa.Table, fraction: float, seed: int) -> tuple[pa.Table, pa.Table]:
+    """Return the pairs to train on and the held-out ones; all pairs of a prompt are on one side."""
+    held_out = np.array([hash_fraction(f"{seed}:{i}") < fraction for i in preferences["prompt_id"].to_pylist()], bool)
+    return preferences.filter(pa.array(~held_out)), preferences.filter(pa.array(held_out))
+
+
+def preference_metrics(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, float]:
+    """Return how often chosen beats rejected (a tie counts half), and the rewards' mean and standard deviation."""
+    if chosen.size == 0:
+        return {}
+    rewards = np.concatenate([chosen, rejected])
+    accuracy = float(np.mean((chosen > rejected) + 0.5 * (chosen == rejected)))
+    return {"accuracy": accuracy, "reward_mean": float(rewards.mean()), "reward_std": float(rewards.std())}
+
+
+def fit(job: Job) -> None:
+    """Train with TRL's RewardTrainer, then measure on the held-out pairs."""
+    from transformers import AutoModelForSequenceClassification, set_seed
+    from trl import RewardConfig, RewardTrainer
+
+    from tasks.trainer import callbacks, lora_config, run_trainer, save_model, trainer_arguments, weight_dtype
+
+    config = RewardModelConfig.model_validate(job.config)
+    set_seed(config.seed)
+    tokenizer = load_tokenizer(job.model, job.trust_remote_code)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        job.model,
+        num_labels=1,
+        dtype=weight_dtype(config),
+        use_safetensors=True,
+        trust_remote_code=job.trust_remote_code,
+    )
+    model.config.pad_token_id = tokenizer.pad_token_id
+    trainer = RewardTrainer(
+        model=model,
+        args=RewardConfig(**trainer_arguments(job, config)),
+        train_dataset=job.examples(),
+        processing_class=tokenizer,
+        peft_config=lora_config(config.lora, "SEQ_CLS"),
+        callbacks=callbacks(job),
+    )
+    model = run_trainer(trainer, job).eval()
+    held_out = job.examples(EVALUATION)
+    chosen, rejected = (score_sequences(model, list(held_out[side]), 16384) for side in ("chosen_ids", "rejected_ids"))
+    save_model(model, tokenizer, job, preference_metrics(chosen, rejected) | {"held_out_pairs": len(held_out)})
+
+
+def _preview(
+    draft: Draft, base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig
+) -> tuple[Artifact, dict[str, Any]]:
+    cost = {"pairs": preferences.rows, "epochs": reward_model.epochs}
+    return pending(0, "train_reward_model", **base_model.stats), cost
+
+
+@stage(
+    version=1,
+    preview=_preview,
+    retries=2,
+    ready=lambda base_model, preferences, reward_model: base_model if reward_model.ready_model else None,
+)
+def train_reward_model(
+    out: Draft, base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig
+) -> Artifact:
+    """Train a reward model on preference pairs; a ready one is returned as it is."""
+    tokenizer = load_tokenizer(model_folder(base_model))
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise ValueError(
+            f"the tokenizer of {base_model.uri} has no pad token beside EOS, so a reward could not be read at EOS: "
+            "set a pad_token of its own in tokenizer_config.json"
+        )
+    table = read_table(preferences)
+    if reward_model.use_margin and table["margin"].null_count:
+        raise ValueError("reward_model.use_margin needs a `margin` in every preference row: add it or unset use_margin")
+    sides = split_by_prompt(table, reward_model.evaluation_fraction, reward_model.seed)
+    encoded = [encode_preferences(tokenizer, side, reward_model.use_margin) for side in sides]
+    examples, too_long = keep_short(encoded[0], [["chosen_ids"], ["rejected_ids"]], reward_model.max_length)
+    tables = {EXAMPLES: examples, EVALUATION: encoded[1]}
+    return train(out, "tasks.reward_model:fit", base_model, reward_model, tables, dropped={"too_long": too_long})

@@ -1,0 +1,94 @@
+"""Arrow schemas of the stored tables, and the digest of a table's rows."""
+
+import hashlib
+from collections.abc import Iterable
+
+import orjson
+import pyarrow as pa
+
+MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)]))
+
+
+def _schema(version: int, **columns: pa.DataType) -> pa.Schema:
+    """Build a schema; a column whose name ends in `_or_null` may be null."""
+    fields = [
+        pa.field(name.removesuffix("_or_null"), kind, name.endswith("_or_null")) for name, kind in columns.items()
+    ]
+    return pa.schema(fields, metadata={"version": str(version)})
+
+
+SCHEMAS: dict[str, pa.Schema] = {
+    "prompts": _schema(
+        1,
+        prompt_id=pa.string(),
+        messages=MESSAGES,
+        source=pa.string(),
+        reference_completion_or_null=pa.string(),
+        metadata_or_null=pa.string(),
+    ),
+    "demonstrations": _schema(1, prompt_id=pa.string(), messages=MESSAGES, completion=pa.string()),
+    "preferences": _schema(
+        1,
+        prompt_id=pa.string(),
+        messages=MESSAGES,
+        chosen=pa.string(),
+        rejected=pa.string(),
+        margin_or_null=pa.float64(),
+    ),
+    "completions": _schema(
+        1,
+        prompt_id=pa.string(),
+        completion_id=pa.int32(),
+        completion=pa.string(),
+        token_ids=pa.list_(pa.int32()),
+        num_tokens=pa.int32(),
+        finish_reason=pa.string(),
+    ),
+    "rewards": _schema(1, prompt_id=pa.string(), completion_id=pa.int32(), reward=pa.float32()),
+    "pairs": _schema(
+        1,
+        prompt_id=pa.string(),
+        chosen_id=pa.int32(),
+        rejected_id=pa.int32(),
+        chosen_reward=pa.float32(),
+        rejected_reward=pa.float32(),
+        reward_gap=pa.float32(),
+        preference_prob=pa.float32(),
+    ),
+    "evaluation": _schema(
+        1,
+        prompt_id=pa.string(),
+        completion_id=pa.int32(),
+        sft_completion=pa.string(),
+        sft_reward=pa.float64(),
+        sft_gold_or_null=pa.float64(),
+        aligned_completion=pa.string(),
+        aligned_reward=pa.float64(),
+        aligned_gold_or_null=pa.float64(),
+    ),
+    "training_log": _schema(1, step=pa.int64(), metric=pa.string(), value=pa.float64()),
+}
+"""Kind of table -> schema; the version stands in the schema's metadata."""
+
+_MODULUS = 1 << 256
+
+
+def rows_digest(table: pa.Table) -> int:
+    """Return the sum, modulo 2^256, of the SHA-256 of every row.
+
+    A multiset hash (Clarke et al. 2003, MSet-Add-Hash): rows in another order, or cut into other parts, have the same
+    digest, so the history of a growing table does not show in its keys. Parts add up: see `add_digests`.
+    """
+    columns = sorted(table.column_names)
+    rows = (row for batch in table.select(columns).to_batches() for row in batch.to_pylist())
+    return add_digests(int.from_bytes(hashlib.sha256(orjson.dumps(row)).digest(), "big") for row in rows)
+
+
+def add_digests(digests: Iterable[int]) -> int:
+    """Return the digest of all rows of disjoint sets of rows, from the sets' digests."""
+    return sum(digests) % _MODULUS
+
+
+def format_digest(digest: int) -> str:
+    """Return a digest as 64 hexadecimal digits."""
+    return f"{digest:064x}"

@@ -1,0 +1,165 @@
+"""Scoring: reads completions, writes one reward a completion, batched by length under a token budget."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.artifacts import Artifact, Provenance
+from tasks.config import ScoringConfig
+from tasks.models import model_folder
+from tasks.progress import Progress
+from tasks.prompts import PromptTable
+from tasks.schemas import format_digest
+from tasks.stage import Draft, pending, stage, stage_key
+from tasks.storage import Store
+from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
+from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TABLE_VERSION = 1
+
+
+def length_batches(lengths: list[int], tokens_per_batch: int) -> Iterator[np.ndarray]:
+    """Yield indices in batches of like length, longest first, so that rows x longest row stays within the budget.
+
+    A row longer than the budget makes a batch of its own.
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    start = 0
+    while start < len(order):
+        rows = max(1, tokens_per_batch // max(1, lengths[order[start]]))
+        yield order[start : start + rows]
+        start += rows
+
+
+def score_sequences(model: "PreTrainedModel", sequences: list[list[int]], tokens_per_batch: int) -> np.ndarray:
+    """Return the reward of each token sequence, in order.
+
+    Rows are padded on the right and masked, so that a reward does not depend on the batch (1e-5 in float32).
+
+    Args:
+        model: One scalar head, read at the last token that is not padding.
+        sequences: Token ids.
+        tokens_per_batch: Most tokens in one forward pass, padding included.
+    """
+    import torch
+
+    rewards = np.empty(len(sequences), np.float32)
+    pad = model.config.pad_token_id
+    for rows in length_batches([len(ids) for ids in sequences], tokens_per_batch):
+        width = len(sequences[rows[0]])
+        padded = [sequences[i] + [pad] * (width - len(sequences[i])) for i in rows]
+        mask = [[1] * len(sequences[i]) + [0] * (width - len(sequences[i])) for i in rows]
+        with torch.inference_mode():
+            device = model.device
+            output = model(input_ids=torch.tensor(padded, device=device), attention_mask=torch.tensor(mask, device=device))
+        rewards[rows] = output.logits[:, 0].float().cpu().numpy()
+    return rewards
+
+
+class RewardModel:
+    """A reward model with its own tokenizer and chat template: r(x, y)."""
+
+    def __init__(self, artifact: Artifact, scoring: ScoringConfig) -> None:
+        """Load the model onto the GPU where there is one."""
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        folder = model_folder(artifact)
+        trust = artifact.stats.get("trust_remote_code", False)
+        self.tokenizer = load_tokenizer(folder, trust)
+        self.model = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=getattr(torch, scoring.dtype), use_safetensors=True, trust_remote_code=trust
+        ).eval()
+        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.scoring = scoring
+
+    def score(self, prompts: list[list[dict[str, str]]], completions: list[str]) -> np.ndarray:
+        """Return the reward of each prompt and completion.
+
+        Raises:
+            ValueError: A sequence is longer than the reward model's context.
+        """
+        sequences = [
+            encode_prompt(self.tokenizer, prompt) + encode_completion(self.tokenizer, completion)
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        limit = getattr(self.model.config, "max_position_embeddings", 1 << 30)
+        longest = max(len(ids) for ids in sequences)
+        if longest > limit:
+            raise ValueError(
+                f"a prompt and completion have {longest} tokens, more than the reward model's context of {limit}: "
+                "lower sampling.max_new_tokens, or use a reward model with a longer context"
+            )
+        return score_sequences(self.model, sequences, self.scoring.tokens_per_batch)
+
+
+def check_finite(rewards: pa.Table) -> None:
+    """Refuse rewards that are no numbers.
+
+    Raises:
+        ValueError: Names the completions.
+    """
+    bad = np.flatnonzero(~np.isfinite(rewards["reward"].to_numpy()))
+    if bad.size:
+        ids = [f"{rewards['prompt_id'][i]}/{rewards['completion_id'][i]}" for i in bad[:5].tolist()]
+        raise ValueError(f"{bad.size} rewards are NaN or infinite, first {', '.join(ids)}: the reward model is broken")
+
+
+def score_slices(
+    store: Store, reward_model: Artifact, completions: list[Slice], prompts: Artifact, scoring: ScoringConfig
+) -> tuple[list[Slice], int]:
+    """Return the rewards' parts, one a slice of completions in the same order, and how many completions were scored.
+
+    A part is named by the digest of the completions it scores, so that new completions are never given old rewards.
+    """
+    key = stage_key("rewards", TABLE_VERSION, scoring.key_fields(), {"reward_model": reward_model.digest})
+    provenance = Provenance(stage="rewards", version=TABLE_VERSION, key=key, inputs={"reward_model": reward_model.digest})
+    table = GrowingTable(store, "rewards", provenance)
+    names = [format_digest(slice_.digest())[:32] for slice_ in completions]
+    found = {name: part for name in names if (part := table.find(name)) is not None}
+    todo = [(name, slice_) for name, slice_ in zip(names, completions, strict=True) if name not in found]
+    if todo:
+        model, messages = RewardModel(reward_model, scoring), PromptTable(prompts)
+        progress = Progress("scoring parts", len(todo))
+        for done, (name, slice_) in enumerate(todo, 1):
+            found[name] = table.append(name, _score_rows(model, messages, slice_.read()))
+            progress.move_to(done)
+        progress.close()
+    return [Slice(found[name]) for name in names], sum(found[name].rows for name, _ in todo)
+
+
+def _score_rows(model: RewardModel, messages: PromptTable, rows: pa.Table) -> pa.Table:
+    prompts = [messages[prompt_id] for prompt_id in rows["prompt_id"].to_pylist()]
+    rewards = model.score(prompts, rows["completion"].to_pylist())
+    table = rows.select(["prompt_id", "completion_id"]).append_column("reward", pa.array(rewards, pa.float32()))
+    check_finite(table)
+    return table
+
+
+def _preview(
+    draft: Draft, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
+) -> tuple[Artifact, dict[str, Any]]:
+    return pending(completions.rows, "score_completions"), {"completions": completions.rows}
+
+
+@stage(version=1, preview=_preview, retries=2)
+def score_completions(
+    out: Draft, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
+) -> Artifact:
+    """Score every completion with the reward model: r_j = r(x, y_j)."""
+    slices, scored = score_slices(out.store, reward_model, read_slices(out.store, completions), prompts, scoring)
+    rewards = np.concatenate([slice_.read()["reward"].to_numpy() for slice_ in slices])
+    stats = {"scored": scored, **describe(rewards)}
+    return commit_slices(out, "rewards", slices, stats)
+
+
+def describe(rewards: np.ndarray) -> dict[str, Any]:
+    """Return mean, standard deviation and a 20-bin histogram."""
+    counts, edges = np.histogram(rewards, bins=20)
+    histogram = {"counts": counts.tolist(), "edges": [round(float(edge), 6) for edge in edges]}
+    return {"reward_mean": float(rewards.mean()), "reward_std": float(rewards.std()), "histogram": histogram}

@@ -1,0 +1,69 @@
+"""Supervised fine-tuning: reads a base model and demonstrations, writes the policy pi_SFT."""
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from tasks.artifacts import Artifact
+from tasks.config import SftConfig
+from tasks.models import model_folder
+from tasks.stage import Draft, pending, stage
+from tasks.storage import read_table
+from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
+from tasks.training import EXAMPLES, Job, keep_short, train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def encode_demonstrations(tokenizer: "PreTrainedTokenizerBase", demonstrations: pa.Table) -> pa.Table:
+    """Return `input_ids` and `completion_mask` (1 on completion tokens, where the loss is) of each demonstration."""
+    input_ids, masks = [], []
+    for row in demonstrations.to_pylist():
+        prompt = encode_prompt(tokenizer, row["messages"])
+        completion = encode_completion(tokenizer, row["completion"])
+        input_ids.append(prompt + completion)
+        masks.append([0] * len(prompt) + [1] * len(completion))
+    return pa.table({"input_ids": input_ids, "completion_mask": masks})
+
+
+def fit(job: Job) -> None:
+    """Train with TRL's SFTTrainer, loss on completion tokens only."""
+    from transformers import AutoModelForCausalLM, set_seed
+    from trl import SFTConfig as SftArguments
+    from trl import SFTTrainer
+
+    from tasks.trainer import callbacks, lora_config, run_trainer, save_model, trainer_arguments, weight_dtype
+
+    config = SftConfig.model_validate(job.config)
+    set_seed(config.seed)
+    tokenizer = load_tokenizer(job.model, job.trust_remote_code)
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(
+            job.model, dtype=weight_dtype(config), use_safetensors=True, trust_remote_code=job.trust_remote_code
+        ),
+        args=SftArguments(**{"completion_only_loss": True, "packing": False, **trainer_arguments(job, config)}),
+        train_dataset=job.examples(),
+        processing_class=tokenizer,
+        peft_config=lora_config(config.lora, "CAUSAL_LM"),
+        callbacks=callbacks(job),
+    )
+    save_model(run_trainer(trainer, job), tokenizer, job, {})
+
+
+def _preview(draft: Draft, base_model: Artifact, demonstrations: Artifact, sft: SftConfig) -> tuple[Artifact, dict[str, Any]]:
+    return pending(0, "train_sft", **base_model.stats), {"examples": demonstrations.rows, "epochs": sft.epochs}
+
+
+@stage(
+    version=1,
+    preview=_preview,
+    retries=2,
+    ready=lambda base_model, demonstrations, sft: base_model if sft.ready_model else None,
+)
+def train_sft(out: Draft, base_model: Artifact, demonstrations: Artifact, sft: SftConfig) -> Artifact:
+    """Fine-tune the base model on the demonstrations; a ready policy is returned as it is."""
+    tokenizer = load_tokenizer(model_folder(base_model))
+    table = read_table(demonstrations)
+    examples, too_long = keep_short(encode_demonstrations(tokenizer, table), [["input_ids"]], sft.max_length)
+    return train(out, "tasks.sft:fit", base_model, sft, {EXAMPLES: examples}, dropped={"too_long": too_long})

@@ -1,0 +1,117 @@
+"""Tables that grow: parts shared by every run with the same model and settings, and slices of them.
+
+A part is a committed folder under `tables/<kind>/<table key>/<part>`. A stage's artifact holds no rows; its
+`slices.json` names the parts, and the prompts of each part, that are its own.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.artifacts import Artifact, Manifest, Provenance, sha256_of
+from tasks.schemas import add_digests, format_digest, rows_digest
+from tasks.stage import Draft
+from tasks.storage import Store, read_bytes, read_table, table_bytes
+
+SLICES = "slices.json"
+
+
+class Slice(NamedTuple):
+    """A part, and which of its prompts count; None: all of them."""
+
+    part: Artifact
+    prompt_ids: frozenset[str] | None = None
+
+    def read(self) -> pa.Table:
+        """Return the rows of the slice, verified."""
+        table = read_table(self.part)
+        if self.prompt_ids is None:
+            return table
+        return table.filter(pc.is_in(table["prompt_id"], pa.array(sorted(self.prompt_ids), pa.string())))
+
+    def digest(self) -> int:
+        """Return the digest of the slice's rows."""
+        return int(self.part.digest, 16) if self.prompt_ids is None else rows_digest(self.read())
+
+
+class GrowingTable:
+    """The parts of one table: rows that depend on (prompt, model, settings) only."""
+
+    def __init__(self, store: Store, kind: str, provenance: Provenance) -> None:
+        """Name the table by the provenance's key: what every row of it depends on, the prompt apart."""
+        self.store = store
+        self.kind = kind
+        self.provenance = provenance
+        self.folder = f"tables/{kind}/{provenance.key}"
+
+    def find(self, name: str) -> Artifact | None:
+        """Return a part by name, or None where it is missing or damaged."""
+        return self.store.find(f"{self.folder}/{name}")
+
+    def parts(self) -> Iterator[Artifact]:
+        """Yield the complete, undamaged parts, in the order of their names."""
+        for name in self.store.list(self.folder):
+            part = self.find(name)
+            if part is not None:
+                yield part
+
+    def append(self, name: str, table: pa.Table, **stats: Any) -> Artifact:
+        """Commit rows as a part."""
+        digest = format_digest(rows_digest(table))
+        manifest = Manifest(
+            kind=self.kind, digest=digest, rows=table.num_rows, stats=stats, provenance=self.provenance
+        )
+        return self.store.commit(f"{self.folder}/{name}", {"rows.parquet": table_bytes(table, self.kind)}, manifest)
+
+
+def select_slices(parts: Iterable[Artifact], wanted: set[str]) -> tuple[list[Slice], set[str]]:
+    """Return the slices that cover the wanted prompts, each prompt once, and the prompts that no part has."""
+    missing, slices = set(wanted), []
+    for part in parts:
+        held = set(read_table(part)["prompt_id"].unique().to_pylist())
+        taken = held & missing
+        if taken:
+            slices.append(Slice(part, None if taken == held else frozenset(taken)))
+            missing -= taken
+    return slices, missing
+
+
+def commit_slices(draft: Draft, kind: str, slices: list[Slice], stats: dict[str, Any]) -> Artifact:
+    """Commit a stage's artifact: its slices, under the digest of their rows."""
+    listing = [
+        {
+            "part": draft.store.folder_of(slice_.part),
+            "digest": slice_.part.digest,
+            "prompt_ids": None if slice_.prompt_ids is None else sorted(slice_.prompt_ids),
+        }
+        for slice_ in slices
+    ]
+    rows = sum(s.part.rows if s.prompt_ids is None else s.read().num_rows for s in slices)
+    digest = format_digest(add_digests(s.digest() for s in slices))
+    parts = {str(item["part"]): str(item["digest"]) for item in listing}
+    files = {SLICES: json.dumps(listing, indent=0).encode()}
+    return draft.commit(kind, files, digest, rows=rows, stats=stats, parts=parts)
+
+
+def read_slices(store: Store, artifact: Artifact) -> list[Slice]:
+    """Return the slices of a stage's artifact.
+
+    Raises:
+        DamagedArtifactError: A part is missing or damaged, or holds other rows than it did.
+    """
+    listing = json.loads(read_bytes(artifact, SLICES))
+    return [
+        Slice(
+            Artifact(kind=artifact.kind, uri=f"{store.uri}/{item['part']}", digest=item["digest"]),
+            None if item["prompt_ids"] is None else frozenset(item["prompt_ids"]),
+        )
+        for item in listing
+    ]
+
+
+def part_name(prompt_ids: list[str]) -> str:
+    """Return the name of the part that holds these prompts: the same prompts make the same part."""
+    return sha256_of(json.dumps(sorted(prompt_ids)).encode())[:32]

@@ -1,0 +1,69 @@
+"""Tokens: one way to turn conversations into ids, used by every stage.
+
+A prompt is rendered with the tokenizer's chat template and tokenized; a completion is tokenized by itself and ends with
+EOS; a sequence is the two lists joined. So a prompt has the same ids whatever follows it, with one BOS at most.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Messages = list[dict[str, str]]
+
+PLAIN_TEMPLATE = (
+    "{{ bos_token or '' }}{% for message in messages %}"
+    "{% if message.role == 'system' %}{{ message.content }}\n\n"
+    "{% elif message.role == 'user' %}Human:\n{{ message.content }}\n\n"
+    "{% else %}Assistant:\n{{ message.content }}{{ eos_token }}\n\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}Assistant:\n{% endif %}"
+)
+"""Given to tokenizers without a chat template: ends in a newline, so that no token spans prompt and completion."""
+
+TEXT_TEMPLATE = "{{ bos_token or '' }}{% for message in messages %}{{ message.content }}{% endfor %}"
+"""For models that continue text: the messages joined, with nothing around them."""
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer of a model folder, without network.
+
+    Raises:
+        ValueError: There is no tokenizer, or it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder} has no tokenizer that loads ({error}): save one with save_pretrained") from error
+
+
+def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> list[int]:
+    """Return the ids of a conversation up to where the completion begins.
+
+    Raises:
+        ValueError: The chat template refuses the conversation.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        roles = [message["role"] for message in messages]
+        raise ValueError(f"the chat template refuses a conversation with roles {roles}: {error}") from error
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def encode_completion(tokenizer: "PreTrainedTokenizerBase", completion: str) -> list[int]:
+    """Return the ids of a finished completion, EOS included."""
+    return [*tokenizer(completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def context_length(folder: Path) -> int:
+    """Return the longest sequence of a model in tokens; a very large number where its configuration names none."""
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    config = {**config, **config.get("text_config", {})}
+    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    return next((int(config[name]) for name in names if config.get(name)), 1 << 30)

@@ -1,0 +1,134 @@
+"""The trainer's side of a job: arguments, checkpoints to the store, progress, and the saved model.
+
+Imports torch and transformers, so import it inside functions only.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+
+from tasks.artifacts import Manifest, Provenance, files_digest
+from tasks.config import Lora, Training
+from tasks.progress import Progress
+from tasks.storage import Store
+from tasks.training import CHECKPOINT, OUTPUT, Job, checkpoint_steps
+
+
+class StoreCheckpoints(TrainerCallback):
+    """Commits each checkpoint to the store, and deletes the one before."""
+
+    def __init__(self, job: Job) -> None:
+        """Write under the job's folder of checkpoints."""
+        self.store = Store(job.store)
+        self.folder = job.checkpoints
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Copy the folder that the trainer has just written."""
+        if not state.is_world_process_zero:
+            return
+        local = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        files = {str(path.relative_to(local)): path for path in sorted(local.rglob("*")) if path.is_file()}
+        provenance = Provenance(stage="checkpoint", version=1, key=self.folder.rpartition("/")[2])
+        manifest = Manifest(kind="checkpoint", digest=files_digest(files), rows=state.global_step, provenance=provenance)
+        self.store.commit(f"{self.folder}/step-{state.global_step}", files, manifest)
+        for step in checkpoint_steps(self.store, self.folder)[1:]:
+            self.store.delete(f"{self.folder}/step-{step}")
+
+
+class ReportProgress(TrainerCallback):
+    """Shows steps and loss as a bar and in Prefect's UI."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Open the bar at the step that the training begins with."""
+        self.progress = Progress("training steps", state.max_steps, state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Move the bar to the current step."""
+        loss = (logs or {}).get("loss")
+        self.progress.move_to(state.global_step, "" if loss is None else f"loss {float(loss):.4f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the bar."""
+        self.progress.close()
+
+
+def trainer_arguments(job: Job, config: Training) -> dict[str, Any]:
+    """Return the arguments that TRL's three trainer configurations have in common."""
+    micro_batch = min(config.micro_batch_size, max(1, config.batch_size // config.devices))
+    return {
+        "output_dir": str(job.folder / "trainer"),
+        "per_device_train_batch_size": micro_batch,
+        "per_device_eval_batch_size": micro_batch,
+        "gradient_accumulation_steps": max(1, config.batch_size // (micro_batch * config.devices)),
+        "learning_rate": config.learning_rate,
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_steps or -1,
+        "warmup_steps": config.warmup_ratio,
+        "lr_scheduler_type": config.scheduler,
+        "seed": config.seed,
+        "save_strategy": "steps",
+        "save_steps": config.save_steps,
+        "save_total_limit": 1,
+        "logging_steps": config.logging_steps,
+        "bf16": config.dtype == "bfloat16",
+        "fp16": config.dtype == "float16",
+        "gradient_checkpointing": False,
+        "report_to": "none",
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "disable_tqdm": True,
+        "max_length": None,
+        **config.extra,
+    }
+
+
+def weight_dtype(config: Training) -> torch.dtype:
+    """Return the type to load weights in: half precision for frozen ones only, so that small updates are not lost."""
+    return getattr(torch, config.dtype) if config.lora is not None else torch.float32
+
+
+def lora_config(lora: Lora | None, task_type: str) -> Any:
+    """Return peft's configuration, or None."""
+    from peft import LoraConfig
+
+    if lora is None:
+        return None
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type=task_type,
+        modules_to_save=["score"] if task_type == "SEQ_CLS" else None,
+    )
+
+
+def callbacks(job: Job) -> list[TrainerCallback]:
+    """Return the callbacks of every training stage."""
+    return [StoreCheckpoints(job), ReportProgress()]
+
+
+def run_trainer(trainer: Trainer, job: Job) -> PreTrainedModel:
+    """Train from the job's checkpoint, or the start, and write the log; return the model with adapters merged."""
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = job.folder / CHECKPOINT
+    trainer.train(resume_from_checkpoint=str(checkpoint.resolve()) if checkpoint.exists() else None)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if trainer.is_world_process_zero():
+        job.write("log.json", trainer.state.log_history)
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, job: Job, metrics: dict[str, Any]) -> None:
+    """Write model, tokenizer and metrics into the working folder, on the first process only."""
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+        return
+    dtype = getattr(torch, job.config["dtype"])
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.to(dtype).save_pretrained(job.folder / OUTPUT, safe_serialization=True)
+    tokenizer.save_pretrained(job.folder / OUTPUT)
+    job.write("metrics.json", metrics)
+    sys.stdout.flush()
