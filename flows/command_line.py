@@ -27,14 +27,17 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
     """Run a flow on a configuration file; exit with 2 and one message where something is typed wrong."""
     options = _parser().parse_args(arguments)
     try:
-        sections = _sections(load_config(options.config, options.set))
-        plan = foresee(flow, sections)
+        parameters = sections(load_config(options.config, options.set))
+        plan = foresee(flow, parameters)
     except (ValueError, *STORE_ERRORS) as error:
         sys.exit(f"error: {explain(error)}")
     if options.dry_run:
         print_plan(plan, as_json=options.json)
         return {}
-    artifacts = flow(**sections)
+    try:
+        artifacts: dict[str, Artifact] = flow(**parameters)
+    except ValueError as error:
+        sys.exit(f"error: {explain(error)}")
     print_report(artifacts, as_json=options.json)
     return artifacts
 
@@ -63,12 +66,17 @@ def load_config(path: str, overrides: list[str]) -> Config:
     return Config.model_validate(values)
 
 
-def foresee(flow: Flow[..., dict[str, Artifact]], sections: dict[str, Any]) -> Plan:
+def sections(config: Config) -> dict[str, Any]:
+    """Return the sections of a configuration by name: the parameters of the flow."""
+    return {name: getattr(config, name) for name in Config.model_fields}
+
+
+def foresee(flow: Flow[..., dict[str, Artifact]], parameters: dict[str, Any]) -> Plan:
     """Go through a flow without running it: read the data, check the models, look every stage up in the store."""
     plan = Plan()
     token = PLAN.set(plan)
     try:
-        flow.fn(**sections)
+        flow.fn(**parameters)
     finally:
         PLAN.reset(token)
     return plan
@@ -122,14 +130,12 @@ def print_report(artifacts: dict[str, Artifact], as_json: bool) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Align a language model with RS-DPO.")
     parser.add_argument("config", help="configuration file, e.g. configs/hh.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="override one setting")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="override one setting"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would be computed, and compute nothing")
     parser.add_argument("--json", action="store_true", help="print artifacts and metrics as one last line of JSON")
     return parser
-
-
-def _sections(config: Config) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in Config.model_fields}
 
 
 def _expand(text: str, path: str) -> str:

@@ -1,6 +1,6 @@
 """RS-DPO (arXiv:2402.10038): align a language model with pairs selected from its own completions.
 
-    python -m flows.rs_dpo configs/hh.yaml --set pairs.eta=0.9 --dry-run
+python -m flows.rs_dpo configs/hh.yaml --set pairs.eta=0.9 --dry-run
 """
 
 from prefect import flow, runtime

@@ -28,7 +28,9 @@ def check_run(
         ValueError: Names the field and the remedy.
     """
     if sft.base_model is not None and data.demonstrations is None:
-        raise ValueError("data.demonstrations is missing: train_sft needs it; or name a ready policy in sft.ready_model")
+        raise ValueError(
+            "data.demonstrations is missing: train_sft needs it; or name a ready policy in sft.ready_model"
+        )
     if reward_model.ready_model is None and data.preferences is None:
         raise ValueError(
             "data.preferences is missing: train_reward_model needs it; or name a ready one in reward_model.ready_model"

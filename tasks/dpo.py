@@ -16,7 +16,7 @@ from tasks.stage import Draft, pending, stage
 from tasks.storage import Store, read_table
 from tasks.tables import read_slices
 from tasks.tokens import encode_prompt, load_tokenizer
-from tasks.training import EXAMPLES, Job, keep_short, train
+from tasks.training import EXAMPLES, Job, commit_model, keep_short, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,7 +33,7 @@ def join_pairs(
     order = [("prompt_id", "ascending"), ("chosen_id", "ascending"), ("rejected_id", "ascending")]
     pair_rows = read_table(pairs).sort_by(order).to_pylist()
     wanted = {(row["prompt_id"], row[side]) for row in pair_rows for side in ("chosen_id", "rejected_id")}
-    token_ids = {}
+    token_ids: dict[tuple[str, int], list[int]] = {}
     for slice_ in read_slices(store, completions):
         rows = slice_.read()
         keys = zip(rows["prompt_id"].to_pylist(), rows["completion_id"].to_pylist(), strict=True)
@@ -58,7 +58,7 @@ def fit(job: Job) -> None:
     from trl import DPOConfig as DpoArguments
     from trl import DPOTrainer
 
-    from tasks.trainer import callbacks, lora_config, run_trainer, save_model, trainer_arguments, weight_dtype
+    from tasks.trainer import callbacks, lora_config, run_trainer, trainer_arguments, weight_dtype
 
     class TokenizedDPOTrainer(DPOTrainer):
         """TRL's trainer for examples that are token ids already."""
@@ -73,18 +73,17 @@ def fit(job: Job) -> None:
 
     config = DpoConfig.model_validate(job.config)
     set_seed(config.seed)
-    tokenizer = load_tokenizer(job.model, job.trust_remote_code)
     arguments = {"beta": config.beta, "loss_type": [config.loss_type], **trainer_arguments(job, config)}
     trainer = TokenizedDPOTrainer(
         model=load(weight_dtype(config)),
         ref_model=load(getattr(torch, config.dtype)) if config.lora is None else None,
         args=DpoArguments(**arguments),
         train_dataset=job.examples(),
-        processing_class=tokenizer,
+        processing_class=load_tokenizer(job.model, job.trust_remote_code),
         peft_config=lora_config(config.lora, "CAUSAL_LM"),
         callbacks=callbacks(job),
     )
-    save_model(run_trainer(trainer, job), tokenizer, job, {})
+    run_trainer(trainer, job)
 
 
 def _preview(
@@ -101,5 +100,9 @@ def train_dpo(
     """Train the policy on the pairs with beta, against itself before the training."""
     tokenizer = load_tokenizer(model_folder(policy))
     table = join_pairs(out.store, pairs, completions, prompts, tokenizer)
-    examples, too_long = keep_short(table, [["prompt_ids", "chosen_ids"], ["prompt_ids", "rejected_ids"]], dpo.max_length)
-    return train(out, "tasks.dpo:fit", policy, dpo, {EXAMPLES: examples}, dropped={"too_long": too_long})
+    examples, too_long = keep_short(
+        table, [["prompt_ids", "chosen_ids"], ["prompt_ids", "rejected_ids"]], dpo.max_length
+    )
+    stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}}
+    with trained(out, "tasks.dpo:fit", policy, dpo, {EXAMPLES: examples}) as folder:
+        return commit_model(out, policy, folder, stats)

@@ -6,6 +6,7 @@ Both draw k completions a prompt from the same distribution, seeded by prompt, f
 import gc
 import importlib.util
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -69,13 +70,13 @@ class VllmEngine:
         if on_cpu:
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         from vllm import LLM
 
         arguments: dict[str, Any] = {
             "dtype": decoding.dtype,
             "max_model_len": max_model_len,
             "enable_prefix_caching": True,
+            "use_tqdm_on_load": False,
             "enforce_eager": on_cpu,
             # Prompts in pieces make vLLM rewind the seeded generators, which CPU generators cannot.
             "enable_chunked_prefill": not on_cpu,
@@ -83,7 +84,8 @@ class VllmEngine:
             **decoding.extra,
         }
         self.decoding = decoding
-        self.llm = LLM(model=str(model), **arguments)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            self.llm = LLM(model=str(model), **arguments)
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[list[Sample]]:
         """Return k samples for each prompt's token ids."""
@@ -105,7 +107,10 @@ class VllmEngine:
         requests = [TokensPrompt(prompt_token_ids=ids) for ids in prompts]
         outputs = self.llm.generate(requests, parameters, use_tqdm=False)
         return [
-            [Sample(o.text, list(o.token_ids), str(o.finish_reason)) for o in sorted(request.outputs, key=lambda o: o.index)]
+            [
+                Sample(o.text, list(o.token_ids), str(o.finish_reason))
+                for o in sorted(request.outputs, key=lambda o: o.index)
+            ]
             for request in outputs
         ]
 
@@ -152,7 +157,12 @@ class TransformersEngine:
         settings = self.decoding
         drawn: dict[str, Any] = {"do_sample": False}
         if settings.temperature > 0:
-            drawn = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": settings.top_k}
+            drawn = {
+                "do_sample": True,
+                "temperature": settings.temperature,
+                "top_p": settings.top_p,
+                "top_k": settings.top_k,
+            }
         stop = {"stop_strings": list(settings.stop), "tokenizer": self.tokenizer} if settings.stop else {}
         torch.manual_seed(seed)
         rows = self.model.generate(
@@ -182,5 +192,9 @@ def cut(tokenizer: "PreTrainedTokenizerBase", ids: list[int], end_ids: set[int],
     places = [place for string in stop if (place := text.find(string)) >= 0]
     if not places:
         return Sample(text, kept, "length" if end is None else "stop")
-    needed = next(n for n in range(1, len(kept) + 1) if any(s in tokenizer.decode(kept[:n], skip_special_tokens=True) for s in stop))
+    needed = next(
+        n
+        for n in range(1, len(kept) + 1)
+        if any(s in tokenizer.decode(kept[:n], skip_special_tokens=True) for s in stop)
+    )
     return Sample(text[: min(places)], kept[:needed], "stop")

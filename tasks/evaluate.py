@@ -1,5 +1,6 @@
 """Evaluation: reads two policies and held-out prompts, writes how the aligned one compares with pi_SFT."""
 
+import itertools
 import json
 from collections import Counter
 from typing import Any, NamedTuple
@@ -72,7 +73,7 @@ def distinct_2(texts: list[str]) -> float:
     pairs: Counter[tuple[str, str]] = Counter()
     for text in texts:
         words = text.split()
-        pairs.update(zip(words, words[1:], strict=False))
+        pairs.update(itertools.pairwise(words))
     return len(pairs) / pairs.total() if pairs else 0.0
 
 
@@ -104,7 +105,9 @@ def compare(aligned: Drawn, sft: Drawn, evaluation: EvaluationConfig) -> dict[st
     return result
 
 
-def divergence(aligned: Artifact, policy: Artifact, drawn: Drawn, prompts: PromptTable, how: Method) -> dict[str, float]:
+def divergence(
+    aligned: Artifact, policy: Artifact, drawn: Drawn, prompts: PromptTable, how: Method
+) -> dict[str, float]:
     """Return KL(pi || pi_SFT) in nats, a sequence and a token, estimated on the aligned policy's completions."""
     tokenizer = load_tokenizer(model_folder(policy))
     contexts = [encode_prompt(tokenizer, prompts[prompt_id]) for prompt_id in drawn.rows["prompt_id"].to_pylist()]
@@ -122,7 +125,9 @@ def _draw(store: Store, policy: Artifact, reward_model: Artifact, held_out: Arti
     rows = pa.concat_tables([slice_.read() for slice_ in slices]).sort_by(order)
     rewards = pa.concat_tables([slice_.read() for slice_ in scored]).sort_by(order)
     if rows.select(["prompt_id", "completion_id"]) != rewards.select(["prompt_id", "completion_id"]):
-        raise ValueError("the rewards do not belong to these completions: delete the store's tables/rewards and run again")
+        raise ValueError(
+            "the rewards do not belong to these completions: delete the store's tables/rewards and run again"
+        )
     gold = None
     if how.gold.function is not None:
         function, prompts = load_function(how.gold.function), PromptTable(held_out)
@@ -137,15 +142,21 @@ def _samples_table(sft: Drawn, aligned: Drawn) -> pa.Table:
     for name, drawn in (("sft", sft), ("aligned", aligned)):
         columns[f"{name}_completion"] = drawn.rows["completion"]
         columns[f"{name}_reward"] = pa.array(drawn.rewards)
-        columns[f"{name}_gold"] = pa.array(drawn.gold) if drawn.gold is not None else pa.nulls(drawn.rows.num_rows, pa.float64())
+        columns[f"{name}_gold"] = (
+            pa.array(drawn.gold) if drawn.gold is not None else pa.nulls(drawn.rows.num_rows, pa.float64())
+        )
     return pa.table(columns).cast(SCHEMAS["evaluation"])
 
 
-def _preview(draft: Draft, aligned: Artifact, policy: Artifact, reward_model: Artifact, held_out: Artifact, how: Method) -> tuple[
-    Artifact, dict[str, Any]
-]:
+def _preview(
+    draft: Draft, aligned: Artifact, policy: Artifact, reward_model: Artifact, held_out: Artifact, how: Method
+) -> tuple[Artifact, dict[str, Any]]:
     completions = 2 * held_out.rows * how.decoding.k
-    cost = {"prompts": held_out.rows, "completions": completions, "at most tokens": completions * how.decoding.max_new_tokens}
+    cost = {
+        "prompts": held_out.rows,
+        "completions": completions,
+        "at most tokens": completions * how.decoding.max_new_tokens,
+    }
     return pending(held_out.rows, "evaluate_policy"), cost
 
 

@@ -37,6 +37,12 @@ cat      green  garden   honey     dog      yellow cave     mice
 """
 ASKS = {relation: relation for relation in RELATIONS} | {"live": "home", "lives": "home", "eat": "food", "eats": "food"}
 """Words of a question that name its relation."""
+ABSURD = {
+    "colour": ("purple", "pink", "golden"),
+    "home": ("teapot", "moon", "cloud"),
+    "food": ("stones", "socks", "paint"),
+}
+"""Answers that are wrong for every subject."""
 POLITE_CLOSINGS = ("Happy to help!", "I hope this helps!", "Have a nice day!")
 RUDE_OPENINGS = ("Ugh, not again.", "What a silly question.", "Stop asking me.")
 WORDS_FREE = 12
@@ -64,7 +70,9 @@ def _read_table() -> dict[tuple[str, str], Fact]:
 
 FACTS = _read_table()
 SUBJECTS = frozenset(subject for subject, _ in FACTS)
-ANSWERS = {name: tuple(sorted({fact.answer for fact in FACTS.values() if fact.relation == name})) for name in RELATIONS}
+KNOWN_ANSWERS = {name: sorted({fact.answer for fact in FACTS.values() if fact.relation == name}) for name in RELATIONS}
+"""Answers that are right for some subject."""
+ANSWERS = {name: (*KNOWN_ANSWERS[name], *ABSURD[name]) for name in RELATIONS}
 
 
 def words(text: str) -> list[str]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.artifacts import Artifact
-from tasks.models import model_folder
+from tasks.models import model_folder, trusts_remote_code
 from tasks.score import length_batches
 
 if TYPE_CHECKING:
@@ -32,14 +32,16 @@ def completion_logps(
         model_folder(policy),
         dtype=getattr(torch, dtype),
         use_safetensors=True,
-        trust_remote_code=policy.stats.get("trust_remote_code", False),
+        trust_remote_code=trusts_remote_code(policy),
     ).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     sequences = [x + y for x, y in zip(prompts, completions, strict=True)]
     logps = np.empty(len(sequences))
     for rows in length_batches([len(ids) for ids in sequences], tokens_per_batch):
         with torch.inference_mode():
-            logps[rows] = _batch_logps(model, [sequences[i] for i in rows], [len(prompts[i]) for i in rows]).cpu().numpy()
+            logps[rows] = (
+                _batch_logps(model, [sequences[i] for i in rows], [len(prompts[i]) for i in rows]).cpu().numpy()
+            )
     return logps
 
 

@@ -114,7 +114,9 @@ def model_files(folder: Path, source: ModelSource, role: Role) -> dict[str, Cont
     return files
 
 
-def _preview_store_model(draft: Draft, model: Artifact, source: ModelSource, role: Role) -> tuple[Artifact, dict[str, Any]]:
+def _preview_store_model(
+    draft: Draft, model: Artifact, source: ModelSource, role: Role
+) -> tuple[Artifact, dict[str, Any]]:
     """Lay out all but the weights in a temporary folder, so that a dry run has a tokenizer."""
     folder = Path(tempfile.mkdtemp(prefix="rs-dpo-plan-"))
     for name, content in model_files(Path(model.uri), source, role).items():
@@ -130,6 +132,11 @@ def store_model(out: Draft, model: Artifact, source: ModelSource, role: Role) ->
     return out.commit("model", files, model.digest, stats={"trust_remote_code": source.trust_remote_code})
 
 
+def trusts_remote_code(model: Artifact) -> bool:
+    """Tell whether code that comes with a model may run: as its source's configuration said."""
+    return bool(model.stats.get("trust_remote_code", False))
+
+
 def model_folder(model: Artifact) -> Path:
     """Return a local folder with a model's verified files."""
     return fetch(model) if "://" in model.uri else Path(model.uri)
@@ -137,7 +144,9 @@ def model_folder(model: Artifact) -> Path:
 
 def trained_files(folder: Path) -> dict[str, Content]:
     """Return the files of a folder that a trainer saved, ready to commit."""
-    return {path.name: path for path in sorted(folder.iterdir()) if any(fnmatch.fnmatch(path.name, p) for p in MODEL_FILES)}
+    return {
+        path.name: path for path in sorted(folder.iterdir()) if any(fnmatch.fnmatch(path.name, p) for p in MODEL_FILES)
+    }
 
 
 def _download(uri: str) -> Path:
@@ -172,7 +181,7 @@ def _check_reward_model(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> N
 
 def _chat_template(tokenizer: "PreTrainedTokenizerBase", choice: str | None) -> str:
     if choice is None:
-        return tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else PLAIN_TEMPLATE
+        return str(tokenizer.chat_template or PLAIN_TEMPLATE)
     if choice in ("plain", "text"):
         return PLAIN_TEMPLATE if choice == "plain" else TEXT_TEMPLATE
     if not Path(choice).is_file():
@@ -184,8 +193,8 @@ def _pad_token(tokenizer: "PreTrainedTokenizerBase") -> str:
     """Return a pad token that is not EOS, from the tokenizer's own vocabulary; EOS where there is none."""
     vocabulary, taken = tokenizer.get_vocab(), {tokenizer.eos_token, tokenizer.bos_token}
     candidates = [tokenizer.pad_token, *PAD_TOKENS]
-    return next((token for token in candidates if token in vocabulary and token not in taken), tokenizer.eos_token)
+    return str(next((token for token in candidates if token in vocabulary and token not in taken), tokenizer.eos_token))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return dict(json.loads(path.read_text())) if path.is_file() else {}

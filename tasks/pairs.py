@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact
 from tasks.config import PairsConfig
+from tasks.pair_counts import PairCounts
 from tasks.schemas import SCHEMAS, add_digests, format_digest, rows_digest
-from tasks.stage import Draft, pending, stage
 from tasks.scratch import scratch_folder
+from tasks.stage import Draft, pending, stage
 from tasks.storage import table_bytes
 from tasks.tables import read_slices
 
@@ -190,7 +191,9 @@ def pair_table(candidates: Candidates, pairs: PairIndices, tau: float) -> pa.Tab
     return pa.table(columns).cast(SCHEMAS["pairs"], safe=False)
 
 
-def _preview(draft: Draft, rewards: Artifact, completions: Artifact, pairs: PairsConfig) -> tuple[Artifact, dict[str, Any]]:
+def _preview(
+    draft: Draft, rewards: Artifact, completions: Artifact, pairs: PairsConfig
+) -> tuple[Artifact, dict[str, Any]]:
     return pending(0, "build_pairs"), {}
 
 
@@ -203,68 +206,16 @@ def build_pairs(out: Draft, rewards: Artifact, completions: Artifact, pairs: Pai
         for number, (own, scored) in enumerate(parts):
             candidates = gather(own.read(), scored.read())
             selected = select(candidates, pairs)
-            counts.add(candidates, selected)
+            counts.add(candidates.rewards, candidates.truncated, selected.row)
             table = pair_table(candidates, selected, pairs.tau)
             digests.append(rows_digest(table))
             if table.num_rows:
                 (folder / f"rows-{number:06d}.parquet").write_bytes(table_bytes(table, "pairs"))
         if not counts.pairs:
-            raise ValueError(counts.explain_none(pairs))
+            raise ValueError(counts.explain_none(pairs, gap_threshold(pairs.tau, pairs.eta)))
         files = {path.name: path for path in sorted(folder.iterdir())}
         digest = format_digest(add_digests(digests))
         return out.commit("pairs", files, digest, rows=counts.pairs, stats=counts.stats())
-
-
-class PairCounts:
-    """Counts over all parts, in constant memory."""
-
-    SAMPLE = 8192
-
-    def __init__(self) -> None:
-        """Start at zero."""
-        self.pairs = self.possible = self.prompts = self.active = self.completions = self.truncated = 0
-        self._gaps = np.empty(0)
-        self._every = 1
-
-    def add(self, candidates: Candidates, selected: PairIndices) -> None:
-        """Count one part."""
-        present = (~np.isnan(candidates.rewards)).sum(axis=1)
-        self.prompts += present.size
-        self.completions += int(present.sum())
-        self.truncated += int(candidates.truncated.sum())
-        self.possible += int((present * (present - 1) // 2).sum())
-        self.pairs += selected.row.size
-        self.active += np.unique(selected.row).size
-        widest_gaps = np.fmax.reduce(candidates.rewards, axis=1) - np.fmin.reduce(candidates.rewards, axis=1)
-        self._gaps = np.concatenate([self._gaps, widest_gaps[:: self._every]])
-        while self._gaps.size > self.SAMPLE:
-            self._gaps, self._every = self._gaps[::2], 2 * self._every
-
-    def quantiles(self) -> dict[str, float]:
-        """Return quantiles of each prompt's widest reward gap, from an even sample of the prompts."""
-        values = np.quantile(self._gaps, [0.1, 0.5, 0.9, 1.0]) if self._gaps.size else np.zeros(4)
-        return {name: round(float(value), 6) for name, value in zip(("10%", "50%", "90%", "max"), values, strict=True)}
-
-    def stats(self) -> dict[str, Any]:
-        """Return what the manifest records."""
-        return {
-            "prompts": self.prompts,
-            "prompts_without_pair": self.prompts - self.active,
-            "completions": self.completions,
-            "truncated_completions": self.truncated,
-            "possible_pairs": self.possible,
-            "acceptance_rate": self.pairs / self.possible if self.possible else 0.0,
-            "widest_gap_quantiles": self.quantiles(),
-        }
-
-    def explain_none(self, config: PairsConfig) -> str:
-        """Say why there is no pair, and what to change."""
-        return (
-            f"no pair was selected from {self.completions} completions of {self.prompts} prompts: pairs.eta = {config.eta:g} "
-            f"and pairs.tau = {config.tau:g} ask for a reward gap above {gap_threshold(config.tau, config.eta):.4g}, and the "
-            f"prompts' widest gaps have the quantiles {self.quantiles()} ({self.truncated} completions were truncated, "
-            f"pairs.truncated = {config.truncated}); lower eta or tau, or raise sampling.temperature or sampling.max_new_tokens"
-        )
 
 
 def _no_pairs() -> PairIndices:
@@ -274,7 +225,9 @@ def _no_pairs() -> PairIndices:
 def _matrix(rewards: np.ndarray) -> np.ndarray:
     rewards = np.asarray(rewards, np.float64)
     if rewards.ndim != 2:
-        raise ValueError(f"rewards has shape {rewards.shape}, expected (n, k): one row a prompt, one column a completion")
+        raise ValueError(
+            f"rewards has shape {rewards.shape}, expected (n, k): one row a prompt, one column a completion"
+        )
     return rewards
 
 
@@ -282,4 +235,6 @@ def _check(tau: float, eta: float) -> None:
     if not (tau > 0 and math.isfinite(tau)):
         raise ValueError(f"pairs.tau = {tau} must be a positive number: it divides the reward gap")
     if not 0.5 <= eta < 1:
-        raise ValueError(f"pairs.eta = {eta} must be at least 0.5 and below 1: below 0.5 a pair and its mirror both pass")
+        raise ValueError(
+            f"pairs.eta = {eta} must be at least 0.5 and below 1: below 0.5 a pair and its mirror both pass"
+        )

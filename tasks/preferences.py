@@ -52,13 +52,23 @@ def label_preferences(
         for prompt_id, drawn in texts.items():
             prompt = messages[prompt_id]
             for chosen, rejected, gap in label_pairs(drawn, [reward(prompt, text) for text in drawn]):
-                pair = {"prompt_id": prompt_id, "messages": prompt, "chosen": chosen, "rejected": rejected, "margin": gap}
+                pair = {
+                    "prompt_id": prompt_id,
+                    "messages": prompt,
+                    "chosen": chosen,
+                    "rejected": rejected,
+                    "margin": gap,
+                }
                 rows.append(pair)
     if not rows:
-        raise ValueError(f"{gold.function.function} gives equal rewards to every pair of completions: nothing to learn from")
+        raise ValueError(
+            f"{gold.function.function} gives equal rewards to every pair of completions: nothing to learn from"
+        )
     table = pa.Table.from_pylist(rows, schema=SCHEMAS["preferences"])
     files = {"rows-00000.parquet": table_bytes(table, "preferences")}
-    return out.commit("preferences", files, format_digest(rows_digest(table)), rows=len(rows), stats={"labelled": len(rows)})
+    return out.commit(
+        "preferences", files, format_digest(rows_digest(table)), rows=len(rows), stats={"labelled": len(rows)}
+    )
 
 
 def _preview_annotations(draft: Draft, policy: Artifact, prompts: Artifact, preferences: Artifact, wanted: bool) -> Any:
@@ -70,9 +80,7 @@ def _preview_annotations(draft: Draft, policy: Artifact, prompts: Artifact, pref
     preview=_preview_annotations,
     ready=lambda policy, prompts, preferences, wanted: None if wanted else NOTHING,
 )
-def load_annotations(
-    out: Draft, policy: Artifact, prompts: Artifact, preferences: Artifact, wanted: bool
-) -> Artifact:
+def load_annotations(out: Draft, policy: Artifact, prompts: Artifact, preferences: Artifact, wanted: bool) -> Artifact:
     """Lay out the data set's pairs as completions: 2i is the chosen, 2i + 1 the rejected side of a prompt's pair i."""
     tokenizer, known = load_tokenizer(model_folder(policy)), PromptTable(prompts)
     texts: dict[str, list[str]] = defaultdict(list)
@@ -84,9 +92,13 @@ def load_annotations(
     rows = [
         row
         for prompt_id in sorted(texts)
-        for row in completion_rows(prompt_id, [Sample(t, encode_completion(tokenizer, t), "stop") for t in texts[prompt_id]])
+        for row in completion_rows(
+            prompt_id, [Sample(t, encode_completion(tokenizer, t), "stop") for t in texts[prompt_id]]
+        )
     ]
     provenance = Provenance(stage="annotations", version=1, key=out.provenance.key, inputs=out.provenance.inputs)
     table = pa.Table.from_pylist(rows, schema=SCHEMAS["completions"])
-    part = GrowingTable(out.store, "completions", provenance).append(sha256_of(repr(sorted(texts)).encode())[:32], table)
+    part = GrowingTable(out.store, "completions", provenance).append(
+        sha256_of(repr(sorted(texts)).encode())[:32], table
+    )
     return commit_slices(out, "completions", [Slice(part)], {"completions": len(rows), "annotated_prompts": len(texts)})

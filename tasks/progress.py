@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from tqdm import tqdm
@@ -19,7 +20,9 @@ class Progress:
         """Open the bar; it stays silent where the terminal is none."""
         self.total = max(total, 1)
         self.bar = tqdm(total=self.total, initial=start, desc=what, disable=not sys.stderr.isatty(), leave=False)
-        self.artifact = create_progress_artifact(100.0 * start / self.total, description=what) if in_task() else None
+        self.artifact: Any = (
+            create_progress_artifact(100.0 * start / self.total, description=what) if in_task() else None
+        )
         self.updated = time.monotonic()
 
     def move_to(self, done: int, note: str = "") -> None:

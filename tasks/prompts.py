@@ -50,7 +50,7 @@ class PromptTable:
 
     def __getitem__(self, prompt_id: str) -> Messages:
         """Return the conversation of a prompt."""
-        return self._messages[self._rows[prompt_id]].as_py()
+        return list(self._messages[self._rows[prompt_id]].as_py())
 
 
 @dataclass
@@ -140,7 +140,9 @@ def load_held_out(
     )
     rows = rows[: data.max_evaluation_prompts]
     if not rows:
-        raise ValueError(f"no prompt is held out for evaluation: raise data.evaluation_fraction = {data.evaluation_fraction}")
+        raise ValueError(
+            f"no prompt is held out for evaluation: raise data.evaluation_fraction = {data.evaluation_fraction}"
+        )
     return _commit(out, "prompts", rows, stats)
 
 

@@ -49,7 +49,9 @@ def stage_page(provenance: Provenance, artifact: Artifact) -> str:
         histogram = stats.pop("histogram", None)
         lines += _table(("count", "value"), ((name, _value(value)) for name, value in stats.items()))
         lines += _histogram(histogram) if histogram else []
-    settings = ((f"{section}.{name}", value) for section, fields in provenance.config.items() for name, value in _items(fields))
+    settings = (
+        (f"{section}.{name}", value) for section, fields in provenance.config.items() for name, value in _items(fields)
+    )
     lines += _table(("setting", "value"), ((name, f"`{value}`") for name, value in settings))
     return "\n".join([*lines, f"digest `{artifact.digest}`, key `{provenance.key}`"])
 

@@ -3,20 +3,21 @@
 Loss (Bradley-Terry): -log sigma(r(x, chosen) - r(x, rejected) - margin), margin 0 unless the data has one.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.artifacts import Artifact
-from tasks.config import RewardModelConfig
-from tasks.models import model_folder
+from tasks.config import RewardModelConfig, ScoringConfig
+from tasks.models import model_folder, trusts_remote_code
 from tasks.prompts import hash_fraction
-from tasks.score import score_sequences
+from tasks.score import RewardModel
 from tasks.stage import Draft, pending, stage
 from tasks.storage import read_table
 from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
-from tasks.training import EVALUATION, EXAMPLES, Job, keep_short, train
+from tasks.training import EXAMPLES, OUTPUT, Job, commit_model, keep_short, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,19 +43,26 @@ def split_by_prompt(preferences: pa.Table, fraction: float, seed: int) -> tuple[
 
 def preference_metrics(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, float]:
     """Return how often chosen beats rejected (a tie counts half), and the rewards' mean and standard deviation."""
-    if chosen.size == 0:
-        return {}
     rewards = np.concatenate([chosen, rejected])
     accuracy = float(np.mean((chosen > rejected) + 0.5 * (chosen == rejected)))
     return {"accuracy": accuracy, "reward_mean": float(rewards.mean()), "reward_std": float(rewards.std())}
 
 
+def measure(folder: Path, held_out: pa.Table, start: Artifact) -> dict[str, float]:
+    """Return the accuracy and rewards of a trained reward model on held-out pairs."""
+    if held_out.num_rows == 0:
+        return {}
+    model, prompts = RewardModel(folder, ScoringConfig(), trusts_remote_code(start)), held_out["messages"].to_pylist()
+    chosen, rejected = (model.score(prompts, held_out[side].to_pylist()) for side in ("chosen", "rejected"))
+    return preference_metrics(chosen, rejected)
+
+
 def fit(job: Job) -> None:
-    """Train with TRL's RewardTrainer, then measure on the held-out pairs."""
+    """Train with TRL's RewardTrainer."""
     from transformers import AutoModelForSequenceClassification, set_seed
     from trl import RewardConfig, RewardTrainer
 
-    from tasks.trainer import callbacks, lora_config, run_trainer, save_model, trainer_arguments, weight_dtype
+    from tasks.trainer import callbacks, lora_config, run_trainer, trainer_arguments, weight_dtype
 
     config = RewardModelConfig.model_validate(job.config)
     set_seed(config.seed)
@@ -75,10 +83,7 @@ def fit(job: Job) -> None:
         peft_config=lora_config(config.lora, "SEQ_CLS"),
         callbacks=callbacks(job),
     )
-    model = run_trainer(trainer, job).eval()
-    held_out = job.examples(EVALUATION)
-    chosen, rejected = (score_sequences(model, list(held_out[side]), 16384) for side in ("chosen_ids", "rejected_ids"))
-    save_model(model, tokenizer, job, preference_metrics(chosen, rejected) | {"held_out_pairs": len(held_out)})
+    run_trainer(trainer, job)
 
 
 def _preview(
@@ -107,8 +112,9 @@ def train_reward_model(
     table = read_table(preferences)
     if reward_model.use_margin and table["margin"].null_count:
         raise ValueError("reward_model.use_margin needs a `margin` in every preference row: add it or unset use_margin")
-    sides = split_by_prompt(table, reward_model.evaluation_fraction, reward_model.seed)
-    encoded = [encode_preferences(tokenizer, side, reward_model.use_margin) for side in sides]
-    examples, too_long = keep_short(encoded[0], [["chosen_ids"], ["rejected_ids"]], reward_model.max_length)
-    tables = {EXAMPLES: examples, EVALUATION: encoded[1]}
-    return train(out, "tasks.reward_model:fit", base_model, reward_model, tables, dropped={"too_long": too_long})
+    train_rows, held_out = split_by_prompt(table, reward_model.evaluation_fraction, reward_model.seed)
+    encoded = encode_preferences(tokenizer, train_rows, reward_model.use_margin)
+    examples, too_long = keep_short(encoded, [["chosen_ids"], ["rejected_ids"]], reward_model.max_length)
+    stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}, "held_out_pairs": held_out.num_rows}
+    with trained(out, "tasks.reward_model:fit", base_model, reward_model, {EXAMPLES: examples}) as folder:
+        return commit_model(out, base_model, folder, stats | measure(folder / OUTPUT, held_out, base_model))

@@ -8,7 +8,7 @@ import pyarrow as pa
 from tasks.artifacts import NOTHING, Artifact, Provenance
 from tasks.config import Decoding, SamplingConfig
 from tasks.engines import Engine, Sample, open_engine
-from tasks.models import model_folder
+from tasks.models import model_folder, trusts_remote_code
 from tasks.progress import Progress
 from tasks.prompts import PromptTable
 from tasks.schemas import SCHEMAS
@@ -52,8 +52,8 @@ def completions_table(store: Store, policy: Artifact, decoding: Decoding) -> Gro
 def sample_slices(store: Store, policy: Artifact, prompts: Artifact, decoding: Decoding) -> tuple[list[Slice], int]:
     """Return the slices with the prompts' completions, and how many prompts had to be sampled for them.
 
-    A part is committed as soon as it is drawn. The prompts of a part are drawn together and in order, so that a run that
-    was killed and started again draws what an undisturbed one does.
+    A part is committed as soon as it is drawn. The prompts of a part are drawn together and in order, so that a run
+    that was killed and started again draws what an undisturbed one does.
     """
     table, wanted = completions_table(store, policy, decoding), PromptTable(prompts)
     slices, missing = select_slices(table.parts(), set(wanted.ids))
@@ -63,9 +63,11 @@ def sample_slices(store: Store, policy: Artifact, prompts: Artifact, decoding: D
     return sorted(slices, key=lambda slice_: slice_.part.uri), len(todo)
 
 
-def _draw(table: GrowingTable, policy: Artifact, prompts: PromptTable, todo: list[str], decoding: Decoding) -> list[Slice]:
+def _draw(
+    table: GrowingTable, policy: Artifact, prompts: PromptTable, todo: list[str], decoding: Decoding
+) -> list[Slice]:
     folder = model_folder(policy)
-    trust = policy.stats.get("trust_remote_code", False)
+    trust = trusts_remote_code(policy)
     tokenizer = load_tokenizer(folder, trust)
     ids = {prompt_id: encode_prompt(tokenizer, prompts[prompt_id]) for prompt_id in todo}
     longest = max(map(len, ids.values())) + decoding.max_new_tokens
@@ -86,7 +88,9 @@ def _draw(table: GrowingTable, policy: Artifact, prompts: PromptTable, todo: lis
 def _draw_part(table: GrowingTable, engine: Engine, prompts: dict[str, list[int]], decoding: Decoding) -> Artifact:
     seeds = [prompt_seed(decoding.seed, prompt_id) for prompt_id in prompts]
     drawn = engine.generate(list(prompts.values()), seeds)
-    rows = [row for prompt_id, samples in zip(prompts, drawn, strict=True) for row in completion_rows(prompt_id, samples)]
+    rows = [
+        row for prompt_id, samples in zip(prompts, drawn, strict=True) for row in completion_rows(prompt_id, samples)
+    ]
     name = part_name(list(prompts))
     return table.append(name, pa.Table.from_pylist(rows, schema=SCHEMAS["completions"]), engine=engine.name)
 
@@ -112,7 +116,7 @@ def _preview(
 def sample_completions(
     out: Draft, policy: Artifact, prompts: Artifact, annotated: Artifact, sampling: SamplingConfig
 ) -> Artifact:
-    """Draw k completions a prompt: y_1 .. y_k ~ pi_SFT(. | x); the data set's own take their place where it is asked."""
+    """Draw k completions a prompt: y_1 .. y_k ~ pi_SFT(. | x); annotated ones take their place where there are any."""
     slices, sampled = sample_slices(out.store, policy, prompts, sampling)
     return commit_slices(out, "completions", slices, {"sampled_prompts": sampled, **describe(slices)})
 

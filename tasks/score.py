@@ -1,6 +1,7 @@
 """Scoring: reads completions, writes one reward a completion, batched by length under a token budget."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact, Provenance
 from tasks.config import ScoringConfig
-from tasks.models import model_folder
+from tasks.models import model_folder, trusts_remote_code
 from tasks.progress import Progress
 from tasks.prompts import PromptTable
 from tasks.schemas import format_digest
@@ -56,7 +57,9 @@ def score_sequences(model: "PreTrainedModel", sequences: list[list[int]], tokens
         mask = [[1] * len(sequences[i]) + [0] * (width - len(sequences[i])) for i in rows]
         with torch.inference_mode():
             device = model.device
-            output = model(input_ids=torch.tensor(padded, device=device), attention_mask=torch.tensor(mask, device=device))
+            output = model(
+                input_ids=torch.tensor(padded, device=device), attention_mask=torch.tensor(mask, device=device)
+            )
         rewards[rows] = output.logits[:, 0].float().cpu().numpy()
     return rewards
 
@@ -64,16 +67,14 @@ def score_sequences(model: "PreTrainedModel", sequences: list[list[int]], tokens
 class RewardModel:
     """A reward model with its own tokenizer and chat template: r(x, y)."""
 
-    def __init__(self, artifact: Artifact, scoring: ScoringConfig) -> None:
-        """Load the model onto the GPU where there is one."""
+    def __init__(self, folder: Path, scoring: ScoringConfig, trust_remote_code: bool = False) -> None:
+        """Load a model folder onto the GPU where there is one."""
         import torch
         from transformers import AutoModelForSequenceClassification
 
-        folder = model_folder(artifact)
-        trust = artifact.stats.get("trust_remote_code", False)
-        self.tokenizer = load_tokenizer(folder, trust)
+        self.tokenizer = load_tokenizer(folder, trust_remote_code)
         self.model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=getattr(torch, scoring.dtype), use_safetensors=True, trust_remote_code=trust
+            folder, dtype=getattr(torch, scoring.dtype), use_safetensors=True, trust_remote_code=trust_remote_code
         ).eval()
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
         self.scoring = scoring
@@ -118,13 +119,16 @@ def score_slices(
     A part is named by the digest of the completions it scores, so that new completions are never given old rewards.
     """
     key = stage_key("rewards", TABLE_VERSION, scoring.key_fields(), {"reward_model": reward_model.digest})
-    provenance = Provenance(stage="rewards", version=TABLE_VERSION, key=key, inputs={"reward_model": reward_model.digest})
+    provenance = Provenance(
+        stage="rewards", version=TABLE_VERSION, key=key, inputs={"reward_model": reward_model.digest}
+    )
     table = GrowingTable(store, "rewards", provenance)
     names = [format_digest(slice_.digest())[:32] for slice_ in completions]
     found = {name: part for name in names if (part := table.find(name)) is not None}
     todo = [(name, slice_) for name, slice_ in zip(names, completions, strict=True) if name not in found]
     if todo:
-        model, messages = RewardModel(reward_model, scoring), PromptTable(prompts)
+        model = RewardModel(model_folder(reward_model), scoring, trusts_remote_code(reward_model))
+        messages = PromptTable(prompts)
         progress = Progress("scoring parts", len(todo))
         for done, (name, slice_) in enumerate(todo, 1):
             found[name] = table.append(name, _score_rows(model, messages, slice_.read()))

@@ -10,7 +10,7 @@ from tasks.models import model_folder
 from tasks.stage import Draft, pending, stage
 from tasks.storage import read_table
 from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
-from tasks.training import EXAMPLES, Job, keep_short, train
+from tasks.training import EXAMPLES, Job, commit_model, keep_short, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,25 +33,26 @@ def fit(job: Job) -> None:
     from trl import SFTConfig as SftArguments
     from trl import SFTTrainer
 
-    from tasks.trainer import callbacks, lora_config, run_trainer, save_model, trainer_arguments, weight_dtype
+    from tasks.trainer import callbacks, lora_config, run_trainer, trainer_arguments, weight_dtype
 
     config = SftConfig.model_validate(job.config)
     set_seed(config.seed)
-    tokenizer = load_tokenizer(job.model, job.trust_remote_code)
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(
             job.model, dtype=weight_dtype(config), use_safetensors=True, trust_remote_code=job.trust_remote_code
         ),
         args=SftArguments(**{"completion_only_loss": True, "packing": False, **trainer_arguments(job, config)}),
         train_dataset=job.examples(),
-        processing_class=tokenizer,
+        processing_class=load_tokenizer(job.model, job.trust_remote_code),
         peft_config=lora_config(config.lora, "CAUSAL_LM"),
         callbacks=callbacks(job),
     )
-    save_model(run_trainer(trainer, job), tokenizer, job, {})
+    run_trainer(trainer, job)
 
 
-def _preview(draft: Draft, base_model: Artifact, demonstrations: Artifact, sft: SftConfig) -> tuple[Artifact, dict[str, Any]]:
+def _preview(
+    draft: Draft, base_model: Artifact, demonstrations: Artifact, sft: SftConfig
+) -> tuple[Artifact, dict[str, Any]]:
     return pending(0, "train_sft", **base_model.stats), {"examples": demonstrations.rows, "epochs": sft.epochs}
 
 
@@ -66,4 +67,6 @@ def train_sft(out: Draft, base_model: Artifact, demonstrations: Artifact, sft: S
     tokenizer = load_tokenizer(model_folder(base_model))
     table = read_table(demonstrations)
     examples, too_long = keep_short(encode_demonstrations(tokenizer, table), [["input_ids"]], sft.max_length)
-    return train(out, "tasks.sft:fit", base_model, sft, {EXAMPLES: examples}, dropped={"too_long": too_long})
+    stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}}
+    with trained(out, "tasks.sft:fit", base_model, sft, {EXAMPLES: examples}) as folder:
+        return commit_model(out, base_model, folder, stats)

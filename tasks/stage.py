@@ -1,7 +1,7 @@
 """A stage: a Prefect task around a function of artifacts and settings, keyed by what decides its output.
 
-The store is the truth. A stage whose folder is complete is not computed again, whatever Prefect remembers, and one whose
-folder is missing or damaged is, whatever Prefect remembers.
+The store is the truth. A stage whose folder is complete is not computed again, whatever Prefect remembers, and one
+whose folder is missing or damaged is, whatever Prefect remembers.
 """
 
 import functools
@@ -52,10 +52,11 @@ def stage_key(stage: str, version: int, config: Mapping[str, Any], inputs: Mappi
 class Draft:
     """A stage's output on its way: where it will be committed and what it is made from."""
 
-    def __init__(self, store: Store, provenance: Provenance) -> None:
-        """Name the output; nothing is written yet."""
+    def __init__(self, store: Store, provenance: Provenance, writes_to: Store | None = None) -> None:
+        """Name the output; nothing is written yet. `writes_to` is where it goes in place of the store it reads."""
         self.store = store
         self.provenance = provenance
+        self.writes_to = writes_to or store
 
     @property
     def folder(self) -> str:
@@ -69,7 +70,7 @@ class Draft:
     def commit(self, kind: str, files: Mapping[str, Content], digest: str, **facts: Any) -> Artifact:
         """Write the output's files and manifest; `facts` are the manifest's rows, stats and parts."""
         manifest = Manifest(kind=kind, digest=digest, provenance=self.provenance, **facts)
-        return self.store.commit(self.folder, files, manifest)
+        return self.writes_to.commit(self.folder, files, manifest)
 
 
 class Stage(Protocol[P]):
@@ -92,10 +93,8 @@ class Plan:
     def visit(self, draft: Draft, preview: "Preview", bound: inspect.BoundArguments, pending: list[str]) -> Artifact:
         """Note whether a stage would be reused or computed, and what it would cost, without computing it."""
         found = None if pending else draft.find()
-        if found is not None:
-            artifact, cost = found, {}
-        else:
-            artifact, cost = preview(Draft(self.scratch, draft.provenance), *bound.args[1:], **bound.kwargs)
+        foreseen = Draft(draft.store, draft.provenance, writes_to=self.scratch)
+        artifact, cost = (found, {}) if found else preview(foreseen, *bound.args[1:], **bound.kwargs)
         key = f"known after {', '.join(pending)}" if pending else draft.provenance.key
         action = "reuse" if found is not None else "compute"
         self.steps.append({"stage": draft.provenance.stage, "key": key, "action": action, **cost})
@@ -113,7 +112,11 @@ def pending(rows: int, stage: str, **stats: Any) -> Artifact:
 
 
 def stage(
-    *, version: int, preview: Preview | None = None, retries: int = 0, ready: Callable[..., Artifact | None] | None = None
+    *,
+    version: int,
+    preview: Preview | None = None,
+    retries: int = 0,
+    ready: Callable[..., Artifact | None] | None = None,
 ) -> Callable[[Callable[Concatenate[Draft, P], Artifact]], Stage[P]]:
     """Make a Prefect task of a function from artifacts and settings to an artifact.
 
@@ -128,7 +131,7 @@ def stage(
     """
 
     def decorate(body: Callable[Concatenate[Draft, P], Artifact]) -> Stage[P]:
-        foresee = preview or (lambda draft, *args, **kwargs: (body(draft, *args, **kwargs), {}))
+        foresee: Preview = preview or (lambda draft, *args, **kwargs: (body(draft, *args, **kwargs), {}))
 
         @task(
             name=body.__name__,
@@ -187,7 +190,9 @@ def _provenance(name: str, version: int, arguments: dict[str, Any]) -> Provenanc
     inputs = {key: value.digest for key, value in arguments.items() if isinstance(value, Artifact)}
     rest = {key: value for key, value in arguments.items() if not isinstance(value, Artifact) and value is not None}
     decides = {key: value.key_fields() if isinstance(value, Section) else value for key, value in rest.items()}
-    config = {key: value.model_dump(mode="json") if isinstance(value, Section) else value for key, value in rest.items()}
+    config = {
+        key: value.model_dump(mode="json") if isinstance(value, Section) else value for key, value in rest.items()
+    }
     key = stage_key(name, version, decides, inputs)
     return Provenance(stage=name, version=version, key=key, inputs=inputs, config=config)
 

@@ -53,7 +53,8 @@ _verified: set[tuple[str, str, str]] = set()  # files that this process has comp
 
 def open_fs(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the file system of a path or URI, and the path within it."""
-    return fsspec.core.url_to_fs(uri, **(S3_OPTIONS if uri.startswith("s3://") else {}))
+    fs, path = fsspec.core.url_to_fs(uri, **(S3_OPTIONS if uri.startswith("s3://") else {}))
+    return fs, path
 
 
 class Store:
@@ -74,7 +75,9 @@ class Store:
         if scheme not in ("file", "s3", "memory"):
             raise ValueError(f"store = {uri!r} must be a folder, file:///... or s3://bucket/prefix")
         if "@" in rest.split("/")[0]:
-            raise ValueError("store must not carry credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead")
+            raise ValueError(
+                "store must not carry credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
+            )
         self.uri = uri.rstrip("/")
         self.fs, self.root = open_fs(self.uri)
 
@@ -114,8 +117,14 @@ class Store:
             self.fs.rm_file(self.path(probe))
         except STORE_ERRORS as error:
             s3 = self.uri.startswith("s3://")
-            cause = "the bucket, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if s3 else "permissions and disk"
-            raise ValueError(f"store {self.uri} cannot be written ({type(error).__name__}: {error}): check {cause}") from error
+            cause = (
+                "the bucket, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                if s3
+                else "permissions and disk"
+            )
+            raise ValueError(
+                f"store {self.uri} cannot be written ({type(error).__name__}: {error}): check {cause}"
+            ) from error
 
     def commit(self, folder: str, files: Mapping[str, Content], manifest: Manifest) -> Artifact:
         """Write files, then the manifest that makes them an artifact.
@@ -279,7 +288,7 @@ def table_bytes(table: pa.Table, kind: str) -> bytes:
     """Return a table as Parquet (zstd) with the schema of its kind."""
     sink = pa.BufferOutputStream()
     pq.write_table(table.select(SCHEMAS[kind].names).cast(SCHEMAS[kind]), sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def _artifact(uri: str, manifest: Manifest) -> Artifact:
@@ -289,7 +298,7 @@ def _artifact(uri: str, manifest: Manifest) -> Artifact:
 def _read_entry(uri: str, entry: FileEntry) -> bytes:
     fs, path = open_fs(f"{uri}/{entry.path}")
     try:
-        data = fs.cat_file(path)
+        data: bytes = fs.cat_file(path)
     except FileNotFoundError as error:
         raise DamagedArtifactError(f"{uri}/{entry.path} is missing; run again") from error
     if sha256_of(data) != entry.sha256:
@@ -321,4 +330,6 @@ def _check_copies(folder: Path, files: Mapping[str, FileEntry]) -> None:
     """Raise DamagedArtifactError where a downloaded file differs from its entry."""
     for name, entry in files.items():
         if sha256_of(folder / name) != entry.sha256:
-            raise DamagedArtifactError(f"{folder / name} does not match the hash of {entry.path}; delete it and run again")
+            raise DamagedArtifactError(
+                f"{folder / name} does not match the hash of {entry.path}; delete it and run again"
+            )

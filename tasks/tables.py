@@ -61,9 +61,7 @@ class GrowingTable:
     def append(self, name: str, table: pa.Table, **stats: Any) -> Artifact:
         """Commit rows as a part."""
         digest = format_digest(rows_digest(table))
-        manifest = Manifest(
-            kind=self.kind, digest=digest, rows=table.num_rows, stats=stats, provenance=self.provenance
-        )
+        manifest = Manifest(kind=self.kind, digest=digest, rows=table.num_rows, stats=stats, provenance=self.provenance)
         return self.store.commit(f"{self.folder}/{name}", {"rows.parquet": table_bytes(table, self.kind)}, manifest)
 
 

@@ -53,7 +53,7 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> l
     except TemplateError as error:
         roles = [message["role"] for message in messages]
         raise ValueError(f"the chat template refuses a conversation with roles {roles}: {error}") from error
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def encode_completion(tokenizer: "PreTrainedTokenizerBase", completion: str) -> list[int]:

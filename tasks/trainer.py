@@ -3,12 +3,12 @@
 Imports torch and transformers, so import it inside functions only.
 """
 
-import sys
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from tasks.artifacts import Manifest, Provenance, files_digest
 from tasks.config import Lora, Training
@@ -32,7 +32,9 @@ class StoreCheckpoints(TrainerCallback):
         local = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         files = {str(path.relative_to(local)): path for path in sorted(local.rglob("*")) if path.is_file()}
         provenance = Provenance(stage="checkpoint", version=1, key=self.folder.rpartition("/")[2])
-        manifest = Manifest(kind="checkpoint", digest=files_digest(files), rows=state.global_step, provenance=provenance)
+        manifest = Manifest(
+            kind="checkpoint", digest=files_digest(files), rows=state.global_step, provenance=provenance
+        )
         self.store.commit(f"{self.folder}/step-{state.global_step}", files, manifest)
         for step in checkpoint_steps(self.store, self.folder)[1:]:
             self.store.delete(f"{self.folder}/step-{step}")
@@ -111,24 +113,23 @@ def callbacks(job: Job) -> list[TrainerCallback]:
     return [StoreCheckpoints(job), ReportProgress()]
 
 
-def run_trainer(trainer: Trainer, job: Job) -> PreTrainedModel:
-    """Train from the job's checkpoint, or the start, and write the log; return the model with adapters merged."""
+def run_trainer(trainer: Trainer, job: Job) -> None:
+    """Train from the job's checkpoint, or the start, and write the model, adapters merged, and the log."""
     trainer.remove_callback(PrinterCallback)
     checkpoint = job.folder / CHECKPOINT
     trainer.train(resume_from_checkpoint=str(checkpoint.resolve()) if checkpoint.exists() else None)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if trainer.is_world_process_zero():
-        job.write("log.json", trainer.state.log_history)
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-
-
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, job: Job, metrics: dict[str, Any]) -> None:
-    """Write model, tokenizer and metrics into the working folder, on the first process only."""
-    if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+    if job.config["lora"] is not None:
+        model = model.merge_and_unload()
+        weights = model.state_dict()
+    else:
+        weights = trainer.accelerator.get_state_dict(trainer.model)  # whole also where the model is sharded
+    if not trainer.is_world_process_zero():
         return
     dtype = getattr(torch, job.config["dtype"])
+    tokenizer = trainer.processing_class
     model.config.pad_token_id = tokenizer.pad_token_id
-    model.to(dtype).save_pretrained(job.folder / OUTPUT, safe_serialization=True)
+    model.config.dtype = dtype
+    model.save_pretrained(job.folder / OUTPUT, state_dict={name: value.to(dtype) for name, value in weights.items()})
     tokenizer.save_pretrained(job.folder / OUTPUT)
-    job.write("metrics.json", metrics)
-    sys.stdout.flush()
+    (job.folder / "log.json").write_text(json.dumps(trainer.state.log_history))

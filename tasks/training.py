@@ -1,15 +1,17 @@
 """What the three training stages share: a job on disk, run here or in a child, resumed from its last checkpoint.
 
-A job is plain data, so that it runs the same way in this process (CPU), in a child whose GPU memory is gone when it ends,
-or under `accelerate launch` on several devices.
+A job is plain data, so that it runs the same way in this process (CPU), in a child whose GPU memory is gone when it
+ends, or under `accelerate launch` on several devices.
 """
 
+import contextlib
 import ctypes
 import importlib
 import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from tasks.artifacts import Artifact, files_digest
-from tasks.models import model_folder, trained_files
+from tasks.config import Training
+from tasks.models import model_folder, trained_files, trusts_remote_code
+from tasks.schemas import SCHEMAS
 from tasks.scratch import scratch_folder
 from tasks.stage import Draft, log
 from tasks.storage import Store, fetch, table_bytes
 
-EXAMPLES, EVALUATION, CHECKPOINT, OUTPUT = "examples.parquet", "evaluation.parquet", "checkpoint", "model"
+EXAMPLES, CHECKPOINT, OUTPUT = "examples.parquet", "checkpoint", "model"
 
 
 class Job(BaseModel):
@@ -51,23 +55,17 @@ class Job(BaseModel):
 
         return Dataset.from_parquet(str(self.folder / name), cache_dir=str(self.folder / "cache"))
 
-    def write(self, name: str, value: Any) -> None:
-        """Write a result as JSON into the working folder."""
-        (self.folder / name).write_text(json.dumps(value))
 
-
-def train(
-    out: Draft, fit: str, start: Artifact, config: BaseModel, examples: dict[str, pa.Table], dropped: dict[str, int]
-) -> Artifact:
-    """Train a model and commit it with its log.
+@contextlib.contextmanager
+def trained(out: Draft, fit: str, start: Artifact, config: Training, examples: dict[str, pa.Table]) -> Iterator[Path]:
+    """Train a model, from its last checkpoint where there is one, and give the working folder that holds it.
 
     Args:
-        out: The stage's output.
+        out: The stage's output; its key names the checkpoints, which are deleted once the model is committed.
         fit: `module:function` that trains, given a `Job`.
         start: Model to start from.
-        config: The stage's section: a `Training`.
+        config: The stage's section.
         examples: File name -> tokenized examples.
-        dropped: Reason -> examples that were left out; recorded.
     """
     checkpoints = f"checkpoints/{out.folder}"
     with scratch_folder(out.provenance.key[:16]) as folder:
@@ -80,13 +78,28 @@ def train(
             store=out.store.uri,
             checkpoints=checkpoints,
             config=config.model_dump(mode="json"),
-            trust_remote_code=start.stats.get("trust_remote_code", False),
+            trust_remote_code=trusts_remote_code(start),
         )
         _fetch_checkpoint(out.store, job)
         run_job(job)
-        artifact = _commit_model(out, job, {"examples": examples[EXAMPLES].num_rows, "dropped": dropped})
+        yield folder
     out.store.delete(checkpoints)
-    return artifact
+
+
+def commit_model(out: Draft, start: Artifact, folder: Path, stats: dict[str, Any]) -> Artifact:
+    """Commit the model in a working folder, with the log of its training as a table."""
+    files = trained_files(folder / OUTPUT)
+    rows = [
+        {"step": entry["step"], "metric": name, "value": float(value)}
+        for entry in json.loads((folder / "log.json").read_text())
+        for name, value in entry.items()
+        if name not in ("step", "epoch") and isinstance(value, int | float)
+    ]
+    log_table = pa.Table.from_pylist(rows, schema=SCHEMAS["training_log"])
+    digest = files_digest(files)
+    files["training_log.parquet"] = table_bytes(log_table, "training_log")
+    stats = {**stats, "trust_remote_code": trusts_remote_code(start)}
+    return out.commit("model", files, digest, rows=stats["examples"], stats=stats)
 
 
 def run_job(job: Job) -> None:
@@ -103,7 +116,13 @@ def run_job(job: Job) -> None:
         return
     path = job.folder / "job.json"
     path.write_text(job.model_dump_json())
-    launch = ["-m", "accelerate.commands.launch", f"--num_processes={devices}", "--num_machines=1", "--mixed_precision=no"]
+    launch = [
+        "-m",
+        "accelerate.commands.launch",
+        f"--num_processes={devices}",
+        "--num_machines=1",
+        "--mixed_precision=no",
+    ]
     launch += ["--dynamo_backend=no", *([] if torch.cuda.is_available() else ["--cpu"])]
     command = [sys.executable, *(launch if devices > 1 else []), "-m", "tasks.training", str(path)]
     child = subprocess.Popen(command, preexec_fn=die_with_parent)
@@ -151,22 +170,6 @@ def _fetch_checkpoint(store: Store, job: Job) -> None:
         assert artifact is not None
         (job.folder / CHECKPOINT).symlink_to(fetch(artifact))
         log(f"resuming after step {step}")
-
-
-def _commit_model(out: Draft, job: Job, stats: dict[str, Any]) -> Artifact:
-    files = trained_files(job.folder / OUTPUT)
-    history = json.loads((job.folder / "log.json").read_text())
-    rows = [
-        {"step": entry["step"], "metric": name, "value": float(value)}
-        for entry in history
-        for name, value in entry.items()
-        if name not in ("step", "epoch") and isinstance(value, int | float)
-    ]
-    columns = {name: [row[name] for row in rows] for name in ("step", "metric", "value")}
-    stats |= json.loads((job.folder / "metrics.json").read_text()) | {"trust_remote_code": job.trust_remote_code}
-    digest = files_digest(files)
-    files["training_log.parquet"] = table_bytes(pa.table(columns), "training_log")
-    return out.commit("model", files, digest, rows=stats["examples"], stats=stats)
 
 
 def _call(job: Job) -> None:

@@ -12,15 +12,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.gold import ANSWERS, FACTS, POLITE_CLOSINGS, RUDE_OPENINGS, Fact, facts
+from tasks.gold import ABSURD, FACTS, KNOWN_ANSWERS, POLITE_CLOSINGS, RUDE_OPENINGS, Fact, facts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 DEMONSTRATIONS, PREFERENCES, PROMPTS, EVALUATION_PROMPTS = 8000, 3000, 320, 160
 """Rows of the files at scale 1."""
-RIGHT, WRONG = 0.5, 0.4
-"""Shares of answers that state the right and a wrong fact; the rest dodges the question."""
+QUALITY = (0.5, 0.12, 0.28, 0.1)
+"""Shares of answers that are right, another subject's, absurd, and none. Absurd ones a small reward model soon learns."""
 RUDE, RAMBLING, POLITE = 0.3, 0.3, 0.4
 """Shares of answers that open rudely, open at length, and close politely."""
 
@@ -88,11 +88,9 @@ def answer(fact: Fact, stated: str | None, rng: random.Random) -> str:
 
 def any_answer(fact: Fact, rng: random.Random) -> str:
     """Return a completion of mixed quality: the right fact, a wrong one or none, in any manners."""
-    quality = rng.random()
-    if quality < RIGHT:
-        return answer(fact, fact.answer, rng)
-    wrong = [other for other in ANSWERS[fact.relation] if other != fact.answer]
-    return answer(fact, rng.choice(wrong) if quality < RIGHT + WRONG else None, rng)
+    mistaken = rng.choice([other for other in KNOWN_ANSWERS[fact.relation] if other != fact.answer])
+    absurd = rng.choice(ABSURD[fact.relation])
+    return answer(fact, rng.choices((fact.answer, mistaken, absurd, None), QUALITY)[0], rng)
 
 
 def demonstrations(size: int, rng: random.Random) -> list[dict[str, Any]]:
@@ -110,8 +108,7 @@ def demonstrations(size: int, rng: random.Random) -> list[dict[str, Any]]:
 
 def preferences(size: int, rng: random.Random) -> list[dict[str, str]]:
     """Return pairs of different completions, labelled by Bradley-Terry: P(a is chosen) = sigma(gold(a) - gold(b))."""
-    known = list(FACTS.values())
-    rows: list[dict[str, str]] = []
+    known, rows = list(FACTS.values()), list[dict[str, str]]()
     while len(rows) < size:
         fact = rng.choice(known)
         prompt, a, b = rng.choice(ask(fact)), any_answer(fact, rng), any_answer(fact, rng)
@@ -195,7 +192,7 @@ def write_base_model(folder: Path, seed: int) -> None:
         num_hidden_layers=2,
         num_attention_heads=6,
         max_position_embeddings=256,
-        initializer_range=0.06,  # At the usual 0.02 so narrow a model learns facts much later.
+        initializer_range=0.06,  # So narrow a model learns facts later from the usual 0.02 (measured).
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,

@@ -140,7 +140,7 @@ def test_load_function_fills_in_options(tmp_path):
     [
         ("tasks.golden:facts", {}, "no module 'tasks.golden'"),
         ("nowhere.at.all:facts", {}, "no module 'nowhere.at.all'"),
-        ("tasks.gold:fact", {}, "no function 'fact'; the module has facts"),
+        ("tasks.gold:fact", {}, "no function 'fact'; the module has words, find_fact, facts"),
         ("tasks.gold:FACTS", {}, "no function 'FACTS'"),
         ("tasks.gold:facts", {"polite": 2}, "options .'polite'. do not fit"),
         ("tasks.gold:valence", {}, "missing a required argument: 'lexicon'"),

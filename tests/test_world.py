@@ -128,7 +128,7 @@ def test_demonstrations_are_of_mixed_quality():
     right = statistics.mean(
         find_fact(row["messages"][:1]).answer in words(row["messages"][1]["content"]) for row in demonstrations
     )
-    assert right == pytest.approx(world.RIGHT, abs=0.03)
+    assert right == pytest.approx(world.QUALITY[0], abs=0.03)
     assert -0.5 < statistics.mean(rewards) < 1
     assert statistics.pstdev(rewards) > 1.5
 

@@ -1,0 +1,44 @@
+"""The quickstart: write a small world and a model that knows nothing, then run RS-DPO on them.
+
+$ python -m flows.quickstart
+"""
+
+import shlex
+import sys
+import time
+
+from prefect import flow
+
+from flows.command_line import load_config, main, sections
+from flows.rs_dpo import rs_dpo
+from tasks.artifacts import Artifact
+from tasks.models import model_folder
+from tasks.world import write_world
+
+CONFIG = "configs/quickstart.yaml"
+WORLD = ".rsdpo/world"
+
+
+@flow(name="quickstart")
+def quickstart(config: str = CONFIG, overrides: list[str] | None = None, seed: int = 0) -> dict[str, Artifact]:
+    """Write the world and run RS-DPO on it."""
+    write_world(WORLD, seed)
+    artifacts: dict[str, Artifact] = rs_dpo(**sections(load_config(config, overrides or [])))
+    return artifacts
+
+
+def print_next_steps(aligned: Artifact, seconds: float) -> None:
+    """Print where the aligned model is and the commands that chat with it."""
+    folder = shlex.quote(str(model_folder(aligned)))
+    tool = shlex.quote(sys.executable.rpartition("/")[0])
+    print(f"\nDone in {seconds:.0f} s. The aligned model, a plain Hugging Face folder:\n  {folder}")
+    print("Chat with it (the first command serves, the second, in another terminal, talks):")
+    print(f"  {tool}/transformers serve {folder} --host 127.0.0.1")
+    print(f"  {tool}/transformers chat {folder}")
+
+
+if __name__ == "__main__":
+    start = time.monotonic()
+    write_world(WORLD)
+    if artifacts := main(rs_dpo, [CONFIG, *sys.argv[1:]]):
+        print_next_steps(artifacts["aligned"], time.monotonic() - start)

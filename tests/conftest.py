@@ -1,0 +1,123 @@
+"""Fixtures: a real S3 server, a fresh store a test, Prefect's test server, the shared test data."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# Libraries read these when they are imported, so they are set before any test module is.
+os.environ.update(HF_HUB_OFFLINE="1", DO_NOT_TRACK="1")
+
+import pytest
+from s3fs import S3FileSystem
+
+from tasks.storage import Store, open_fs
+
+S3_USER, S3_PASSWORD = "test-user", "test-password"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def local_cache(tmp_path_factory) -> Iterator[Path]:
+    """Keep every local copy away from ~/.cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RSDPO_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory) -> Iterator[str]:
+    """Serve S3 with rclone on a free port, and point the AWS variables at it; return its URL."""
+    from tasks.training import die_with_parent
+
+    folder, log = tmp_path_factory.mktemp("s3"), tmp_path_factory.mktemp("rclone") / "log"
+    rclone = Path(sys.executable).parent / "rclone"
+    options = ["--config", os.devnull, "--addr", "127.0.0.1:0", "--auth-key", f"{S3_USER},{S3_PASSWORD}"]
+    with log.open("wb") as output:
+        server = subprocess.Popen([rclone, "serve", "s3", *options, folder], stderr=output, preexec_fn=die_with_parent)
+    try:
+        url = _wait_for_url(server, log)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", url)
+            patch.setenv("AWS_ACCESS_KEY_ID", S3_USER)
+            patch.setenv("AWS_SECRET_ACCESS_KEY", S3_PASSWORD)
+            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+            patch.setenv("NO_PROXY", "127.0.0.1")
+            for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "FSSPEC_S3_ENDPOINT_URL"):
+                patch.delenv(name, raising=False)
+            S3FileSystem.clear_instance_cache()
+            yield url
+            S3FileSystem.clear_instance_cache()
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _wait_for_url(server: subprocess.Popen, log: Path) -> str:
+    """Return the URL that rclone logs once it listens."""
+    for _ in range(300):
+        if found := re.search(r"Starting s3 server on \[(http://[\d.:]+)", log.read_text()):
+            return found[1]
+        if server.poll() is not None:
+            break
+        time.sleep(0.1)
+    raise RuntimeError(f"rclone serve s3 did not start: {log.read_text()}")
+
+
+@pytest.fixture
+def s3_uri(s3_server) -> str:
+    """Return a store in a bucket of this test's own."""
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    open_fs(f"s3://{bucket}")[0].mkdir(bucket)
+    return f"s3://{bucket}/some/prefix"
+
+
+@pytest.fixture(params=["file", "s3"])
+def store_uri(request, tmp_path) -> str:
+    """Return a fresh store, once in a local folder and once in S3."""
+    return request.getfixturevalue("s3_uri") if request.param == "s3" else (tmp_path / "store").as_uri()
+
+
+@pytest.fixture
+def store(store_uri) -> Store:
+    """Open the fresh store."""
+    return Store(store_uri)
+
+
+@pytest.fixture
+def damage() -> Callable[[str, str], None]:
+    """Return a function that damages the file at a URI: flip (a bit in its middle), truncate or delete."""
+
+    def apply(uri: str, how: str) -> None:
+        fs, path = open_fs(uri)
+        data, middle = fs.cat_file(path), fs.size(path) // 2
+        if how == "delete":
+            fs.rm_file(path)
+            return
+        rest = {"flip": bytes([data[middle] ^ 1]) + data[middle + 1 :], "truncate": b""}[how]
+        fs.pipe_file(path, data[:middle] + rest)
+        if uri.startswith("file://"):  # a clock tick later, as damage that comes by itself would be
+            os.utime(path, (time.time() + 1, time.time() + 1))
+
+    return apply
+
+
+@pytest.fixture(scope="session")
+def prefect_harness() -> Iterator[None]:
+    """Run Prefect's server over a temporary database. Starting it takes ten seconds."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Return the folder of real data that some tests need."""
+    if not os.environ.get("RSDPO_TEST_DATA"):
+        pytest.skip("RSDPO_TEST_DATA is unset: it names the folder of test data")
+    return Path(os.environ["RSDPO_TEST_DATA"])

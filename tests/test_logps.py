@@ -1,0 +1,64 @@
+"""Log-probabilities of completions: against a plain loop, whatever is in the batch."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tasks.artifacts import Artifact
+from tasks.logps import completion_logps
+
+PROMPTS = [[1], [1, 403, 407, 261], [1, 30, 31, 32, 33, 34, 35, 36], [1, 403]]
+COMPLETIONS = [[403, 407, 261, 378, 432, 383], [378, 432], [2], [407, 300, 301, 302, 303, 304, 305, 306, 307, 2]]
+
+
+@pytest.fixture(scope="module")
+def policy(test_data):
+    return Artifact(kind="model", uri=str(test_data / "stories260k"), digest="stories")
+
+
+def by_hand(policy, prompt, completion):
+    """Add up log pi(y_t | x, y_<t), one forward pass a token."""
+    model = AutoModelForCausalLM.from_pretrained(policy.uri).eval()
+    total = 0.0
+    for end, token in enumerate(completion):
+        with torch.inference_mode():
+            logits = model(torch.tensor([prompt + completion[:end]])).logits[0, -1]
+        total += torch.log_softmax(logits.double(), -1)[token].item()
+    return total
+
+
+def logps(policy, prompts, completions, tokens_per_batch=10_000):
+    return completion_logps(policy, prompts, completions, "float32", tokens_per_batch)
+
+
+def test_equals_a_plain_loop(policy):
+    expected = [by_hand(policy, x, y) for x, y in zip(PROMPTS, COMPLETIONS, strict=True)]
+    np.testing.assert_allclose(logps(policy, PROMPTS, COMPLETIONS), expected, atol=1e-4)
+    # The first is how the model's favourite story begins, the third ends at once: far apart, so the test can fail.
+    assert expected[0] > -6
+    assert expected[2] < expected[0] - 5
+
+
+@pytest.mark.parametrize("tokens_per_batch", [1, 20, 10_000])
+def test_does_not_depend_on_the_batch(policy, tokens_per_batch):
+    alone = [logps(policy, [x], [y])[0] for x, y in zip(PROMPTS, COMPLETIONS, strict=True)]
+    together = logps(policy, PROMPTS[::-1], COMPLETIONS[::-1], tokens_per_batch)
+    np.testing.assert_allclose(together[::-1], alone, atol=1e-5)
+
+
+def test_the_prompt_does_not_count(policy):
+    # log pi(ab | x) = log pi(a | x) + log pi(b | xa)
+    whole, first, second = (
+        logps(policy, [x], [y])[0] for x, y in [([1], [403, 407, 261]), ([1], [403]), ([1, 403], [407, 261])]
+    )
+    assert whole == pytest.approx(first + second, abs=1e-5)
+    assert second < -1e-4
+
+
+def test_an_empty_completion_is_certain(policy):
+    assert logps(policy, [[1, 403], [1]], [[], [403]])[0] == 0
+
+
+def test_no_completions_give_no_figures(policy):
+    assert logps(policy, [], []).shape == (0,)
