@@ -56,7 +56,7 @@ def load_config(path: str, overrides: list[str]) -> Config:
     if not file.is_file():
         raise ValueError(f"configuration file {path} does not exist; the shipped ones are in configs/")
     try:
-        values = yaml.safe_load(_expand(file.read_text(), path)) or {}
+        values = _expand(yaml.safe_load(file.read_text()) or {}, path)
         for override in overrides:
             _override(values, override)
     except yaml.YAMLError as error:
@@ -138,12 +138,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _expand(text: str, path: str) -> str:
-    """Put environment variables in."""
-    for name in _VARIABLE.findall(text):
+def _expand(value: Any, path: str) -> Any:
+    """Put environment variables into every string of a parsed file."""
+    if isinstance(value, dict):
+        return {key: _expand(item, path) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, path) for item in value]
+    if not isinstance(value, str):
+        return value
+    for name in _VARIABLE.findall(value):
         if name not in os.environ:
             raise ValueError(f"{path} uses the environment variable {name}, which is not set: set it and run again")
-    return _VARIABLE.sub(lambda match: os.environ[match[1]], text)
+    return _VARIABLE.sub(lambda match: os.environ[match[1]], value)
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -156,4 +162,4 @@ def _override(values: dict[str, Any], override: str) -> None:
         inner = values.get(section)
         values[section] = inner = {"path": inner} if isinstance(inner, str) else dict(inner or {})
         values = inner
-    values[field] = yaml.safe_load(_expand(value, "--set"))
+    values[field] = _expand(yaml.safe_load(value), "--set")

@@ -2,13 +2,15 @@
 
 import os
 
-# No library that a stage loads may call home, or talk over the pipeline's own log. Set before any of them is imported.
+# No library that a stage loads may call home, or talk over the pipeline's own log; and a busy machine may need a minute
+# to start Prefect's temporary server. Set before any of them is imported.
 for _name, _value in {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",

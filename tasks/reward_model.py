@@ -17,7 +17,7 @@ from tasks.score import RewardModel
 from tasks.stage import Draft, pending, stage
 from tasks.storage import read_table
 from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
-from tasks.training import EXAMPLES, OUTPUT, Job, commit_model, keep_short, trained
+from tasks.training import EXAMPLES, OUTPUT, Job, are_short, commit_model, keep_short, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -113,8 +113,9 @@ def train_reward_model(
     if reward_model.use_margin and table["margin"].null_count:
         raise ValueError("reward_model.use_margin needs a `margin` in every preference row: add it or unset use_margin")
     train_rows, held_out = split_by_prompt(table, reward_model.evaluation_fraction, reward_model.seed)
-    encoded = encode_preferences(tokenizer, train_rows, reward_model.use_margin)
-    examples, too_long = keep_short(encoded, [["chosen_ids"], ["rejected_ids"]], reward_model.max_length)
+    sides, longest = [["chosen_ids"], ["rejected_ids"]], reward_model.max_length
+    examples, too_long = keep_short(encode_preferences(tokenizer, train_rows, reward_model.use_margin), sides, longest)
+    held_out = held_out.filter(pa.array(are_short(encode_preferences(tokenizer, held_out, False), sides, longest)))
     stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}, "held_out_pairs": held_out.num_rows}
     with trained(out, "tasks.reward_model:fit", base_model, reward_model, {EXAMPLES: examples}) as folder:
         return commit_model(out, base_model, folder, stats | measure(folder / OUTPUT, held_out, base_model))

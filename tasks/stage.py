@@ -174,7 +174,9 @@ def stage(
 
 
 def log(message: str) -> None:
-    """Log to the Prefect run, or print outside of one."""
+    """Log to the Prefect run, or print outside of one; a dry run says nothing."""
+    if PLAN.get() is not None:
+        return
     try:
         get_run_logger().info(message)
     except MissingContextError:

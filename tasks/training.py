@@ -156,11 +156,16 @@ def keep_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> 
     Raises:
         ValueError: None is left.
     """
-    lengths = [sum(pc.list_value_length(table[column]).to_numpy() for column in columns) for columns in sequences]
-    fits = np.all(np.stack(lengths) <= max_length, axis=0)
+    fits = are_short(table, sequences, max_length)
     if not fits.any():
         raise ValueError(f"all {table.num_rows} examples are longer than max_length = {max_length} tokens: raise it")
     return table.filter(pa.array(fits)), int((~fits).sum())
+
+
+def are_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> np.ndarray:
+    """Return, for each example, whether all its sequences have at most `max_length` tokens."""
+    lengths = [sum(pc.list_value_length(table[column]).to_numpy() for column in columns) for columns in sequences]
+    return np.all(np.stack(lengths) <= max_length, axis=0)
 
 
 def _fetch_checkpoint(store: Store, job: Job) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DEMONSTRATIONS, PREFERENCES, PROMPTS, EVALUATION_PROMPTS = 8000, 3000, 320, 160
 """Rows of the files at scale 1."""
 QUALITY = (0.5, 0.12, 0.28, 0.1)
-"""Shares of answers that are right, another subject's, absurd, and none. Absurd ones a small reward model soon learns."""
+"""Shares of answers that are right, another subject's, absurd (which a small reward model soon learns), and none."""
 RUDE, RAMBLING, POLITE = 0.3, 0.3, 0.4
 """Shares of answers that open rudely, open at length, and close politely."""
 

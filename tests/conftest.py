@@ -12,10 +12,14 @@ from pathlib import Path
 # Libraries read these when they are imported, so they are set before any test module is.
 os.environ.update(HF_HUB_OFFLINE="1", DO_NOT_TRACK="1")
 
+import hypothesis
 import pytest
 from s3fs import S3FileSystem
 
 from tasks.storage import Store, open_fs
+
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 S3_USER, S3_PASSWORD = "test-user", "test-password"
 
@@ -108,10 +112,15 @@ def damage() -> Callable[[str, str], None]:
 
 @pytest.fixture(scope="session")
 def prefect_harness() -> Iterator[None]:
-    """Run Prefect's server over a temporary database. Starting it takes ten seconds."""
+    """Run Prefect's server over a temporary database, which takes ten seconds to start."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    # Without heartbeats, whose thread holds up the end of every flow for a second.
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
         yield
 
 

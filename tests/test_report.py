@@ -43,7 +43,9 @@ def test_an_evaluation_has_a_row_a_figure():
 def test_gold_rewards_come_first_where_there_are_any():
     gold = {"gold_mean": -0.5, "gold_std": 0.25}
     win = {"win_rate": 0.9, "low": 0.85, "high": 0.95, "ties": 0.0}
-    rows = evaluation_rows({**EVALUATION, "sft": SFT | gold, "aligned": ALIGNED | {**gold, "gold_mean": 2}, "gold": win})
+    rows = evaluation_rows(
+        {**EVALUATION, "sft": SFT | gold, "aligned": ALIGNED | {**gold, "gold_mean": 2}, "gold": win}
+    )
     assert rows[:2] == [("gold reward", "-0.500", "2.000"), ("  standard deviation", "0.250", "0.250")]
     labels = [label for label, _, _ in rows]
     assert labels.index("win rate by gold reward") < labels.index("win rate by reward model")

@@ -38,9 +38,13 @@ def test_a_scratch_folder_is_empty_and_goes(work):
 
 
 def test_a_scratch_folder_goes_after_an_error(work):
-    with pytest.raises(RuntimeError, match="stop"), scratch_folder("train") as folder:
-        (folder / "file").write_text("x")
-        raise RuntimeError("stop")
+    def fail_in_the_middle() -> None:
+        with scratch_folder("train") as folder:
+            (folder / "file").write_text("x")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail_in_the_middle()
     assert list(work.iterdir()) == []
 
 

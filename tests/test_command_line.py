@@ -1,0 +1,356 @@
+"""The command line: files with overrides and variables, dry runs, and one clear message for each bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.command_line import load_config, main
+from flows.rs_dpo import rs_dpo
+
+ROOT = Path(__file__).parent.parent
+PAIRS = [{"prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(40)]
+
+
+@pytest.fixture
+def folder(tmp_path, test_data, monkeypatch):
+    """Return a folder with a configuration that would run, its data and an empty place for the store."""
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
+    config = {
+        "data": {
+            "prompts": str(tmp_path / "pairs.jsonl"),
+            "preferences": str(tmp_path / "pairs.jsonl"),
+            "evaluation_fraction": 0.3,
+        },
+        "sft": {"ready_model": str(test_data / "stories260k")},
+        "sampling": {"k": 4, "max_new_tokens": 8},
+        "pairs": {"eta": 0.9},
+        "store": str(tmp_path / "store"),
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "tmp").mkdir()
+    return tmp_path
+
+
+def files(folder):
+    return [path for path in (folder / "store").rglob("*") if path.is_file()]
+
+
+def refused(folder, *arguments, config="run.yaml"):
+    """Run in this process what must be refused; return its message."""
+    with pytest.raises(SystemExit) as caught:
+        main(rs_dpo, [str(folder / config), *arguments])
+    assert caught.value.code not in (0, None)
+    assert files(folder) == []
+    message = str(caught.value.code)
+    assert message.startswith("error: ")
+    return message
+
+
+def overrides(**settings):
+    return [part for name, value in settings.items() for part in ("--set", f"{name.replace('__', '.')}={value}")]
+
+
+# Configuration files
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+GOOD = "data: {prompts: p.jsonl}\nsft: {ready_model: m}\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "field", "value"),
+    [
+        ("pairs.eta=0.9", "pairs", "eta", 0.9),
+        ("pairs.tau=1e-1", "pairs", "tau", 0.1),
+        ("sampling.k=8", "sampling", "k", 8),
+        ("sampling.stop=['\\n', 'Human:']", "sampling", "stop", ("\\n", "Human:")),
+        ("sampling.extra={swap_space: 2}", "sampling", "extra", {"swap_space": 2}),
+        ("dpo.lora=null", "dpo", "lora", None),
+        ("data.system_prompt=a=b", "data", "system_prompt", "a=b"),
+        ("pairs.max_pairs_per_prompt=", "pairs", "max_pairs_per_prompt", None),
+    ],
+)
+def test_overrides(tmp_path, override, section, field, value):
+    config = load_config(write(tmp_path / "a.yaml", GOOD), [override])
+    assert getattr(getattr(config, section), field) == value
+
+
+def test_overrides_reach_into_what_the_file_leaves_short(tmp_path):
+    path = write(tmp_path / "a.yaml", GOOD)
+    config = load_config(path, ["sft.ready_model.chat_template=text", "data.prompts.split=test", "dpo.lora.r=4"])
+    assert (config.sft.ready_model.path, config.sft.ready_model.chat_template) == ("m", "text")
+    assert (config.data.prompts.path, config.data.prompts.split) == ("p.jsonl", "test")
+    assert config.dpo.lora.r == 4
+
+
+def test_the_last_override_wins_and_the_store_is_no_section(tmp_path):
+    config = load_config(write(tmp_path / "a.yaml", GOOD), ["pairs.eta=0.6", "store=s3://b/p", "pairs.eta=0.7"])
+    assert (config.pairs.eta, config.store) == (0.7, "s3://b/p")
+
+
+def test_an_override_of_a_shared_anchor_changes_one_place(tmp_path):
+    text = "data: {prompts: &p {path: p.jsonl}, preferences: *p}\nsft: {ready_model: m}\n"
+    config = load_config(write(tmp_path / "a.yaml", text), ["data.prompts.path=q.jsonl"])
+    assert (config.data.prompts.path, config.data.preferences.path) == ("q.jsonl", "p.jsonl")
+
+
+def test_variables_are_put_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_FOLDER", "/data: [1]")
+    monkeypatch.setenv("RUN", "seven")
+    text = "data: {prompts: '${SOME_FOLDER}/${RUN}.jsonl'}\nsft: {ready_model: m}\n# ${NOT_SET} in a comment\n"
+    config = load_config(write(tmp_path / "a.yaml", text), ["store=${RUN}/store"])
+    assert config.data.prompts.path == "/data: [1]/seven.jsonl"
+    assert config.store == "seven/store"
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "message"),
+    [
+        ("data: {prompts: '${NOT_SET}/p'}", None, r"a.yaml uses the environment variable NOT_SET, which is not set"),
+        (GOOD, "store=${NOT_SET}", r"--set uses the environment variable NOT_SET"),
+        (GOOD, "pairs.eta", r"--set pairs.eta must look like section.field=value"),
+        (GOOD, "=3", r"--set =3 must look like"),
+        ("a: [1", None, r"a.yaml is no valid YAML"),
+        ("- a\n- b\n", None, r"a.yaml must hold sections .* not a list"),
+        ("just text", None, r"a.yaml must hold sections .* not a str"),
+    ],
+)
+def test_files_and_overrides_that_cannot_be_read(tmp_path, monkeypatch, text, override, message):
+    monkeypatch.delenv("NOT_SET", raising=False)
+    with pytest.raises(ValueError, match=message):
+        load_config(write(tmp_path / "a.yaml", text), [override] if override else [])
+
+
+@pytest.mark.xfail(
+    strict=True, reason="an AttributeError or TypeError with a traceback, or a message that blames the file"
+)
+@pytest.mark.parametrize(
+    ("text", "override", "message"),
+    [
+        ("- a\n", "pairs.eta=0.9", r"a.yaml must hold sections"),
+        (GOOD + "pairs: {eta: 0.9}\n", "pairs.eta.x=1", r"pairs.eta"),
+        (GOOD + "pairs: [eta]\n", "pairs.eta=0.9", r"pairs"),
+        (GOOD, "pairs.eta=[1", r"--set pairs.eta"),
+    ],
+)
+def test_overrides_that_do_not_fit_the_file(tmp_path, text, override, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(write(tmp_path / "a.yaml", text), [override])
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00data")
+    with pytest.raises(ValueError, match=r"a\.yaml|codec"):
+        load_config(str(tmp_path / "a.yaml"), [])
+
+
+def test_an_empty_file_names_what_is_missing(folder):
+    write(folder / "empty.yaml", "")
+    message = refused(folder, config="empty.yaml")
+    assert "data: Field required" in message
+    assert "sft: Field required" in message
+
+
+# Bad input: each stops with one message that names the field or file and the remedy, and leaves nothing
+
+
+@pytest.mark.parametrize(
+    ("override", "pieces"),
+    [
+        ("pairs.etta=0.9", ["pairs.etta is no known setting: check its spelling"]),
+        ("pears.eta=0.9", ["pears is no known setting"]),
+        ("pairs.eta=0.3", ["pairs.eta = 0.3", "greater than or equal to 0.5"]),
+        ("pairs.tau=0", ["pairs.tau = 0", "greater than 0"]),
+        ("sampling.k=1", ["sampling.k = 1", "greater than or equal to 2"]),
+        ("dpo.beta=-0.1", ["dpo.beta = -0.1", "greater than 0"]),
+        ("sampling.temperature=warm", ["sampling.temperature = 'warm'", "valid number"]),
+        ("pairs.strategy=best", ["pairs.strategy = 'best'", "'threshold', 'best_vs_worst' or 'annotation'"]),
+        ("dpo.extra={weight_decy: 0.1}", ["dpo.extra.weight_decy is no argument of trl.DPOConfig", "spelling"]),
+        ("data.preferences=gold", ["data.preferences = gold needs evaluation.gold_reward"]),
+        ("data.preferences=null", ["data.preferences is missing", "reward_model.ready_model"]),
+        ("data.prompts=/no/such.jsonl", ["/no/such.jsonl", "check the path"]),
+        ("sft.ready_model=/no/such", ["model folder /no/such does not exist"]),
+        ("sft.ready_model.chat_template=/no.jinja", ["chat_template = '/no.jinja' must be"]),
+        ("store=ftp://host/x", ["store = 'ftp://host/x' must be a folder, file:///... or s3://"]),
+        ("store=/proc/nothing/here", ["store file:///proc/nothing/here cannot be written", "permissions"]),
+        ("store=s3://key:secret@bucket/x", ["store must not carry credentials"]),
+        ("sampling.max_new_tokens=510", ["longer than the model's context", "pairs.jsonl line"]),
+        ("data.evaluation_fraction=0.001", ["no prompt is held out", "raise data.evaluation_fraction"]),
+        ("evaluation.gold_reward.function=tasks.gold:nothing", ["no function 'nothing'"]),
+    ],
+)
+def test_bad_settings(folder, override, pieces):
+    message = refused(folder, "--set", override)
+    for piece in pieces:
+        assert piece in message
+
+
+def test_every_wrong_field_is_named_at_once(folder):
+    message = refused(folder, *overrides(pairs__eta=0.3, sampling__k=1, dpo__betta=2))
+    for piece in ("pairs.eta = 0.3", "sampling.k = 1", "dpo.betta is no known setting"):
+        assert piece in message
+
+
+def test_too_few_prompts(folder):
+    write(folder / "one.jsonl", '{"prompt": "a"}\n')
+    message = refused(
+        folder, *overrides(data__prompts=folder / "one.jsonl", data__evaluation_prompts=folder / "pairs.jsonl")
+    )
+    assert "one.jsonl has 1 usable prompts, at least 2 are needed" in message
+
+
+def test_a_truncated_parquet_file(folder):
+    (folder / "a.parquet").write_bytes(b"PAR1 and no more")
+    assert "a.parquet is not Parquet, or is damaged" in refused(folder, *overrides(data__prompts=folder / "a.parquet"))
+
+
+def test_no_recognised_columns(folder):
+    write(folder / "qa.jsonl", '{"question": "a", "answer": "b"}\n')
+    message = refused(folder, *overrides(data__prompts=folder / "qa.jsonl"))
+    assert "qa.jsonl line 1 cannot serve as prompts: it has the columns answer, question" in message
+    assert "Rename the columns" in message
+
+
+@pytest.mark.xfail(strict=True, reason="found after sampling: the digest takes the missing path for a plain value")
+def test_a_gold_reward_whose_file_is_missing(folder):
+    lexicon = overrides(
+        data__preferences="gold",
+        evaluation__gold_reward="{function: 'tasks.gold:valence', options: {lexicon: /no/lexicon.txt}}",
+    )
+    assert "/no/lexicon.txt" in refused(folder, *lexicon, "--dry-run")
+
+
+@pytest.mark.xfail(strict=True, reason="found by train_reward_model, after SFT and sampling")
+def test_a_policy_that_pads_with_eos_cannot_become_a_reward_model(folder, test_data):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    model = folder / "model"
+    model.mkdir()
+    for name in ("config.json", "generation_config.json", "model.safetensors"):
+        (model / name).write_bytes((test_data / "stories260k" / name).read_bytes())
+    words = Tokenizer(models.BPE(vocab={"a": 0, "</s>": 1}, merges=[]))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>").save_pretrained(model)
+    message = refused(folder, "--dry-run", *overrides(sft__ready_model=model))
+    assert "pad" in message
+
+
+# Dry runs
+
+
+def plan(folder, capsys, *arguments):
+    assert main(rs_dpo, [str(folder / "run.yaml"), "--dry-run", "--json", *arguments]) == {}
+    lines = capsys.readouterr().out.splitlines()
+    return {step["stage"]: step for step in json.loads(lines[-1])["plan"]}
+
+
+def test_a_dry_run_foresees_every_stage_and_leaves_nothing(folder, capsys):
+    steps = plan(folder, capsys)
+    order = ["store_model", "load_held_out", "load_prompts", "load_preferences", "sample_completions"]
+    order += ["train_reward_model", "score_completions", "build_pairs", "train_dpo", "evaluate_policy"]
+    assert list(steps) == order
+    assert {step["action"] for step in steps.values()} == {"compute"}
+    assert files(folder) == []
+    sampling = steps["sample_completions"]
+    assert sampling["completions"] == 4 * sampling["prompts"]
+    assert sampling["at most tokens"] == 8 * sampling["completions"]
+    held_out = steps["evaluate_policy"]["prompts"]
+    assert sampling["prompts"] + held_out == len(PAIRS)
+    assert len(sampling["key"]) == 64
+    assert steps["train_dpo"]["key"].startswith("known after")
+
+
+def test_keys_follow_what_a_stage_reads(folder, capsys):
+    before = plan(folder, capsys)
+    after = plan(folder, capsys, *overrides(sampling__k=5, sampling__part_size=3, scoring__tokens_per_batch=9))
+    moved = {name for name in before if before[name]["key"] != after[name]["key"]}
+    assert moved == {"sample_completions"}
+    assert plan(folder, capsys, *overrides(sampling__part_size=3)) == before
+
+
+def test_a_dry_run_prints_a_table(folder, capsys):
+    main(rs_dpo, [str(folder / "run.yaml"), "--dry-run"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:2] == ["sample_completions", "compute"] for line in lines)
+    assert any("completions" in line and "at most tokens" in line for line in lines)
+
+
+@pytest.mark.xfail(strict=True, reason="the dry run's folders of tokenizers are never deleted: one more for each run")
+def test_a_dry_run_leaves_no_temporary_folder(folder, capsys):
+    plan(folder, capsys)
+    assert list((folder / "tmp").iterdir()) == []
+
+
+# The command itself
+
+
+def run(folder, *arguments, **environment):
+    """Run the command as a person would; return its exit code, standard output and standard error."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    clean |= {"PREFECT_HOME": str(folder / "prefect"), "RSDPO_CACHE": str(folder / "cache"), **environment}
+    command = [sys.executable, "-m", "flows.rs_dpo", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def stopped(folder, *arguments, **environment):
+    """Check that the command stops with one message and leaves nothing; return the message."""
+    code, output, errors = run(folder, *arguments, **environment)
+    assert code != 0
+    assert "Traceback" not in output + errors
+    assert errors.count("error:") == 1
+    assert files(folder) == []
+    return errors
+
+
+def test_command_wrong_flag(folder):
+    errors = stopped(folder, folder / "run.yaml", "--dryrun")
+    assert "unrecognized arguments: --dryrun" in errors
+
+
+def test_command_missing_configuration(folder):
+    errors = stopped(folder, "configs/nothing.yaml")
+    assert errors.splitlines()[-1].startswith("error: configuration file configs/nothing.yaml does not exist")
+
+
+def test_command_bad_values(folder):
+    arguments = overrides(pairs__eta=0.3, pairs__tau=0, sampling__k=1, dpo__beta=-0.1, data__prompts="nothing.jsonl")
+    errors = stopped(folder, folder / "run.yaml", *arguments)
+    for piece in ("pairs.eta = 0.3", "pairs.tau = 0", "sampling.k = 1", "dpo.beta = -0.1"):
+        assert errors.count(piece) == 1
+
+
+def test_command_missing_data_file(folder):
+    errors = stopped(folder, folder / "run.yaml", *overrides(data__prompts="nothing.jsonl"))
+    assert "there is no file or folder nothing.jsonl" in errors
+    assert "check the path" in errors
+
+
+def test_command_malformed_line(folder):
+    with (folder / "pairs.jsonl").open("a") as file:
+        file.write('{"prompt": "cut sh\n')
+    errors = stopped(folder, folder / "run.yaml")
+    assert f"pairs.jsonl line {len(PAIRS) + 1} is not JSON" in errors
+
+
+def test_command_missing_bucket(folder, s3_server):
+    names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "NO_PROXY")
+    errors = stopped(
+        folder,
+        folder / "run.yaml",
+        *overrides(store="s3://no-such-bucket/prefix"),
+        **{name: os.environ[name] for name in names},
+    )
+    assert "store s3://no-such-bucket/prefix cannot be written" in errors
+    assert "check the bucket" in errors

@@ -1,0 +1,191 @@
+"""Evaluation: win rates, distinct-2 and the comparison by hand, then their laws."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tasks.config import EvaluationConfig, GoldReward, SamplingConfig, ScoringConfig
+from tasks.evaluate import Drawn, compare, describe, distinct_2, method, win_rate
+
+WHOLE = st.integers(-3, 3).map(float)
+
+
+@st.composite
+def rewards(draw):
+    n, k, m = draw(st.integers(1, 8)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    return draw(arrays(float, (n, k), elements=WHOLE)), draw(arrays(float, (n, m), elements=WHOLE))
+
+
+def column(*values):
+    return np.array(values, float)[:, None]
+
+
+# Win rate
+
+
+def test_win_rate_by_hand():
+    found = win_rate(column(1, 2, 3, 4), column(0, 2, 5, 1), 500, 0)
+    assert found["win_rate"] == (1 + 0.5 + 0 + 1) / 4
+    assert found["ties"] == 0.25
+
+
+def test_win_rate_compares_all_completions_of_a_prompt():
+    ours, theirs = np.array([[3.0, 0.0]]), np.array([[1.0, 3.0, -1.0]])
+    # 3 beats 1 and -1 and ties with 3; 0 beats -1: 3 wins and 1 tie of 6.
+    found = win_rate(ours, theirs, 100, 0)
+    assert found["win_rate"] == pytest.approx(3.5 / 6)
+    assert found["ties"] == pytest.approx(1 / 6)
+
+
+def test_prompts_are_not_mixed():
+    assert win_rate(column(0, 10), column(1, 11), 100, 0)["win_rate"] == 0
+    assert win_rate(column(0, 10), column(-1, 9), 100, 0)["win_rate"] == 1
+
+
+def test_certain_wins_have_no_interval():
+    found = win_rate(column(1, 1, 1), column(0, 0, 0), 200, 0)
+    assert (found["low"], found["win_rate"], found["high"]) == (1, 1, 1)
+
+
+def test_the_interval_is_that_of_a_mean():
+    # 400 prompts, half of them won: 0.5 +- 1.96 * 0.5 / sqrt(400).
+    wins = np.tile([0.0, 1.0], 200)[:, None]
+    found = win_rate(wins, np.full((400, 1), 0.5), 4000, 3)
+    assert found["low"] == pytest.approx(0.451, abs=0.006)
+    assert found["high"] == pytest.approx(0.549, abs=0.006)
+
+
+def test_the_interval_is_over_prompts_not_completions():
+    # Ten completions a prompt that all agree are no ten observations.
+    ours = np.tile([0.0, 1.0], 20)[:, None]
+    once = win_rate(ours, np.full((40, 1), 0.5), 2000, 0)
+    tenfold = win_rate(np.repeat(ours, 10, axis=1), np.full((40, 1), 0.5), 2000, 0)
+    assert tenfold == once
+
+
+def test_the_seed_decides_the_interval():
+    random = np.random.default_rng(0)
+    ours, theirs = random.normal(size=(31, 3)), random.normal(size=(31, 2))
+    assert win_rate(ours, theirs, 200, 1) == win_rate(ours, theirs, 200, 1)
+    assert win_rate(ours, theirs, 200, 1) != win_rate(ours, theirs, 200, 2)
+
+
+@given(rewards())
+@settings(max_examples=40, deadline=None)
+def test_win_rate_is_symmetric(both):
+    ours, theirs = both
+    forth, back = win_rate(ours, theirs, 200, 0), win_rate(theirs, ours, 200, 0)
+    assert forth["win_rate"] == pytest.approx(1 - back["win_rate"])
+    assert forth["ties"] == pytest.approx(back["ties"])
+    assert (forth["low"], forth["high"]) == pytest.approx((1 - back["high"], 1 - back["low"]))
+
+
+@given(rewards())
+@settings(max_examples=40, deadline=None)
+def test_the_interval_holds_the_win_rate(both):
+    found = win_rate(*both, 200, 0)
+    assert -1e-9 <= found["low"] <= found["win_rate"] + 1e-9
+    assert found["win_rate"] - 1e-9 <= found["high"] <= 1 + 1e-9
+
+
+@given(rewards(), st.sampled_from([-4.0, 0.5, 100.0]))
+@settings(max_examples=20, deadline=None)
+def test_only_the_order_of_rewards_matters(both, shift):
+    ours, theirs = both
+    assert win_rate(2 * ours + shift, 2 * theirs + shift, 100, 0) == win_rate(ours, theirs, 100, 0)
+
+
+@given(arrays(float, (5, 2), elements=WHOLE))
+@settings(max_examples=20, deadline=None)
+def test_a_policy_against_itself_wins_half(ours):
+    assert win_rate(ours, ours, 100, 0)["win_rate"] == pytest.approx(0.5)
+
+
+# Distinct-2
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["a b a b"], 2 / 3),  # ab ba ab
+        (["a b", "a b"], 1 / 2),
+        (["a b", "b c"], 1),
+        (["a", "b"], 0),  # no pair goes from one text to the next
+        ([], 0),
+        ([""], 0),
+        (["a  b\nc"], 1),
+        (["a a a a a"], 1 / 4),
+    ],
+)
+def test_distinct_2_by_hand(texts, expected):
+    assert distinct_2(texts) == pytest.approx(expected)
+
+
+@given(st.lists(st.text("ab ", max_size=12), max_size=5))
+def test_distinct_2_is_a_share_and_falls_when_texts_are_repeated(texts):
+    share = distinct_2(texts)
+    assert 0 <= share <= 1
+    assert distinct_2(texts * 2) == pytest.approx(share / 2)
+
+
+# Both policies
+
+
+def drawn(texts, rewards, gold=None, finish="stop"):
+    rows = {
+        "prompt_id": [f"p{number // 2}" for number in range(len(texts))],
+        "completion_id": [number % 2 for number in range(len(texts))],
+        "completion": texts,
+        "num_tokens": [len(text.split()) for text in texts],
+        "finish_reason": [finish] * (len(texts) - 1) + ["length"],
+    }
+    return Drawn(pa.table(rows), np.array(rewards, float), None if gold is None else np.array(gold, float))
+
+
+TEXTS = ["a b", "c", "a b c d", "e f g"]
+
+
+def test_describe_by_hand():
+    figures = describe(drawn(TEXTS, [0, 2, 2, 4], gold=[1, 1, 1, -1]))
+    assert figures == pytest.approx(
+        {
+            "reward_mean": 2,
+            "reward_std": 2**0.5,
+            "mean_tokens": 2.5,
+            "distinct_2": 5 / 6,  # ab twice, bc, cd, ef, fg
+            "truncation_rate": 0.25,
+            "gold_mean": 0.5,
+            "gold_std": 0.75**0.5,
+        }
+    )
+    assert all(type(value) is float for value in figures.values())
+
+
+def test_compare_by_hand():
+    config = EvaluationConfig(k=2, bootstrap_samples=200)
+    aligned, sft = drawn(TEXTS, [1, 3, 0, 0]), drawn(TEXTS, [0, 2, 0, 5])
+    found = compare(aligned, sft, config)
+    # p0: 1 > 0, 1 < 2, 3 > 0, 3 > 2: 3 / 4. p1: 0 = 0 and 0 < 5, twice: 1 / 4.
+    assert found["reward"]["win_rate"] == 0.5
+    assert found["reward"]["ties"] == 0.25
+    assert "gold" not in found
+    assert found["aligned"] == describe(aligned)
+    assert found["sft"] == describe(sft)
+
+
+def test_the_gold_reward_is_compared_beside_the_reward_model():
+    config = EvaluationConfig(k=2, bootstrap_samples=200)
+    aligned, sft = drawn(TEXTS, [9, 9, 9, 9], [0, 0, 0, 0]), drawn(TEXTS, [0, 0, 0, 0], [1, 1, 1, 1])
+    found = compare(aligned, sft, config)
+    assert found["reward"]["win_rate"] == 1
+    assert found["gold"]["win_rate"] == 0
+
+
+def test_the_aligned_policy_is_sampled_as_the_policy_was():
+    sampling = SamplingConfig(k=16, temperature=0.7, top_p=0.9, top_k=50, max_new_tokens=32, stop=("\n",), seed=5)
+    how = method(sampling, ScoringConfig(), EvaluationConfig(k=3, seed=9), GoldReward())
+    expected = {**sampling.model_dump(), "k": 3, "seed": 9}
+    assert how.decoding.model_dump() == expected

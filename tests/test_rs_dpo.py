@@ -1,0 +1,205 @@
+"""The whole flow, on the quickstart's world at a reduced size: real training, real sampling, real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tasks.artifacts import Artifact
+from tasks.storage import Store, read_table
+from tasks.tables import read_slices
+from tasks.world import write_world
+
+ROOT = Path(__file__).parent.parent
+SMALL = {
+    "data.max_prompts": 24,
+    "data.max_evaluation_prompts": 8,
+    "sft.max_steps": 30,
+    "sft.save_steps": 10,
+    "reward_model.max_steps": 12,
+    "sampling.k": 4,
+    "sampling.max_new_tokens": 16,
+    "sampling.part_size": 8,
+    "pairs.tau": 0.01,
+    "pairs.truncated": "keep",
+    "dpo.max_steps": 12,
+    "dpo.micro_batch_size": 8,
+    "dpo.batch_size": 8,
+    "dpo.save_steps": 4,
+    "evaluation.k": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quickstart") / "world"
+    write_world(folder, seed=0, scale=0.1)
+    return folder
+
+
+def command(world: Path, store: str, **settings: object) -> list[str]:
+    """Return the command that runs the quickstart's configuration on a small world."""
+    values = {**SMALL, **{name.replace("__", "."): value for name, value in settings.items()}, "store": store}
+    files = ("prompts", "demonstrations", "preferences", "evaluation_prompts")
+    values |= {f"data.{name}": values.get(f"data.{name}", world / f"{name}.jsonl") for name in files}
+    values["sft.base_model"] = world / "base_model"
+    overrides = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
+    return [sys.executable, "-m", "flows.rs_dpo", str(ROOT / "configs/quickstart.yaml"), *overrides, "--json"]
+
+
+def run(world: Path, store: str, **settings: object) -> dict:
+    """Run to the end and return the last line of JSON."""
+    done = subprocess.run(command(world, store, **settings), capture_output=True, text=True, cwd=ROOT, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def plan(world: Path, store: str, **settings: object) -> dict[str, str]:
+    """Return what a dry run would do with each stage."""
+    arguments = [*command(world, store, **settings), "--dry-run"]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, timeout=200, check=True)
+    return {step["stage"]: step["action"] for step in json.loads(done.stdout.splitlines()[-1])["plan"]}
+
+
+def digests(result: dict) -> dict[str, str]:
+    return {name: artifact["digest"] for name, artifact in result["artifacts"].items()}
+
+
+def written(store: Path) -> dict[str, float]:
+    """Return the manifests of a store with the times at which they were written."""
+    return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in store.rglob("manifest.json")}
+
+
+def completions(result: dict, store: str) -> pa.Table:
+    artifact = Artifact(kind="completions", **{k: result["artifacts"]["completions"][k] for k in ("uri", "digest")})
+    return pa.concat_tables([slice_.read() for slice_ in read_slices(Store(store), artifact)])
+
+
+@pytest.fixture(scope="module")
+def first(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
+    """An undisturbed run, and its store."""
+    store = tmp_path_factory.mktemp("store")
+    return run(world, str(store)), store
+
+
+def test_every_stage_leaves_its_artifact(first: tuple[dict, Path]) -> None:
+    result, store = first
+    metrics = result["metrics"]
+    assert result["artifacts"]["completions"]["rows"] == 24 * 4
+    assert metrics["completions"]["sampled_prompts"] == 24
+    assert 0 <= metrics["evaluation"]["gold"]["low"] <= metrics["evaluation"]["gold"]["win_rate"] <= 1
+    assert not list((store / "checkpoints").glob("*/*/*/manifest.json")), "checkpoints outlive their stage"
+    logged = {row["metric"] for row in training_log(result, "aligned").to_pylist()}
+    assert {"rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "loss"} <= logged
+
+
+def training_log(result: dict, name: str) -> pa.Table:
+    artifact = result["artifacts"][name]
+    table = read_table(Artifact(kind="training_log", uri=artifact["uri"], digest=artifact["digest"]))
+    assert table.num_rows > 0
+    return table
+
+
+def test_first_dpo_loss_is_ln_2(first: tuple[dict, Path]) -> None:
+    losses = [row for row in training_log(first[0], "aligned").to_pylist() if row["metric"] == "loss"]
+    assert losses[0]["value"] == pytest.approx(0.693, abs=0.1)
+
+
+def test_second_run_computes_nothing(world: Path, first: tuple[dict, Path]) -> None:
+    result, store = first
+    before = written(store)
+    assert set(plan(world, str(store)).values()) == {"reuse"}
+    assert digests(run(world, str(store))) == digests(result)
+    assert written(store) == before
+
+
+def test_eta_alone_repeats_pairs_dpo_and_evaluation(world: Path, first: tuple[dict, Path]) -> None:
+    result, store = first
+    actions = plan(world, str(store), pairs__eta=0.6)
+    assert {stage for stage, action in actions.items() if action == "compute"} == {
+        "build_pairs",
+        "train_dpo",
+        "evaluate_policy",
+    }
+    before = written(store)
+    again = run(world, str(store), pairs__eta=0.6)
+    new = {path.split("/")[0] for path in written(store).keys() - before.keys()} - {"tables"}
+    assert new == {"build_pairs", "train_dpo", "evaluate_policy"}
+    same = ("prompts", "policy", "completions", "reward_model", "rewards")
+    assert all(digests(again)[name] == digests(result)[name] for name in same)
+
+
+def test_new_prompts_alone_are_sampled_and_scored(world: Path, first: tuple[dict, Path]) -> None:
+    result, store = first
+    grown = run(world, str(store), data__max_prompts=29)
+    assert grown["metrics"]["completions"]["sampled_prompts"] == 5
+    assert grown["metrics"]["rewards"]["scored"] == 5 * 4
+    ours, before = completions(grown, str(store)), completions(result, str(store))
+    assert ours.num_rows == 29 * 4
+    kept = set(before["prompt_id"].to_pylist())
+    order = [("prompt_id", "ascending"), ("completion_id", "ascending")]
+    assert ours.filter(pa.array([i in kept for i in ours["prompt_id"].to_pylist()])).sort_by(order) == before.sort_by(order)
+
+
+def kill_when(world: Path, store: Path, appears: str) -> None:
+    """Start the run, and SIGKILL its whole process group as soon as a path matches in the store."""
+    process = subprocess.Popen(
+        command(world, str(store)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    try:
+        while not any(store.glob(appears)):
+            assert process.poll() is None, f"the run ended before {appears} appeared"
+            assert time.monotonic() < deadline, f"{appears} never appeared"
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def survivor(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict, Path, dict[str, int]]]:
+    """A run that was killed in training, sampling, scoring and DPO, and then left to end; with the parts at each kill."""
+    store = tmp_path_factory.mktemp("killed")
+    parts = {}
+    for stage, appears in (
+        ("train_sft", "checkpoints/train_sft/*/step-10/manifest.json"),
+        ("sample_completions", "tables/completions/*/*/manifest.json"),
+        ("score_completions", "tables/rewards/*/*/manifest.json"),
+        ("train_dpo", "checkpoints/train_dpo/*/step-4/manifest.json"),
+    ):
+        kill_when(world, store, appears)
+        parts[stage] = written(store)
+    return_value = run(world, str(store))
+    yield return_value, store, parts
+
+
+def test_killed_runs_end_with_the_undisturbed_result(first: tuple[dict, Path], survivor: tuple) -> None:
+    result, _, _ = survivor
+    assert digests(result) == digests(first[0])
+
+
+def test_nothing_is_computed_again_but_the_part_in_flight(survivor: tuple) -> None:
+    _, store, parts = survivor
+    now = written(store)
+    for stage, then in parts.items():
+        kept = {path: time for path, time in then.items() if not path.startswith("checkpoints/")}
+        assert kept.items() <= now.items(), f"rewritten after the kill in {stage}"
+
+
+def test_no_completion_is_lost_or_doubled(survivor: tuple) -> None:
+    result, store, _ = survivor
+    table = completions(result, str(store))
+    ids = list(zip(table["prompt_id"].to_pylist(), table["completion_id"].to_pylist(), strict=True))
+    assert len(ids) == len(set(ids)) == 24 * 4
