@@ -5,8 +5,9 @@ import json
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from prefect import Flow
@@ -30,14 +31,14 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
         parameters = sections(load_config(options.config, options.set))
         plan = foresee(flow, parameters)
     except (ValueError, *STORE_ERRORS) as error:
-        sys.exit(f"error: {explain(error)}")
+        _stop(error)
     if options.dry_run:
         print_plan(plan, as_json=options.json)
         return {}
     try:
         artifacts: dict[str, Artifact] = flow(**parameters)
     except ValueError as error:
-        sys.exit(f"error: {explain(error)}")
+        _stop(error)
     print_report(artifacts, as_json=options.json)
     return artifacts
 
@@ -57,12 +58,12 @@ def load_config(path: str, overrides: list[str]) -> Config:
         raise ValueError(f"configuration file {path} does not exist; the shipped ones are in configs/")
     try:
         values = _expand(yaml.safe_load(file.read_text()) or {}, path)
-        for override in overrides:
-            _override(values, override)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold sections (data, sft, ...), not a {type(values).__name__}")
+    for override in overrides:
+        _override(values, override)
     return Config.model_validate(values)
 
 
@@ -73,12 +74,13 @@ def sections(config: Config) -> dict[str, Any]:
 
 def foresee(flow: Flow[..., dict[str, Artifact]], parameters: dict[str, Any]) -> Plan:
     """Go through a flow without running it: read the data, check the models, look every stage up in the store."""
-    plan = Plan()
-    token = PLAN.set(plan)
-    try:
-        flow.fn(**parameters)
-    finally:
-        PLAN.reset(token)
+    with tempfile.TemporaryDirectory(prefix="rs-dpo-plan-") as folder:
+        plan = Plan(Path(folder))
+        token = PLAN.set(plan)
+        try:
+            flow.fn(**parameters)
+        finally:
+            PLAN.reset(token)
     return plan
 
 
@@ -127,6 +129,11 @@ def print_report(artifacts: dict[str, Artifact], as_json: bool) -> None:
         print(json.dumps({"artifacts": stages, "metrics": metrics}), flush=True)
 
 
+def _stop(error: Exception) -> NoReturn:
+    print(f"error: {explain(error)}", file=sys.stderr)
+    raise SystemExit(2) from error
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Align a language model with RS-DPO.")
     parser.add_argument("config", help="configuration file, e.g. configs/hh.yaml")
@@ -159,7 +166,12 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise ValueError(f"--set {override} must look like section.field=value, e.g. pairs.eta=0.9")
     *sections, field = name.split(".")
     for section in sections:
-        inner = values.get(section)
-        values[section] = inner = {"path": inner} if isinstance(inner, str) else dict(inner or {})
+        inner = values.get(section) or {}
+        if not isinstance(inner, dict | str):
+            raise ValueError(f"--set {override}: {section} is no section, but {inner!r}")
+        values[section] = inner = {"path": inner} if isinstance(inner, str) else dict(inner)
         values = inner
-    values[field] = _expand(yaml.safe_load(value), "--set")
+    try:
+        values[field] = _expand(yaml.safe_load(value), "--set")
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {override}: {value!r} is no valid YAML: {error}") from error

@@ -54,7 +54,8 @@ def rs_dpo(
     """Align a policy with RS-DPO and compare it with the policy that it started from; return every artifact."""
     check_run(data, sft, reward_model, pairs, dpo, evaluation)
     home, files, gold = open_store(store), find_data(data), find_gold(evaluation.gold_reward)
-    base_model, reward_base = import_policy(home, sft), import_reward_model(home, reward_model)
+    base_model = import_policy(home, sft)
+    reward_base = import_reward_model(home, reward_model, base_model)
 
     held_out = load_held_out(home, files.evaluation_prompts or files.prompts, base_model, data, sampling.max_new_tokens)
     prompts = load_prompts(home, files.prompts, held_out, base_model, data, sampling.max_new_tokens)

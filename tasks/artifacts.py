@@ -2,15 +2,31 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 Content = Path | bytes
+_SAFE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+
+
+def safe_path(path: str) -> str:
+    """Return a relative path that stays below the folder it is joined to.
+
+    Raises:
+        ValueError: It could leave the folder.
+    """
+    if not _SAFE_PATH.fullmatch(path):
+        raise ValueError(f"{path!r} is no path within a store: use letters, digits, '_', '-', '.' and '/' only")
+    return path
+
+
+SafePath = Annotated[str, AfterValidator(safe_path)]
 
 
 class DamagedArtifactError(RuntimeError):
@@ -50,7 +66,7 @@ class Provenance(BaseModel):
 class FileEntry(BaseModel):
     """One file of a committed folder; `path` is relative to the manifest."""
 
-    path: str
+    path: SafePath
     size: int
     sha256: str
 
@@ -67,10 +83,16 @@ class Manifest(BaseModel):
     rows: int = 0
     stats: dict[str, Any] = {}
     provenance: Provenance
-    files: dict[str, FileEntry] = {}
-    parts: dict[str, str] = {}
+    files: dict[SafePath, FileEntry] = {}
+    parts: dict[SafePath, str] = {}
     libraries: dict[str, str] = {}
     created: str = ""
+    checksum: str = ""
+
+    def sealed(self) -> Self:
+        """Return the manifest with the hash of all its other fields."""
+        rest = self.model_dump(mode="json", exclude={"checksum"})
+        return self.model_copy(update={"checksum": sha256_of(json.dumps(rest, sort_keys=True).encode())})
 
 
 def sha256_of(content: Content) -> str:

@@ -14,7 +14,7 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 class Section(BaseModel):
     """One section of the configuration: immutable, with no unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     def key_fields(self) -> dict[str, Any]:
         """Return the fields that decide the stage's output, as plain JSON values."""
@@ -128,11 +128,12 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:
-        step = self.micro_batch_size * self.devices
-        if self.batch_size % step and self.batch_size > step:
+        each, rest = divmod(self.batch_size, self.devices)
+        if rest or (each > self.micro_batch_size and each % self.micro_batch_size):
             raise ValueError(
-                f"batch_size = {self.batch_size} must be a multiple of micro_batch_size x devices = {step}: "
-                "an optimizer step is made of whole forward passes"
+                f"batch_size = {self.batch_size} must be a multiple of micro_batch_size x devices = "
+                f"{self.micro_batch_size} x {self.devices}, or at most that and a multiple of devices: an optimizer "
+                "step is made of whole forward passes"
             )
         return self
 
@@ -242,7 +243,7 @@ class ScoringConfig(Section):
 class PairsConfig(Section):
     """Which pairs of completions are trained on."""
 
-    tau: float = Field(1.0, gt=0, allow_inf_nan=False)
+    tau: float = Field(1.0, gt=0)
     """Temperature of the reward gap, in units of reward (paper: 1)."""
     eta: float = Field(0.85, ge=0.5, lt=1)
     """Probability that chosen beats rejected, above which a pair is kept. Higher keeps fewer, clearer pairs."""
@@ -257,7 +258,7 @@ class PairsConfig(Section):
 class DpoConfig(Training):
     """Direct preference optimization against the SFT policy."""
 
-    beta: float = Field(0.1, gt=0, allow_inf_nan=False)
+    beta: float = Field(0.1, gt=0)
     """Strength of the pull towards the reference model."""
     loss_type: str = "sigmoid"
     """TRL's name of the pairwise loss."""

@@ -131,7 +131,7 @@ class TransformersEngine:
     def __init__(self, model: Path, decoding: Decoding, trust_remote_code: bool) -> None:
         """Load the policy onto the GPU where there is one."""
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, GenerationConfig
 
         from tasks.tokens import load_tokenizer
 
@@ -141,6 +141,12 @@ class TransformersEngine:
             model, dtype=getattr(torch, decoding.dtype), use_safetensors=True, trust_remote_code=trust_remote_code
         ).eval()
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        ends = self.model.generation_config.eos_token_id
+        self.end_ids = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        # The model's own sampling defaults must not sway what the settings ask for; vLLM ignores them too.
+        self.model.generation_config = GenerationConfig(
+            eos_token_id=sorted(self.end_ids), pad_token_id=self.tokenizer.pad_token_id
+        )
 
     def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[list[Sample]]:
         """Return k samples for each prompt's token ids."""
@@ -169,32 +175,30 @@ class TransformersEngine:
             torch.tensor([ids] * settings.k, device=self.model.device),
             attention_mask=torch.ones(settings.k, len(ids), dtype=torch.long, device=self.model.device),
             max_new_tokens=settings.max_new_tokens,
-            pad_token_id=self.tokenizer.pad_token_id,
             **drawn,
             **stop,
         )
-        return [self._sample(row[len(ids) :].tolist()) for row in rows]
-
-    def _sample(self, ids: list[int]) -> Sample:
-        """Cut a generated row at its end: EOS, a stop string, or the limit."""
-        return cut(self.tokenizer, ids, self._end_ids(), self.decoding.stop)
-
-    def _end_ids(self) -> set[int]:
-        ends = self.model.generation_config.eos_token_id
-        return {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+        return [cut(self.tokenizer, ids, row[len(ids) :].tolist(), self.end_ids, settings.stop) for row in rows]
 
 
-def cut(tokenizer: "PreTrainedTokenizerBase", ids: list[int], end_ids: set[int], stop: Sequence[str]) -> Sample:
-    """Return the sample within generated ids: up to and including EOS, its text up to the first stop string."""
+def cut(
+    tokenizer: "PreTrainedTokenizerBase", prompt: list[int], ids: list[int], end_ids: set[int], stop: Sequence[str]
+) -> Sample:
+    """Return the sample within ids generated after a prompt.
+
+    Its ids go up to and including EOS, or the token that completes a stop string; its text is what they add to the
+    prompt's, up to the stop string.
+    """
+    before = len(tokenizer.decode(prompt, skip_special_tokens=True))
+
+    def text_of(kept: list[int]) -> str:
+        return str(tokenizer.decode(prompt + kept, skip_special_tokens=True))[before:]
+
     end = next((place for place, token in enumerate(ids) if token in end_ids), None)
     kept = ids if end is None else ids[: end + 1]
-    text = tokenizer.decode(kept, skip_special_tokens=True)
+    text = text_of(kept)
     places = [place for string in stop if (place := text.find(string)) >= 0]
     if not places:
         return Sample(text, kept, "length" if end is None else "stop")
-    needed = next(
-        n
-        for n in range(1, len(kept) + 1)
-        if any(s in tokenizer.decode(kept[:n], skip_special_tokens=True) for s in stop)
-    )
+    needed = next(n for n in range(1, len(kept) + 1) if any(string in text_of(kept[:n]) for string in stop))
     return Sample(text[: min(places)], kept[:needed], "stop")

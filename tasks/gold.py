@@ -211,6 +211,9 @@ def function_digest(function: Function) -> str:
         raise ValueError(
             f"function = {function.function!r} must be in a Python file, whose source is digested: wrap it in one"
         )
+    for key, value in function.options.items():
+        if isinstance(value, str) and os.sep in value and not os.path.exists(value):
+            raise ValueError(f"function = {function.function!r}: option {key} names {value}, which does not exist")
     options = {
         key: {"sha256": hashlib.sha256(Path(value).read_bytes()).hexdigest()}
         if isinstance(value, str) and os.path.isfile(value)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.artifacts import NOTHING, Artifact, Content, files_digest
 from tasks.config import ModelSource, RewardModelConfig, SftConfig
-from tasks.stage import Draft, stage
+from tasks.stage import PLAN, Draft, stage
 from tasks.storage import MANIFEST, Store, fetch, open_fs, read_manifest
 from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, load_tokenizer
 
@@ -21,10 +21,13 @@ MODEL_FILES = (
     "generation_config.json",
     "*.safetensors",
     "*.safetensors.index.json",
-    "tokenizer*",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.*",
+    "vocab.json",
+    "vocab.txt",
     "merges.txt",
     "chat_template.jinja",
 )
@@ -49,11 +52,23 @@ def import_model(store: Store, source: ModelSource, role: Role) -> Artifact:
     return store_model(store, model, source, role)
 
 
-def import_reward_model(store: Store, config: RewardModelConfig) -> Artifact:
-    """Bring in the ready reward model, or the model to train one from; `NOTHING` where that is the policy."""
+def import_reward_model(store: Store, config: RewardModelConfig, policy: Artifact) -> Artifact:
+    """Bring in the ready reward model, or the model to train one from; `NOTHING` where that is the policy.
+
+    Raises:
+        ValueError: A reward could not be read at EOS, because padding cannot be told from it.
+    """
     if config.ready_model is not None:
         return import_model(store, config.ready_model, "reward_model")
-    return NOTHING if config.base_model is None else import_model(store, config.base_model, "policy")
+    base = NOTHING if config.base_model is None else import_model(store, config.base_model, "policy")
+    folder = model_folder(base or policy)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise ValueError(
+            f"the tokenizer of {folder} has no token to pad with beside EOS, so no reward could be read at EOS: set a "
+            "pad_token of its own in tokenizer_config.json"
+        )
+    return base
 
 
 def import_policy(store: Store, config: SftConfig) -> Artifact:
@@ -95,12 +110,14 @@ def model_files(folder: Path, source: ModelSource, role: Role) -> dict[str, Cont
     Raises:
         ValueError: Something that the role needs is missing.
     """
-    patterns = [*MODEL_FILES, *(["*.py"] if source.trust_remote_code else [])]
-    names = sorted(path.name for path in folder.iterdir() if any(fnmatch.fnmatch(path.name, p) for p in patterns))
+    names = _model_names(folder, source.trust_remote_code)
     if "config.json" not in names:
         raise ValueError(f"{folder} has no config.json: it is no model folder (merge an adapter into its model first)")
     if not any(name.endswith(".safetensors") for name in names):
         raise ValueError(f"{folder} has no safetensors weights: save them with model.save_pretrained(folder)")
+    weights = _read_json(folder / "model.safetensors.index.json").get("weight_map", {})
+    if missing := sorted(set(weights.values()) - set(names)):
+        raise ValueError(f"{folder} lacks {missing[0]}, which its index names: copy or save the model again")
     tokenizer = load_tokenizer(folder, source.trust_remote_code)
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {folder} has no EOS token: set eos_token in tokenizer_config.json")
@@ -118,7 +135,10 @@ def _preview_store_model(
     draft: Draft, model: Artifact, source: ModelSource, role: Role
 ) -> tuple[Artifact, dict[str, Any]]:
     """Lay out all but the weights in a temporary folder, so that a dry run has a tokenizer."""
-    folder = Path(tempfile.mkdtemp(prefix="rs-dpo-plan-"))
+    plan = PLAN.get()
+    assert plan is not None
+    folder = plan.folder / model.digest
+    folder.mkdir(exist_ok=True)
     for name, content in model_files(Path(model.uri), source, role).items():
         if not name.endswith(".safetensors"):
             (folder / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
@@ -144,9 +164,13 @@ def model_folder(model: Artifact) -> Path:
 
 def trained_files(folder: Path) -> dict[str, Content]:
     """Return the files of a folder that a trainer saved, ready to commit."""
-    return {
-        path.name: path for path in sorted(folder.iterdir()) if any(fnmatch.fnmatch(path.name, p) for p in MODEL_FILES)
-    }
+    return {name: folder / name for name in _model_names(folder)}
+
+
+def _model_names(folder: Path, with_code: bool = False) -> list[str]:
+    patterns = [*MODEL_FILES, *(["*.py"] if with_code else [])]
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 
 def _download(uri: str) -> Path:
@@ -172,16 +196,19 @@ def _check_reward_model(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> N
             f"{folder} is no reward model: it has {names} with {config.num_labels} labels instead of a "
             "...ForSequenceClassification with one; train one with reward_model.base_model"
         )
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+    pads = {tokenizer.pad_token_id, getattr(config, "pad_token_id", None)}
+    if len(pads) > 1 or not pads.isdisjoint({None, tokenizer.eos_token_id}):
         raise ValueError(
-            f"the tokenizer of {folder} pads with EOS, so the reward would not be read at the end of the completion: "
-            "set a pad_token of its own in tokenizer_config.json and pad_token_id in config.json"
+            f"{folder} pads with EOS, with nothing, or differently in tokenizer and model ({sorted(map(str, pads))}), "
+            "so the reward would not be read at the end of the completion: set a pad_token of its own in "
+            "tokenizer_config.json and its id as pad_token_id in config.json"
         )
 
 
 def _chat_template(tokenizer: "PreTrainedTokenizerBase", choice: str | None) -> str:
     if choice is None:
-        return str(tokenizer.chat_template or PLAIN_TEMPLATE)
+        own = tokenizer.chat_template
+        return str((own.get("default") if isinstance(own, dict) else own) or PLAIN_TEMPLATE)
     if choice in ("plain", "text"):
         return PLAIN_TEMPLATE if choice == "plain" else TEXT_TEMPLATE
     if not Path(choice).is_file():

@@ -20,8 +20,8 @@ from tasks.storage import table_bytes
 from tasks.tables import read_slices
 
 Indices = np.ndarray
-BLOCK = 4096
-"""Prompts compared at once; bounds the memory of the k x k comparison."""
+BLOCK = 1 << 20
+"""Comparisons made at once; bounds the memory of the k x k comparison."""
 
 
 class PairIndices(NamedTuple):
@@ -95,8 +95,9 @@ def select_pairs(rewards: np.ndarray, tau: float, eta: float) -> PairIndices:
     with np.errstate(invalid="ignore"):
         active = np.flatnonzero(np.fmax.reduce(rewards, axis=1) - low > threshold)
     found = [_no_pairs()]
-    for start in range(0, active.size, BLOCK):
-        block = active[start : start + BLOCK]
+    step = max(1, BLOCK // rewards.shape[1] ** 2)
+    for start in range(0, active.size, step):
+        block = active[start : start + step]
         values = rewards[block]
         with np.errstate(invalid="ignore"):
             row, chosen, rejected = np.nonzero(values[:, :, None] - values[:, None, :] > threshold)

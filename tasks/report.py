@@ -57,8 +57,13 @@ def stage_page(provenance: Provenance, artifact: Artifact) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    body = [f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in row)} |" for row in rows]
+    body = [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
     return [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *body, ""] if body else []
+
+
+def _cell(value: str) -> str:
+    """Keep a value within its cell of a Markdown table."""
+    return " ".join(str(value).split()).replace("|", "&#124;")
 
 
 def _histogram(histogram: Mapping[str, list[float]]) -> list[str]:

@@ -104,11 +104,6 @@ def train_reward_model(
 ) -> Artifact:
     """Train a reward model on preference pairs; a ready one is returned as it is."""
     tokenizer = load_tokenizer(model_folder(base_model))
-    if tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise ValueError(
-            f"the tokenizer of {base_model.uri} has no pad token beside EOS, so a reward could not be read at EOS: "
-            "set a pad_token of its own in tokenizer_config.json"
-        )
     table = read_table(preferences)
     if reward_model.use_margin and table["margin"].null_count:
         raise ValueError("reward_model.use_margin needs a `margin` in every preference row: add it or unset use_margin")

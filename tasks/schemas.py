@@ -1,9 +1,9 @@
 """Arrow schemas of the stored tables, and the digest of a table's rows."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 
-import orjson
 import pyarrow as pa
 
 MESSAGES = pa.list_(pa.struct([pa.field("role", pa.string(), False), pa.field("content", pa.string(), False)]))
@@ -81,7 +81,8 @@ def rows_digest(table: pa.Table) -> int:
     """
     columns = sorted(table.column_names)
     rows = (row for batch in table.select(columns).to_batches() for row in batch.to_pylist())
-    return add_digests(int.from_bytes(hashlib.sha256(orjson.dumps(row)).digest(), "big") for row in rows)
+    hashes = (hashlib.sha256(json.dumps(row, ensure_ascii=False).encode()).digest() for row in rows)
+    return add_digests(int.from_bytes(digest, "big") for digest in hashes)
 
 
 def add_digests(digests: Iterable[int]) -> int:

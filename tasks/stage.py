@@ -87,6 +87,8 @@ class Stage(Protocol[P]):
 class Plan:
     """What a dry run finds: one line a stage, in order."""
 
+    folder: Path
+    """Temporary folder for what previews lay out."""
     steps: list[dict[str, Any]] = field(default_factory=list)
     scratch: Store = field(default_factory=lambda: Store("memory://plan"))
 

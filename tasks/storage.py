@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ from tasks.artifacts import (
     Manifest,
     files_digest,
     library_versions,
+    safe_path,
     sha256_of,
 )
 from tasks.schemas import SCHEMAS
@@ -47,7 +49,6 @@ S3_OPTIONS: dict[str, Any] = {
     },
     "use_listings_cache": False,
 }
-_SAFE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 _verified: set[tuple[str, str, str]] = set()  # files that this process has compared with their manifests
 
 
@@ -69,15 +70,14 @@ class Store:
 
     def __init__(self, uri: str) -> None:
         """Open the store; nothing is read or written yet."""
-        scheme, _, rest = uri.partition("://")
-        if not rest:
-            uri, scheme = Path(uri).expanduser().resolve().as_uri(), "file"
-        if scheme not in ("file", "s3", "memory"):
-            raise ValueError(f"store = {uri!r} must be a folder, file:///... or s3://bucket/prefix")
-        if "@" in rest.split("/")[0]:
+        if "@" in uri.partition("://")[2].partition("/")[0]:
             raise ValueError(
                 "store must not carry credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
             )
+        if ":" not in uri.partition("/")[0]:
+            uri = f"file://{Path(uri).expanduser().resolve()}"
+        if not uri.startswith(("file:///", "memory://")) and not re.match(r"s3://[^/]", uri):
+            raise ValueError(f"store = {uri!r} must be a folder, file:///... or s3://bucket/prefix")
         self.uri = uri.rstrip("/")
         self.fs, self.root = open_fs(self.uri)
 
@@ -91,9 +91,7 @@ class Store:
         Raises:
             ValueError: The path could leave the store.
         """
-        if not _SAFE_PATH.fullmatch(relative):
-            raise ValueError(f"{relative!r} is no path within a store: use letters, digits, '_', '-', '.' and '/' only")
-        return f"{self.root.rstrip('/')}/{relative}"
+        return f"{self.root.rstrip('/')}/{safe_path(relative)}"
 
     def folder_of(self, artifact: Artifact) -> str:
         """Return the folder of an artifact, relative to the store.
@@ -111,7 +109,7 @@ class Store:
         Raises:
             ValueError: The store cannot be written; says what to check.
         """
-        probe = f"probe/{os.getpid()}"
+        probe = f"probe/{uuid.uuid4().hex}"
         try:
             self._put(b"", probe)
             self.fs.rm_file(self.path(probe))
@@ -141,7 +139,7 @@ class Store:
             self._put(data, f"{folder}/{content}/{name}")
         created = datetime.now(UTC).isoformat(timespec="seconds")
         full = manifest.model_copy(update={"files": entries, "libraries": library_versions(), "created": created})
-        self._put(full.model_dump_json(indent=2).encode(), f"{folder}/{MANIFEST}")
+        self._put(full.sealed().model_dump_json(indent=2).encode(), f"{folder}/{MANIFEST}")
         return _artifact(f"{self.uri}/{folder}", full)
 
     def find(self, folder: str) -> Artifact | None:
@@ -159,11 +157,12 @@ class Store:
         return _artifact(uri, manifest)
 
     def list(self, folder: str) -> list[str]:
-        """Return the names in a folder, sorted; none where it does not exist."""
+        """Return the names in a folder, sorted, hidden ones left out; none where it does not exist."""
         try:
-            return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in self.fs.ls(self.path(folder), detail=False))
+            names = [path.rstrip("/").rsplit("/", 1)[-1] for path in self.fs.ls(self.path(folder), detail=False)]
         except FileNotFoundError:
             return []
+        return sorted(name for name in names if not name.startswith("."))
 
     def delete(self, folder: str) -> None:
         """Delete a folder, its manifest first, so that a reader never sees half of it."""
@@ -214,11 +213,14 @@ def read_manifest(uri: str) -> Manifest:
     """
     fs, path = open_fs(uri)
     try:
-        return Manifest.model_validate_json(fs.cat_file(f"{path}/{MANIFEST}"))
+        manifest = Manifest.model_validate_json(fs.cat_file(f"{path}/{MANIFEST}"))
     except FileNotFoundError as error:
         raise DamagedArtifactError(f"{uri} has no {MANIFEST}: it was never completed; run again") from error
     except ValidationError as error:
         raise DamagedArtifactError(f"{uri}/{MANIFEST} is damaged; delete it and run again") from error
+    if manifest.sealed().checksum != manifest.checksum:
+        raise DamagedArtifactError(f"{uri}/{MANIFEST} does not match its own checksum; delete it and run again")
+    return manifest
 
 
 def read_files(artifact: Artifact) -> dict[str, FileEntry]:
@@ -269,17 +271,22 @@ def fetch(artifact: Artifact) -> Path:
     if isinstance(fs, LocalFileSystem):
         _verify(artifact.uri, files.values())
         return Path(path) / next(iter(files.values())).path.split("/")[0]
-    cache = cache_folder()
-    cache.mkdir(parents=True, exist_ok=True)
-    copy = cache / artifact.digest
-    if not copy.exists():
-        partial = Path(tempfile.mkdtemp(dir=cache, prefix="partial-"))
+    copy = cache_folder() / artifact.digest
+    with contextlib.suppress(DamagedArtifactError):
+        _check_copies(copy, files)
+        return copy
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=cache_folder(), prefix="partial-"))
+    try:
         for name, entry in files.items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            fs.get_file(f"{path}/{entry.path}", str(partial / name))
+            _download(fs, f"{path}/{entry.path}", partial / name)
         _check_copies(partial, files)
+        shutil.rmtree(copy, ignore_errors=True)
         with contextlib.suppress(OSError):  # another process put its copy there first
             os.replace(partial, copy)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     _check_copies(copy, files)
     return copy
 
@@ -326,10 +333,15 @@ def _verify(uri: str, entries: Iterable[FileEntry]) -> None:
         _verified.add(seen)
 
 
+def _download(fs: fsspec.AbstractFileSystem, path: str, target: Path) -> None:
+    try:
+        fs.get_file(path, str(target))
+    except FileNotFoundError as error:
+        raise DamagedArtifactError(f"{path} is missing; run again") from error
+
+
 def _check_copies(folder: Path, files: Mapping[str, FileEntry]) -> None:
-    """Raise DamagedArtifactError where a downloaded file differs from its entry."""
+    """Raise DamagedArtifactError where a local copy is missing or differs from its entry."""
     for name, entry in files.items():
-        if sha256_of(folder / name) != entry.sha256:
-            raise DamagedArtifactError(
-                f"{folder / name} does not match the hash of {entry.path}; delete it and run again"
-            )
+        if not (folder / name).is_file() or sha256_of(folder / name) != entry.sha256:
+            raise DamagedArtifactError(f"{folder / name} does not match the hash of {entry.path}; run again")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.artifacts import Artifact, Manifest, Provenance, sha256_of
-from tasks.schemas import add_digests, format_digest, rows_digest
+from tasks.schemas import SCHEMAS, add_digests, format_digest, rows_digest
 from tasks.stage import Draft
 from tasks.storage import Store, read_bytes, read_table, table_bytes
 
@@ -60,6 +60,7 @@ class GrowingTable:
 
     def append(self, name: str, table: pa.Table, **stats: Any) -> Artifact:
         """Commit rows as a part."""
+        table = table.select(SCHEMAS[self.kind].names).cast(SCHEMAS[self.kind])
         digest = format_digest(rows_digest(table))
         manifest = Manifest(kind=self.kind, digest=digest, rows=table.num_rows, stats=stats, provenance=self.provenance)
         return self.store.commit(f"{self.folder}/{name}", {"rows.parquet": table_bytes(table, self.kind)}, manifest)
@@ -83,6 +84,7 @@ def commit_slices(draft: Draft, kind: str, slices: list[Slice], stats: dict[str,
         {
             "part": draft.store.folder_of(slice_.part),
             "digest": slice_.part.digest,
+            "rows": slice_.part.rows,
             "prompt_ids": None if slice_.prompt_ids is None else sorted(slice_.prompt_ids),
         }
         for slice_ in slices
@@ -103,7 +105,7 @@ def read_slices(store: Store, artifact: Artifact) -> list[Slice]:
     listing = json.loads(read_bytes(artifact, SLICES))
     return [
         Slice(
-            Artifact(kind=artifact.kind, uri=f"{store.uri}/{item['part']}", digest=item["digest"]),
+            Artifact(kind=artifact.kind, uri=f"{store.uri}/{item['part']}", digest=item["digest"], rows=item["rows"]),
             None if item["prompt_ids"] is None else frozenset(item["prompt_ids"]),
         )
         for item in listing

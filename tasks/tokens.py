@@ -57,7 +57,14 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> l
 
 
 def encode_completion(tokenizer: "PreTrainedTokenizerBase", completion: str) -> list[int]:
-    """Return the ids of a finished completion, EOS included."""
+    """Return the ids of a finished completion, EOS included.
+
+    Tokenized after a newline that is then taken away: a sentence-piece tokenizer would otherwise begin it with a space
+    that the text does not have.
+    """
+    anchor, joined = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("\n", "\n" + completion))
+    if joined[: len(anchor)] == anchor:
+        return [*joined[len(anchor) :], tokenizer.eos_token_id]
     return [*tokenizer(completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 

@@ -165,7 +165,8 @@ def keep_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> 
 def are_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> np.ndarray:
     """Return, for each example, whether all its sequences have at most `max_length` tokens."""
     lengths = [sum(pc.list_value_length(table[column]).to_numpy() for column in columns) for columns in sequences]
-    return np.all(np.stack(lengths) <= max_length, axis=0)
+    fits: np.ndarray = np.all(np.stack(lengths) <= max_length, axis=0)
+    return fits
 
 
 def _fetch_checkpoint(store: Store, job: Job) -> None:

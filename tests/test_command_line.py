@@ -149,9 +149,10 @@ def test_overrides_that_do_not_fit_the_file(tmp_path, text, override, message):
         load_config(write(tmp_path / "a.yaml", text), [override])
 
 
+@pytest.mark.xfail(strict=True, reason="only the codec's own message, without the file")
 def test_a_file_that_is_no_text_is_named(tmp_path):
     (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00data")
-    with pytest.raises(ValueError, match=r"a\.yaml|codec"):
+    with pytest.raises(ValueError, match=r"a\.yaml"):
         load_config(str(tmp_path / "a.yaml"), [])
 
 
@@ -208,6 +209,12 @@ def test_too_few_prompts(folder):
         folder, *overrides(data__prompts=folder / "one.jsonl", data__evaluation_prompts=folder / "pairs.jsonl")
     )
     assert "one.jsonl has 1 usable prompts, at least 2 are needed" in message
+
+
+def test_a_missing_bucket_of_data(folder, s3_server):
+    message = refused(folder, *overrides(data__prompts="s3://no-such-bucket/a.jsonl"))
+    assert "s3://no-such-bucket/a.jsonl" in message
+    assert "check the bucket" in message
 
 
 def test_a_truncated_parquet_file(folder):

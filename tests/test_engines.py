@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 
 from tasks.config import Decoding
 from tasks.engines import TransformersEngine, VllmEngine, cut, open_engine
@@ -15,6 +16,15 @@ NO_SPACE = (
     "the transformers engine drops the space that a completion begins with; vLLM keeps it, and the engine is no key"
 )
 LIMIT = 96
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Keep tiny models on one thread: two that wait for each other are many times slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

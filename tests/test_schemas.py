@@ -85,12 +85,12 @@ def test_a_repeated_row_counts(rows):
     assert rows_digest(completions([*rows, rows[0]])) != rows_digest(completions(rows))
 
 
-@given(reward=st.floats(width=32, allow_nan=False, allow_infinity=False))
+@given(reward=st.floats(-(2.0**100), 2.0**100, width=32))
 def test_the_next_float_counts(reward):
     following = float(np.nextafter(np.float32(reward), np.float32(np.inf)))
     tables = [
         pa.table({"prompt_id": ["p"], "completion_id": [0], "reward": [value]}, schema=SCHEMAS["rewards"])
-        for value in (reward, following if np.isfinite(following) else 0.0)
+        for value in (reward, following)
     ]
     assert rows_digest(tables[0]) != rows_digest(tables[1])
 

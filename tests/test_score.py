@@ -9,7 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
 from tasks.artifacts import Artifact, Provenance
 from tasks.config import ModelSource, ScoringConfig
@@ -25,6 +31,15 @@ PAD, EOS, CONTEXT = 0, 2, 96
 SEQUENCES = st.lists(
     st.lists(st.integers(3, 511), min_size=1, max_size=40).map(lambda ids: [*ids, EOS]), min_size=1, max_size=8
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Keep tiny models on one thread: two that wait for each other are many times slower on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +146,17 @@ def test_a_pad_token_within_the_text_changes_no_batch(scorer):
     together = score_sequences(scorer.model, [with_unk, other], 1000)
     np.testing.assert_allclose(together, alone(scorer, [with_unk, other]), atol=1e-5)
     assert abs(together[0] - alone(scorer, [[5, 6, 7, 8, EOS]])[0]) > 1e-4
+
+
+def test_padding_is_masked_from_a_model_that_looks_both_ways():
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertForSequenceClassification(BertConfig(vocab_size=50, num_labels=1, initializer_range=0.5, **shape))
+    sequences = [[5, 6, EOS], list(range(10, 40)), [9, EOS]]
+    together = score_sequences(model.eval(), sequences, 1000)
+    alone = np.concatenate([score_sequences(model, [ids], 1) for ids in sequences])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
 def test_another_pad_token_changes_nothing(scorer):
