@@ -21,9 +21,14 @@ def safe_path(path: str) -> str:
     Raises:
         ValueError: It could leave the folder.
     """
-    if not _SAFE_PATH.fullmatch(path):
+    if not is_safe(path):
         raise ValueError(f"{path!r} is no path within a store: use letters, digits, '_', '-', '.' and '/' only")
     return path
+
+
+def is_safe(path: str) -> bool:
+    """Tell whether a relative path stays below the folder it is joined to."""
+    return _SAFE_PATH.fullmatch(path) is not None
 
 
 SafePath = Annotated[str, AfterValidator(safe_path)]

@@ -81,7 +81,9 @@ def rows_digest(table: pa.Table) -> int:
     """
     columns = sorted(table.column_names)
     rows = (row for batch in table.select(columns).to_batches() for row in batch.to_pylist())
-    hashes = (hashlib.sha256(json.dumps(row, ensure_ascii=False).encode()).digest() for row in rows)
+    hashes = (
+        hashlib.sha256(json.dumps(row, separators=(",", ":"), ensure_ascii=False).encode()).digest() for row in rows
+    )
     return add_digests(int.from_bytes(digest, "big") for digest in hashes)
 
 

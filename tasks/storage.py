@@ -31,6 +31,7 @@ from tasks.artifacts import (
     FileEntry,
     Manifest,
     files_digest,
+    is_safe,
     library_versions,
     safe_path,
     sha256_of,
@@ -157,12 +158,12 @@ class Store:
         return _artifact(uri, manifest)
 
     def list(self, folder: str) -> list[str]:
-        """Return the names in a folder, sorted, hidden ones left out; none where it does not exist."""
+        """Return the names in a folder, sorted, strangers' left out; none where it does not exist."""
         try:
             names = [path.rstrip("/").rsplit("/", 1)[-1] for path in self.fs.ls(self.path(folder), detail=False)]
         except FileNotFoundError:
             return []
-        return sorted(name for name in names if not name.startswith("."))
+        return sorted(name for name in names if is_safe(name))
 
     def delete(self, folder: str) -> None:
         """Delete a folder, its manifest first, so that a reader never sees half of it."""
@@ -282,12 +283,9 @@ def fetch(artifact: Artifact) -> Path:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             _download(fs, f"{path}/{entry.path}", partial / name)
         _check_copies(partial, files)
-        shutil.rmtree(copy, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another process put its copy there first
-            os.replace(partial, copy)
+        _put_in_place(partial, copy, files)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    _check_copies(copy, files)
     return copy
 
 
@@ -338,6 +336,20 @@ def _download(fs: fsspec.AbstractFileSystem, path: str, target: Path) -> None:
         fs.get_file(path, str(target))
     except FileNotFoundError as error:
         raise DamagedArtifactError(f"{path} is missing; run again") from error
+
+
+def _put_in_place(partial: Path, copy: Path, files: Mapping[str, FileEntry]) -> None:
+    """Rename a downloaded folder; where there is a copy by now, another process's is kept and a damaged one replaced."""
+    try:
+        os.replace(partial, copy)
+    except OSError:
+        with contextlib.suppress(DamagedArtifactError):
+            _check_copies(copy, files)
+            return
+        damaged = partial.with_name(f"{partial.name}-damaged")
+        os.rename(copy, damaged)
+        os.replace(partial, copy)
+        shutil.rmtree(damaged, ignore_errors=True)
 
 
 def _check_copies(folder: Path, files: Mapping[str, FileEntry]) -> None:

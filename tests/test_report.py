@@ -113,7 +113,6 @@ def test_a_bar_in_a_value_does_not_end_its_cell(value):
     assert any(line.startswith("| source |") and line.count("|") == 3 for line in lines)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="_table() escapes bars but not line breaks")
 def test_a_line_break_in_a_value_does_not_end_its_row():
     lines = page(source="a\nb")
     assert all(line.endswith("|") for line in lines if line.startswith("|"))

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -145,7 +144,9 @@ def test_new_prompts_alone_are_sampled_and_scored(world: Path, first: tuple[dict
     assert ours.num_rows == 29 * 4
     kept = set(before["prompt_id"].to_pylist())
     order = [("prompt_id", "ascending"), ("completion_id", "ascending")]
-    assert ours.filter(pa.array([i in kept for i in ours["prompt_id"].to_pylist()])).sort_by(order) == before.sort_by(order)
+    assert ours.filter(pa.array([i in kept for i in ours["prompt_id"].to_pylist()])).sort_by(order) == before.sort_by(
+        order
+    )
 
 
 def kill_when(world: Path, store: Path, appears: str) -> None:
@@ -169,8 +170,8 @@ def kill_when(world: Path, store: Path, appears: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def survivor(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict, Path, dict[str, int]]]:
-    """A run that was killed in training, sampling, scoring and DPO, and then left to end; with the parts at each kill."""
+def survivor(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path, dict]:
+    """A run killed in training, sampling, scoring and DPO, then left to end; with the manifests at each kill."""
     store = tmp_path_factory.mktemp("killed")
     parts = {}
     for stage, appears in (
@@ -181,8 +182,7 @@ def survivor(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     ):
         kill_when(world, store, appears)
         parts[stage] = written(store)
-    return_value = run(world, str(store))
-    yield return_value, store, parts
+    return run(world, str(store)), store, parts
 
 
 def test_killed_runs_end_with_the_undisturbed_result(first: tuple[dict, Path], survivor: tuple) -> None:

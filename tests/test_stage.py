@@ -349,8 +349,8 @@ def test_a_stage_that_is_not_ready_is_computed(tmp_path, states):
 
 
 @pytest.fixture
-def plan() -> Iterator[Plan]:
-    token = PLAN.set(Plan())
+def plan(tmp_path) -> Iterator[Plan]:
+    token = PLAN.set(Plan(tmp_path))
     yield PLAN.get()
     PLAN.reset(token)
 
@@ -380,11 +380,11 @@ def test_a_dry_run_estimates_costly_stages(tmp_path, plan):
     assert plan.steps[1]["action"] == "compute"
 
 
-def test_a_dry_run_names_what_is_there(store, double, states):
+def test_a_dry_run_names_what_is_there(store, double, states, tmp_path):
     made = []
     states(lambda: made.append(double(store)))
     before = store.fs.find(store.root)
-    token = PLAN.set(Plan())
+    token = PLAN.set(Plan(tmp_path))
     try:
         assert double(store) == made[0]
         double(store, factor=3)

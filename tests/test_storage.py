@@ -2,7 +2,6 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -254,11 +253,6 @@ def test_a_damaged_manifest_is_noticed(store, how, damage):
         read_table(artifact)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="the manifest has no hash of itself: changed rows, digests or stats are believed",
-)
 def test_no_flipped_bit_of_the_manifest_changes_an_artifact(tmp_path):
     store = Store(str(tmp_path))
     artifact = commit_rewards(store)
@@ -307,11 +301,6 @@ def test_accepted_paths_are_below_the_root(path):
 
 
 @pytest.mark.parametrize("name", ["../../outside.txt", "{folder}/outside.txt"])
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="fetch() writes where a manifest's file names say, outside of the cache too",
-)
 def test_a_foreign_manifest_cannot_write_outside_of_the_cache(s3_uri, name, tmp_path, monkeypatch):
     cache = tmp_path / "a" / "b" / "cache"
     monkeypatch.setenv("RSDPO_CACHE", str(cache))
@@ -333,9 +322,6 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated(uri):
     assert "hush" not in str(caught.value)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="the scheme is checked first, and its message repeats the URI"
-)
 def test_credentials_with_another_scheme_are_not_repeated():
     with pytest.raises(ValueError, match="store") as caught:
         Store("https://user:hush@host/x")
@@ -349,11 +335,6 @@ def test_other_schemes_are_refused(uri):
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3:///prefix", "s3:bucket/prefix"])
-@pytest.mark.xfail(
-    strict=True,
-    raises=pytest.fail.Exception,
-    reason="taken for a local folder named 's3:', or for a bucket without a name",
-)
 def test_an_s3_uri_needs_a_bucket(uri):
     with pytest.raises(ValueError, match="s3://bucket"):
         Store(uri)
@@ -367,11 +348,6 @@ def test_a_relative_folder_and_its_uri_are_one_store(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["my store", "störe", "a@b", "100%"])
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="Path.as_uri() escapes the name and fsspec does not unescape it: 'my%20store'",
-)
 def test_a_folder_keeps_its_name(name, tmp_path):
     open_store(str(tmp_path / name))
     commit_model(Store(str(tmp_path / name)))
@@ -408,9 +384,6 @@ def test_wrong_credentials_are_refused_and_not_repeated(s3_uri, monkeypatch):
     assert "hush" not in str(caught.value)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="the probe is named by process id alone: two containers with id 1 meet in it"
-)
 def test_two_runs_with_one_process_id_can_check_a_store_at_once(tmp_path, monkeypatch):
     put, store = Store._put, Store(str(tmp_path))
 
@@ -456,7 +429,6 @@ def test_fetch_refuses_a_local_folder_with_a_missing_file(tmp_path, damage):
         storage.fetch(artifact)
 
 
-@pytest.mark.xfail(strict=True, raises=FileNotFoundError, reason="get_file's FileNotFoundError passes through fetch()")
 def test_fetch_refuses_an_s3_folder_with_a_missing_file(s3_uri, damage, cache):
     artifact = commit_model(Store(s3_uri))
     damage(f"{artifact.uri}/{read_files(artifact)['config.json'].path}", "delete")
@@ -464,9 +436,6 @@ def test_fetch_refuses_an_s3_folder_with_a_missing_file(s3_uri, damage, cache):
         storage.fetch(artifact)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="the partial copy of a failed download stays in the cache for ever"
-)
 def test_a_failed_download_leaves_no_copy(s3_uri, damage, cache):
     artifact = commit_model(Store(s3_uri))
     damage(f"{artifact.uri}/{read_files(artifact)['config.json'].path}", "flip")
@@ -475,19 +444,13 @@ def test_a_failed_download_leaves_no_copy(s3_uri, damage, cache):
     assert list(cache.iterdir()) == []
 
 
-def test_a_damaged_copy_is_noticed_and_replaced_once_deleted(s3_uri, cache):
+def test_a_damaged_copy_is_noticed_and_replaced(s3_uri, cache):
     artifact = commit_model(Store(s3_uri))
     folder = storage.fetch(artifact)
     (folder / "config.json").write_bytes(b'{"hidden_size": 5}')
-    with pytest.raises(DamagedArtifactError, match=r"config\.json.*delete it and run again"):
-        storage.fetch(artifact)
-    shutil.rmtree(folder)
     assert (storage.fetch(artifact) / "config.json").read_bytes() == MODEL["config.json"]
 
 
-@pytest.mark.xfail(
-    strict=True, raises=FileNotFoundError, reason="a copy that lacks a file is neither refused nor mended"
-)
 def test_deleting_the_damaged_file_as_told_mends_the_copy(s3_uri, cache):
     artifact = commit_model(Store(s3_uri))
     (storage.fetch(artifact) / "config.json").unlink()
