@@ -11,9 +11,10 @@ import pyarrow as pa
 from tasks.artifacts import Artifact
 from tasks.config import DpoConfig
 from tasks.models import model_folder
+from tasks.parquet import read_table
 from tasks.prompts import PromptTable
 from tasks.stage import Draft, pending, stage
-from tasks.storage import Store, read_table
+from tasks.storage import Store
 from tasks.tables import read_slices
 from tasks.tokens import encode_prompt, load_tokenizer
 from tasks.training import EXAMPLES, Job, commit_model, keep_short, trained

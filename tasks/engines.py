@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tasks.config import Decoding
+from tasks.stage import log
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,6 +53,8 @@ def open_engine(model: Path, decoding: Decoding, max_model_len: int, trust_remot
     installed = importlib.util.find_spec("vllm") is not None
     if decoding.engine == "vllm" and not installed:
         raise ValueError("sampling.engine = vllm, but vLLM is not installed: install it, or set engine to transformers")
+    if decoding.engine == "auto" and not installed:
+        log("vLLM is not installed: the slower transformers engine samples in its place")
     if decoding.engine == "transformers" or not installed:
         return TransformersEngine(model, decoding, trust_remote_code)
     return VllmEngine(model, decoding, max_model_len, trust_remote_code)

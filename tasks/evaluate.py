@@ -13,12 +13,13 @@ from tasks.config import Decoding, EvaluationConfig, GoldReward, SamplingConfig,
 from tasks.gold import load_function
 from tasks.logps import completion_logps
 from tasks.models import model_folder
+from tasks.parquet import table_bytes
 from tasks.prompts import PromptTable
 from tasks.sample import sample_slices
 from tasks.schemas import SCHEMAS
 from tasks.score import score_slices
 from tasks.stage import Draft, pending, stage
-from tasks.storage import Store, table_bytes
+from tasks.storage import Store
 from tasks.tokens import encode_prompt, load_tokenizer
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.artifacts import NOTHING, Artifact, Content, files_digest
 from tasks.config import ModelSource, RewardModelConfig, SftConfig
+from tasks.copies import fetch
 from tasks.stage import PLAN, Draft, stage
-from tasks.storage import MANIFEST, Store, fetch, open_fs, read_manifest
+from tasks.storage import MANIFEST, Store, open_fs, read_manifest
 from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, load_tokenizer
 
 if TYPE_CHECKING:

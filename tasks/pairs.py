@@ -13,10 +13,10 @@ import pyarrow as pa
 from tasks.artifacts import Artifact
 from tasks.config import PairsConfig
 from tasks.pair_counts import PairCounts
+from tasks.parquet import table_bytes
 from tasks.schemas import SCHEMAS, add_digests, format_digest, rows_digest
 from tasks.scratch import scratch_folder
 from tasks.stage import Draft, pending, stage
-from tasks.storage import table_bytes
 from tasks.tables import read_slices
 
 Indices = np.ndarray

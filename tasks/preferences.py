@@ -15,13 +15,13 @@ from tasks.config import GoldReward
 from tasks.engines import Sample
 from tasks.gold import load_function
 from tasks.models import model_folder
+from tasks.parquet import read_table, table_bytes
 from tasks.prompts import PromptTable
 from tasks.sample import completion_rows
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.stage import Draft, pending, stage
-from tasks.storage import read_table, table_bytes
 from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
-from tasks.tokens import encode_completion, load_tokenizer
+from tasks.tokens import context_length, encode_completion, encode_prompt, load_tokenizer
 
 
 def label_pairs(completions: list[str], rewards: list[float]) -> list[tuple[str, str, float]]:
@@ -82,23 +82,25 @@ def _preview_annotations(draft: Draft, policy: Artifact, prompts: Artifact, pref
 )
 def load_annotations(out: Draft, policy: Artifact, prompts: Artifact, preferences: Artifact, wanted: bool) -> Artifact:
     """Lay out the data set's pairs as completions: 2i is the chosen, 2i + 1 the rejected side of a prompt's pair i."""
-    tokenizer, known = load_tokenizer(model_folder(policy)), PromptTable(prompts)
-    texts: dict[str, list[str]] = defaultdict(list)
+    folder, known = model_folder(policy), PromptTable(prompts)
+    tokenizer, room = load_tokenizer(folder), context_length(folder)
+    texts: dict[str, list[Sample]] = defaultdict(list)
+    dropped = {"prompt not sampled": 0, "longer than the model's context": 0}
     for row in read_table(preferences).to_pylist():
-        if row["prompt_id"] in known:
-            texts[row["prompt_id"]] += [row["chosen"], row["rejected"]]
+        sides = [Sample(row[side], encode_completion(tokenizer, row[side]), "stop") for side in ("chosen", "rejected")]
+        if row["prompt_id"] not in known:
+            dropped["prompt not sampled"] += 1
+        elif len(encode_prompt(tokenizer, row["messages"])) + max(len(side.token_ids) for side in sides) > room:
+            dropped["longer than the model's context"] += 1
+        else:
+            texts[row["prompt_id"]] += sides
     if not texts:
-        raise ValueError("no preference pair belongs to a prompt of data.prompts: name the same file in both")
-    rows = [
-        row
-        for prompt_id in sorted(texts)
-        for row in completion_rows(
-            prompt_id, [Sample(t, encode_completion(tokenizer, t), "stop") for t in texts[prompt_id]]
-        )
-    ]
+        raise ValueError(f"no preference pair can be used ({dropped}): name the same file in data.prompts")
+    rows = [row for prompt_id in sorted(texts) for row in completion_rows(prompt_id, texts[prompt_id])]
     provenance = Provenance(stage="annotations", version=1, key=out.provenance.key, inputs=out.provenance.inputs)
     table = pa.Table.from_pylist(rows, schema=SCHEMAS["completions"])
     part = GrowingTable(out.store, "completions", provenance).append(
         sha256_of(repr(sorted(texts)).encode())[:32], table
     )
-    return commit_slices(out, "completions", [Slice(part)], {"completions": len(rows), "annotated_prompts": len(texts)})
+    stats = {"completions": len(rows), "annotated_prompts": len(texts), "dropped": dropped}
+    return commit_slices(out, "completions", [Slice(part)], stats)

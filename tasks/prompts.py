@@ -15,11 +15,11 @@ import pyarrow as pa
 from tasks.artifacts import NOTHING, Artifact
 from tasks.config import DataConfig, DataSource
 from tasks.models import model_folder
+from tasks.parquet import read_table, table_bytes
 from tasks.records import BadRow, Record, Role, parse_record, prompt_id, recognise
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.sources import read_rows, source_digest
 from tasks.stage import Draft, log, stage
-from tasks.storage import read_table, table_bytes
 from tasks.tokens import Messages, context_length, encode_prompt, load_tokenizer
 
 ROWS_PER_FILE = 50_000

@@ -12,10 +12,10 @@ import pyarrow as pa
 from tasks.artifacts import Artifact
 from tasks.config import RewardModelConfig, ScoringConfig
 from tasks.models import model_folder, trusts_remote_code
+from tasks.parquet import read_table
 from tasks.prompts import hash_fraction
 from tasks.score import RewardModel
 from tasks.stage import Draft, pending, stage
-from tasks.storage import read_table
 from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
 from tasks.training import EXAMPLES, OUTPUT, Job, are_short, commit_model, keep_short, trained
 

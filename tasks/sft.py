@@ -7,8 +7,8 @@ import pyarrow as pa
 from tasks.artifacts import Artifact
 from tasks.config import SftConfig
 from tasks.models import model_folder
+from tasks.parquet import read_table
 from tasks.stage import Draft, pending, stage
-from tasks.storage import read_table
 from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
 from tasks.training import EXAMPLES, Job, commit_model, keep_short, trained
 

@@ -5,21 +5,18 @@ the content-addressed subfolder that holds them. Two writers of one folder there
 subfolder, and the manifest that stands names one of them.
 """
 
-import contextlib
 import hashlib
 import os
 import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from botocore.exceptions import BotoCoreError
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
@@ -36,8 +33,6 @@ from tasks.artifacts import (
     safe_path,
     sha256_of,
 )
-from tasks.schemas import SCHEMAS
-from tasks.scratch import cache_folder
 
 MANIFEST = "manifest.json"
 STORE_ERRORS = (OSError, BotoCoreError)
@@ -149,7 +144,7 @@ class Store:
         uri = f"{self.uri}/{folder}"
         try:
             manifest = read_manifest(uri)
-            _verify(uri, manifest.files.values())
+            verify(uri, manifest.files.values())
             for part, digest in manifest.parts.items():
                 if (found := self.find(part)) is None or found.digest != digest:
                     return None
@@ -242,65 +237,19 @@ def read_bytes(artifact: Artifact, name: str) -> bytes:
     Raises:
         DamagedArtifactError: The file is missing or differs from the manifest.
     """
-    return _read_entry(artifact.uri, read_files(artifact)[name])
-
-
-def read_tables(artifact: Artifact) -> Iterator[pa.Table]:
-    """Yield a table's Parquet files in order, each verified and cast to its schema.
-
-    Raises:
-        DamagedArtifactError: A file is missing or differs from the manifest.
-    """
-    for name, entry in read_files(artifact).items():
-        if name.endswith(".parquet"):
-            yield pq.read_table(pa.BufferReader(_read_entry(artifact.uri, entry))).cast(SCHEMAS[artifact.kind])
-
-
-def read_table(artifact: Artifact) -> pa.Table:
-    """Return all rows of a table, verified."""
-    return pa.concat_tables([SCHEMAS[artifact.kind].empty_table(), *read_tables(artifact)])
-
-
-def fetch(artifact: Artifact) -> Path:
-    """Return a local folder with the artifact's verified files: in place for a local store, else a cached copy.
-
-    Raises:
-        DamagedArtifactError: A file is missing or differs from the manifest.
-    """
-    fs, path = open_fs(artifact.uri)
-    files = read_files(artifact)
-    if isinstance(fs, LocalFileSystem):
-        _verify(artifact.uri, files.values())
-        return Path(path) / next(iter(files.values())).path.split("/")[0]
-    copy = cache_folder() / artifact.digest
-    with contextlib.suppress(DamagedArtifactError):
-        _check_copies(copy, files)
-        return copy
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=cache_folder(), prefix="partial-"))
-    try:
-        for name, entry in files.items():
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            _download(fs, f"{path}/{entry.path}", partial / name)
-        _check_copies(partial, files)
-        _put_in_place(partial, copy, files)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return copy
-
-
-def table_bytes(table: pa.Table, kind: str) -> bytes:
-    """Return a table as Parquet (zstd) with the schema of its kind."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.select(SCHEMAS[kind].names).cast(SCHEMAS[kind]), sink, compression="zstd")
-    return bytes(sink.getvalue())
+    return read_entry(artifact.uri, read_files(artifact)[name])
 
 
 def _artifact(uri: str, manifest: Manifest) -> Artifact:
     return Artifact(uri=uri, **manifest.model_dump(include={"kind", "digest", "rows", "stats"}))
 
 
-def _read_entry(uri: str, entry: FileEntry) -> bytes:
+def read_entry(uri: str, entry: FileEntry) -> bytes:
+    """Return the content of a file of the folder at a URI.
+
+    Raises:
+        DamagedArtifactError: The file is missing or differs from its entry.
+    """
     fs, path = open_fs(f"{uri}/{entry.path}")
     try:
         data: bytes = fs.cat_file(path)
@@ -311,7 +260,7 @@ def _read_entry(uri: str, entry: FileEntry) -> bytes:
     return data
 
 
-def _verify(uri: str, entries: Iterable[FileEntry]) -> None:
+def verify(uri: str, entries: Iterable[FileEntry]) -> None:
     """Compare files with the manifest; a file that this process has compared before is not read again."""
     for entry in entries:
         fs, path = open_fs(f"{uri}/{entry.path}")
@@ -329,31 +278,3 @@ def _verify(uri: str, entries: Iterable[FileEntry]) -> None:
         if actual != entry.sha256:
             raise DamagedArtifactError(f"{path} does not match the hash in its manifest; run again")
         _verified.add(seen)
-
-
-def _download(fs: fsspec.AbstractFileSystem, path: str, target: Path) -> None:
-    try:
-        fs.get_file(path, str(target))
-    except FileNotFoundError as error:
-        raise DamagedArtifactError(f"{path} is missing; run again") from error
-
-
-def _put_in_place(partial: Path, copy: Path, files: Mapping[str, FileEntry]) -> None:
-    """Rename a downloaded folder; where there is a copy by now, another process's is kept and a damaged one replaced."""
-    try:
-        os.replace(partial, copy)
-    except OSError:
-        with contextlib.suppress(DamagedArtifactError):
-            _check_copies(copy, files)
-            return
-        damaged = partial.with_name(f"{partial.name}-damaged")
-        os.rename(copy, damaged)
-        os.replace(partial, copy)
-        shutil.rmtree(damaged, ignore_errors=True)
-
-
-def _check_copies(folder: Path, files: Mapping[str, FileEntry]) -> None:
-    """Raise DamagedArtifactError where a local copy is missing or differs from its entry."""
-    for name, entry in files.items():
-        if not (folder / name).is_file() or sha256_of(folder / name) != entry.sha256:
-            raise DamagedArtifactError(f"{folder / name} does not match the hash of {entry.path}; run again")

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.artifacts import Artifact, Manifest, Provenance, sha256_of
+from tasks.parquet import read_table, table_bytes
 from tasks.schemas import SCHEMAS, add_digests, format_digest, rows_digest
 from tasks.stage import Draft
-from tasks.storage import Store, read_bytes, read_table, table_bytes
+from tasks.storage import Store, read_bytes
 
 SLICES = "slices.json"
 

@@ -23,11 +23,13 @@ from pydantic import BaseModel
 
 from tasks.artifacts import Artifact, files_digest
 from tasks.config import Training
+from tasks.copies import fetch
 from tasks.models import model_folder, trained_files, trusts_remote_code
+from tasks.parquet import table_bytes
 from tasks.schemas import SCHEMAS
 from tasks.scratch import scratch_folder
 from tasks.stage import Draft, log
-from tasks.storage import Store, fetch, table_bytes
+from tasks.storage import Store
 
 EXAMPLES, CHECKPOINT, OUTPUT = "examples.parquet", "checkpoint", "model"
 

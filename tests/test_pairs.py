@@ -26,9 +26,10 @@ from tasks.pairs import (
     select_pairs,
     widest,
 )
+from tasks.parquet import read_table
 from tasks.schemas import SCHEMAS
 from tasks.stage import Draft
-from tasks.storage import Store, read_table
+from tasks.storage import Store
 from tasks.tables import GrowingTable, Slice, commit_slices
 
 NAN = math.nan

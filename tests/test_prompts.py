@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tasks.artifacts import NOTHING, Artifact, Provenance
 from tasks.config import DataConfig, ModelSource
 from tasks.models import model_files
+from tasks.parquet import read_table
 from tasks.prompts import (
     PromptTable,
     find_data,
@@ -23,7 +24,7 @@ from tasks.prompts import (
 from tasks.records import prompt_id
 from tasks.schemas import SCHEMAS
 from tasks.stage import Draft
-from tasks.storage import Store, read_table
+from tasks.storage import Store
 
 NUMBERS = count()
 TOO_LONG = "longer than the model's context less max_new_tokens"

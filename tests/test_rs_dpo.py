@@ -1,38 +1,38 @@
 """The whole flow, on the quickstart's world at a reduced size: real training, real sampling, real processes."""
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import runs
+from runs import digests
 
 from tasks.artifacts import Artifact
-from tasks.storage import Store, read_table
+from tasks.parquet import read_table
+from tasks.storage import Store
 from tasks.tables import read_slices
 from tasks.world import write_world
 
-ROOT = Path(__file__).parent.parent
 SMALL = {
-    "data.max_prompts": 24,
-    "data.max_evaluation_prompts": 8,
-    "sft.max_steps": 30,
-    "sft.save_steps": 10,
-    "reward_model.max_steps": 12,
-    "sampling.k": 4,
-    "sampling.max_new_tokens": 16,
-    "sampling.part_size": 8,
-    "pairs.tau": 0.01,
-    "pairs.truncated": "keep",
-    "dpo.max_steps": 12,
-    "dpo.micro_batch_size": 8,
-    "dpo.batch_size": 8,
-    "dpo.save_steps": 4,
-    "evaluation.k": 2,
+    "data__max_prompts": 24,
+    "data__max_evaluation_prompts": 8,
+    "sft__max_steps": 30,
+    "sft__save_steps": 10,
+    "reward_model__max_steps": 12,
+    "sampling__k": 4,
+    "sampling__max_new_tokens": 16,
+    "sampling__part_size": 8,
+    "pairs__tau": 0.01,
+    "pairs__truncated": "keep",
+    "dpo__max_steps": 12,
+    "dpo__micro_batch_size": 8,
+    "dpo__batch_size": 8,
+    "dpo__save_steps": 4,
+    "evaluation__k": 2,
 }
 
 
@@ -43,32 +43,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(world: Path, store: str, **settings: object) -> list[str]:
-    """Return the command that runs the quickstart's configuration on a small world."""
-    values = {**SMALL, **{name.replace("__", "."): value for name, value in settings.items()}, "store": store}
+def settings(world: Path, store: Path, **changes: object) -> dict[str, object]:
+    """Return the overrides that run the quickstart's configuration on a small world."""
     files = ("prompts", "demonstrations", "preferences", "evaluation_prompts")
-    values |= {f"data.{name}": values.get(f"data.{name}", world / f"{name}.jsonl") for name in files}
-    values["sft.base_model"] = world / "base_model"
-    overrides = [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
-    return [sys.executable, "-m", "flows.rs_dpo", str(ROOT / "configs/quickstart.yaml"), *overrides, "--json"]
+    paths = {f"data__{name}": world / f"{name}.jsonl" for name in files}
+    return {**SMALL, **paths, "sft__base_model": world / "base_model", "store": store, **changes}
 
 
-def run(world: Path, store: str, **settings: object) -> dict:
-    """Run to the end and return the last line of JSON."""
-    done = subprocess.run(command(world, store, **settings), capture_output=True, text=True, cwd=ROOT, timeout=400)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def run(world: Path, store: Path, **changes: object) -> dict:
+    return runs.run("quickstart.yaml", **settings(world, store, **changes))
 
 
-def plan(world: Path, store: str, **settings: object) -> dict[str, str]:
-    """Return what a dry run would do with each stage."""
-    arguments = [*command(world, store, **settings), "--dry-run"]
-    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, timeout=200, check=True)
-    return {step["stage"]: step["action"] for step in json.loads(done.stdout.splitlines()[-1])["plan"]}
-
-
-def digests(result: dict) -> dict[str, str]:
-    return {name: artifact["digest"] for name, artifact in result["artifacts"].items()}
+def plan(world: Path, store: Path, **changes: object) -> dict[str, str]:
+    return runs.plan("quickstart.yaml", **settings(world, store, **changes))
 
 
 def written(store: Path) -> dict[str, float]:
@@ -76,16 +63,16 @@ def written(store: Path) -> dict[str, float]:
     return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in store.rglob("manifest.json")}
 
 
-def completions(result: dict, store: str) -> pa.Table:
+def completions(result: dict, store: Path) -> pa.Table:
     artifact = Artifact(kind="completions", **{k: result["artifacts"]["completions"][k] for k in ("uri", "digest")})
-    return pa.concat_tables([slice_.read() for slice_ in read_slices(Store(store), artifact)])
+    return pa.concat_tables([slice_.read() for slice_ in read_slices(Store(str(store)), artifact)])
 
 
 @pytest.fixture(scope="module")
 def first(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
     """An undisturbed run, and its store."""
     store = tmp_path_factory.mktemp("store")
-    return run(world, str(store)), store
+    return run(world, store), store
 
 
 def test_every_stage_leaves_its_artifact(first: tuple[dict, Path]) -> None:
@@ -114,21 +101,21 @@ def test_first_dpo_loss_is_ln_2(first: tuple[dict, Path]) -> None:
 def test_second_run_computes_nothing(world: Path, first: tuple[dict, Path]) -> None:
     result, store = first
     before = written(store)
-    assert set(plan(world, str(store)).values()) == {"reuse"}
-    assert digests(run(world, str(store))) == digests(result)
+    assert set(plan(world, store).values()) == {"reuse"}
+    assert digests(run(world, store)) == digests(result)
     assert written(store) == before
 
 
 def test_eta_alone_repeats_pairs_dpo_and_evaluation(world: Path, first: tuple[dict, Path]) -> None:
     result, store = first
-    actions = plan(world, str(store), pairs__eta=0.6)
+    actions = plan(world, store, pairs__eta=0.6)
     assert {stage for stage, action in actions.items() if action == "compute"} == {
         "build_pairs",
         "train_dpo",
         "evaluate_policy",
     }
     before = written(store)
-    again = run(world, str(store), pairs__eta=0.6)
+    again = run(world, store, pairs__eta=0.6)
     new = {path.split("/")[0] for path in written(store).keys() - before.keys()} - {"tables"}
     assert new == {"build_pairs", "train_dpo", "evaluate_policy"}
     same = ("prompts", "policy", "completions", "reward_model", "rewards")
@@ -137,10 +124,10 @@ def test_eta_alone_repeats_pairs_dpo_and_evaluation(world: Path, first: tuple[di
 
 def test_new_prompts_alone_are_sampled_and_scored(world: Path, first: tuple[dict, Path]) -> None:
     result, store = first
-    grown = run(world, str(store), data__max_prompts=29)
+    grown = run(world, store, data__max_prompts=29)
     assert grown["metrics"]["completions"]["sampled_prompts"] == 5
     assert grown["metrics"]["rewards"]["scored"] == 5 * 4
-    ours, before = completions(grown, str(store)), completions(result, str(store))
+    ours, before = completions(grown, store), completions(result, store)
     assert ours.num_rows == 29 * 4
     kept = set(before["prompt_id"].to_pylist())
     order = [("prompt_id", "ascending"), ("completion_id", "ascending")]
@@ -152,10 +139,10 @@ def test_new_prompts_alone_are_sampled_and_scored(world: Path, first: tuple[dict
 def kill_when(world: Path, store: Path, appears: str) -> None:
     """Start the run, and SIGKILL its whole process group as soon as a path matches in the store."""
     process = subprocess.Popen(
-        command(world, str(store)),
+        runs.command("quickstart.yaml", **settings(world, store)),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        cwd=ROOT,
+        cwd=runs.ROOT,
         start_new_session=True,
     )
     deadline = time.monotonic() + 300
@@ -182,7 +169,7 @@ def survivor(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
     ):
         kill_when(world, store, appears)
         parts[stage] = written(store)
-    return run(world, str(store)), store, parts
+    return run(world, store), store, parts
 
 
 def test_killed_runs_end_with_the_undisturbed_result(first: tuple[dict, Path], survivor: tuple) -> None:
@@ -200,6 +187,6 @@ def test_nothing_is_computed_again_but_the_part_in_flight(survivor: tuple) -> No
 
 def test_no_completion_is_lost_or_doubled(survivor: tuple) -> None:
     result, store, _ = survivor
-    table = completions(result, str(store))
+    table = completions(result, store)
     ids = list(zip(table["prompt_id"].to_pylist(), table["completion_id"].to_pylist(), strict=True))
     assert len(ids) == len(set(ids)) == 24 * 4

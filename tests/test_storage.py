@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from s3fs import S3FileSystem
 
-from tasks import storage
+from tasks import copies, parquet
 from tasks.artifacts import (
     NOTHING,
     Artifact,
@@ -26,8 +26,9 @@ from tasks.artifacts import (
     files_digest,
     sha256_of,
 )
+from tasks.parquet import read_table
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.storage import Store, open_fs, open_store, read_bytes, read_files, read_manifest, read_table
+from tasks.storage import Store, open_fs, open_store, read_bytes, read_files, read_manifest
 
 PROVENANCE = Provenance(
     stage="train_sft", version=3, key="a" * 64, inputs={"base_model": "b" * 64}, config={"sft": {"seed": 7}}
@@ -63,7 +64,7 @@ def commit_model(store: Store, folder: str = "m/1", files: Mapping[str, Content]
 
 def commit_rewards(store: Store) -> Artifact:
     digest = format_digest(rows_digest(REWARDS))
-    files = {"rows.parquet": storage.table_bytes(REWARDS, "rewards")}
+    files = {"rows.parquet": parquet.table_bytes(REWARDS, "rewards")}
     return store.commit("r/1", files, Manifest(kind="rewards", digest=digest, rows=3, provenance=PROVENANCE))
 
 
@@ -311,7 +312,7 @@ def test_a_foreign_manifest_cannot_write_outside_of_the_cache(s3_uri, name, tmp_
     foreign = manifest.model_copy(update={"files": files}).model_dump_json().encode()
     store.fs.pipe_file(store.path("m/1/manifest.json"), foreign)
     with contextlib.suppress(ValueError, DamagedArtifactError):
-        storage.fetch(artifact)
+        copies.fetch(artifact)
     assert [path for path in local_files(tmp_path) if not path.is_relative_to(cache)] == []
 
 
@@ -407,9 +408,9 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 def test_fetch_gives_a_folder_with_the_files(store, cache):
     artifact = commit_model(store)
-    folder = storage.fetch(artifact)
+    folder = copies.fetch(artifact)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == MODEL
-    assert storage.fetch(artifact) == folder
+    assert copies.fetch(artifact) == folder
     in_cache = [folder] if store.uri.startswith("s3://") else []
     assert (list(cache.iterdir()) if cache.exists() else []) == in_cache
 
@@ -419,47 +420,47 @@ def test_fetch_refuses_damaged_files(store, how, damage, cache):
     artifact = commit_model(store)
     damage(f"{artifact.uri}/{read_files(artifact)['model.safetensors'].path}", how)
     with pytest.raises(DamagedArtifactError, match=r"model\.safetensors"):
-        storage.fetch(artifact)
+        copies.fetch(artifact)
 
 
 def test_fetch_refuses_a_local_folder_with_a_missing_file(tmp_path, damage):
     artifact = commit_model(Store(str(tmp_path)))
     damage(f"{artifact.uri}/{read_files(artifact)['config.json'].path}", "delete")
     with pytest.raises(DamagedArtifactError, match="missing"):
-        storage.fetch(artifact)
+        copies.fetch(artifact)
 
 
 def test_fetch_refuses_an_s3_folder_with_a_missing_file(s3_uri, damage, cache):
     artifact = commit_model(Store(s3_uri))
     damage(f"{artifact.uri}/{read_files(artifact)['config.json'].path}", "delete")
     with pytest.raises(DamagedArtifactError, match=r"config\.json"):
-        storage.fetch(artifact)
+        copies.fetch(artifact)
 
 
 def test_a_failed_download_leaves_no_copy(s3_uri, damage, cache):
     artifact = commit_model(Store(s3_uri))
     damage(f"{artifact.uri}/{read_files(artifact)['config.json'].path}", "flip")
     with pytest.raises(DamagedArtifactError):
-        storage.fetch(artifact)
+        copies.fetch(artifact)
     assert list(cache.iterdir()) == []
 
 
 def test_a_damaged_copy_is_noticed_and_replaced(s3_uri, cache):
     artifact = commit_model(Store(s3_uri))
-    folder = storage.fetch(artifact)
+    folder = copies.fetch(artifact)
     (folder / "config.json").write_bytes(b'{"hidden_size": 5}')
-    assert (storage.fetch(artifact) / "config.json").read_bytes() == MODEL["config.json"]
+    assert (copies.fetch(artifact) / "config.json").read_bytes() == MODEL["config.json"]
 
 
 def test_deleting_the_damaged_file_as_told_mends_the_copy(s3_uri, cache):
     artifact = commit_model(Store(s3_uri))
-    (storage.fetch(artifact) / "config.json").unlink()
-    assert (storage.fetch(artifact) / "config.json").read_bytes() == MODEL["config.json"]
+    (copies.fetch(artifact) / "config.json").unlink()
+    assert (copies.fetch(artifact) / "config.json").read_bytes() == MODEL["config.json"]
 
 
 def test_copies_fetched_at_once_are_whole(s3_uri, cache):
     artifact = commit_model(Store(s3_uri))
     with ThreadPoolExecutor(4) as pool:
-        folders = set(pool.map(lambda _: storage.fetch(artifact), range(4)))
+        folders = set(pool.map(lambda _: copies.fetch(artifact), range(4)))
     assert folders == {cache / artifact.digest}
     assert {path.name: path.read_bytes() for path in (cache / artifact.digest).iterdir()} == MODEL

@@ -4,9 +4,10 @@ import pyarrow as pa
 import pytest
 
 from tasks.artifacts import Artifact, DamagedArtifactError, Provenance
+from tasks.parquet import read_table
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.stage import Draft
-from tasks.storage import Store, read_files, read_table
+from tasks.storage import Store, read_files
 from tasks.tables import GrowingTable, Slice, commit_slices, part_name, read_slices, select_slices
 
 K = 2

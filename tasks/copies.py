@@ -1,0 +1,71 @@
+"""Local folders of artifacts: in place for a local store, a cached copy for S3."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from tasks.artifacts import Artifact, DamagedArtifactError, FileEntry, sha256_of
+from tasks.scratch import cache_folder
+from tasks.storage import open_fs, read_files, verify
+
+
+def fetch(artifact: Artifact) -> Path:
+    """Return a local folder with the artifact's verified files: in place for a local store, else a cached copy.
+
+    Raises:
+        DamagedArtifactError: A file is missing or differs from the manifest.
+    """
+    fs, path = open_fs(artifact.uri)
+    files = read_files(artifact)
+    if isinstance(fs, LocalFileSystem):
+        verify(artifact.uri, files.values())
+        return Path(path) / next(iter(files.values())).path.split("/")[0]
+    copy = cache_folder() / artifact.digest
+    with contextlib.suppress(DamagedArtifactError):
+        _check_copies(copy, files)
+        return copy
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=cache_folder(), prefix="partial-"))
+    try:
+        for name, entry in files.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            _download(fs, f"{path}/{entry.path}", partial / name)
+        _check_copies(partial, files)
+        _put_in_place(partial, copy, files)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return copy
+
+
+def _download(fs: fsspec.AbstractFileSystem, path: str, target: Path) -> None:
+    try:
+        fs.get_file(path, str(target))
+    except FileNotFoundError as error:
+        raise DamagedArtifactError(f"{path} is missing; run again") from error
+
+
+def _put_in_place(partial: Path, copy: Path, files: Mapping[str, FileEntry]) -> None:
+    """Rename a downloaded folder; another process's good copy is kept, a damaged one replaced."""
+    try:
+        os.replace(partial, copy)
+    except OSError:
+        with contextlib.suppress(DamagedArtifactError):
+            _check_copies(copy, files)
+            return
+        damaged = partial.with_name(f"{partial.name}-damaged")
+        os.rename(copy, damaged)
+        os.replace(partial, copy)
+        shutil.rmtree(damaged, ignore_errors=True)
+
+
+def _check_copies(folder: Path, files: Mapping[str, FileEntry]) -> None:
+    """Raise DamagedArtifactError where a local copy is missing or differs from its entry."""
+    for name, entry in files.items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != entry.sha256:
+            raise DamagedArtifactError(f"{folder / name} does not match the hash of {entry.path}; run again")
