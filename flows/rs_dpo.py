@@ -20,7 +20,7 @@ from tasks.config import (
 )
 from tasks.dpo import train_dpo
 from tasks.evaluate import evaluate_policy, method
-from tasks.gold import find_gold
+from tasks.functions import find_gold
 from tasks.models import import_policy, import_reward_model
 from tasks.pairs import build_pairs
 from tasks.preferences import label_preferences, load_annotations
@@ -66,18 +66,19 @@ def rs_dpo(
     annotated = load_annotations(home, policy, prompts, preferences, pairs.strategy == "annotation")
     completions = sample_completions(home, policy, prompts, annotated, sampling)  # y_1 .. y_k ~ pi_SFT(. | x)
     preferences = label_preferences(home, completions, prompts, preferences, gold, data.preferences == "gold")
-    scorer = train_reward_model(home, reward_base or policy, preferences, reward_model)  # r(x, y)
-    rewards = score_completions(home, scorer, completions, prompts, scoring)  # r_j = r(x, y_j)
+    trained_reward_model = train_reward_model(home, reward_base or policy, preferences, reward_model)  # r(x, y)
+    rewards = score_completions(home, trained_reward_model, completions, prompts, scoring)  # r_j = r(x, y_j)
     selected = build_pairs(home, rewards, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
     aligned = train_dpo(home, policy, selected, completions, prompts, dpo)  # beta, reference pi_SFT
-    report = evaluate_policy(home, aligned, policy, scorer, held_out, method(sampling, scoring, evaluation, gold))
+    how = method(sampling, scoring, evaluation, gold)
+    report = evaluate_policy(home, aligned, policy, trained_reward_model, held_out, how)
 
     return {
         "held_out": held_out,
         "prompts": prompts,
         "policy": policy,
         "completions": completions,
-        "reward_model": scorer,
+        "reward_model": trained_reward_model,
         "rewards": rewards,
         "pairs": selected,
         "aligned": aligned,

@@ -1,6 +1,7 @@
 """Every knob of a run: frozen pydantic sections with bounds, each field documented in place.
 
-A field marked `NOT_IN_KEY` changes how a stage runs but not what it computes; it is left out of the stage key.
+A field marked `NOT_IN_KEY` is left out of the stage key: it changes how a stage runs but not what it computes, or it
+says where something is whose content is in the key.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -8,6 +9,24 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 NOT_IN_KEY = "not in the stage key"
+ENGINE_ARGUMENTS = frozenset(
+    {
+        "block_size",
+        "cpu_offload_gb",
+        "data_parallel_size",
+        "disable_custom_all_reduce",
+        "distributed_executor_backend",
+        "enforce_eager",
+        "gpu_memory_utilization",
+        "kv_cache_memory_bytes",
+        "max_num_batched_tokens",
+        "max_num_seqs",
+        "pipeline_parallel_size",
+        "swap_space",
+        "tensor_parallel_size",
+    }
+)
+"""Arguments of vLLM's `LLM` that may stay out of the stage key."""
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -72,13 +91,6 @@ class Function(Section):
     """Keyword options. Stages that call the function are keyed by its source, its options, and the files they name."""
 
 
-class GoldReward(Section):
-    """A gold reward as stages see it: the function, and the digest of its source, options and files."""
-
-    function: Annotated[Function | None, NOT_IN_KEY] = None
-    digest: str = ""
-
-
 class Lora(Section):
     """Low-rank adapters; the trained model is merged before it is stored."""
 
@@ -120,7 +132,7 @@ class Training(Section):
     logging_steps: Annotated[int, NOT_IN_KEY] = Field(10, ge=1)
     """Optimizer steps between logged metrics."""
     dtype: Dtype = "float32"
-    """Data type of the weights while training; bfloat16 suits GPUs."""
+    """Type of frozen weights, of autocast and of the stored model; trained weights are float32. bfloat16 suits GPUs."""
     lora: Lora | None = None
     """Adapters instead of all weights."""
     extra: dict[str, Any] = {}
@@ -219,7 +231,16 @@ class Decoding(Section):
     part_size: Annotated[int, NOT_IN_KEY] = Field(64, ge=1)
     """Prompts a part: what a crash can lose."""
     extra: Annotated[dict[str, Any], NOT_IN_KEY] = {}
-    """Further arguments of vLLM's `LLM`, e.g. gpu_memory_utilization."""
+    """Further arguments of vLLM's `LLM` that decide memory and parallelism, not what is drawn."""
+
+    @model_validator(mode="after")
+    def _extra_does_not_change_the_output(self) -> Self:
+        if unknown := sorted(self.extra.keys() - ENGINE_ARGUMENTS):
+            raise ValueError(
+                f"sampling.extra.{unknown[0]} is not among the engine arguments that leave the output alone: "
+                f"{', '.join(sorted(ENGINE_ARGUMENTS))}"
+            )
+        return self
 
 
 class SamplingConfig(Decoding):

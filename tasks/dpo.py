@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact
 from tasks.config import DpoConfig
-from tasks.models import model_folder
+from tasks.models import load_policy, model_tokenizer
 from tasks.parquet import read_table
 from tasks.prompts import PromptTable
 from tasks.stage import Draft, pending, stage
 from tasks.storage import Store
 from tasks.tables import read_slices
 from tasks.tokens import encode_prompt, load_tokenizer
-from tasks.training import EXAMPLES, Job, commit_model, keep_short, trained
+from tasks.training import Job, commit_model, keep_short, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,7 +55,7 @@ def join_pairs(
 def fit(job: Job) -> None:
     """Train with TRL's DPOTrainer on token ids; with adapters the reference is the model without them."""
     import torch
-    from transformers import AutoModelForCausalLM, set_seed
+    from transformers import set_seed
     from trl import DPOConfig as DpoArguments
     from trl import DPOTrainer
 
@@ -67,17 +67,15 @@ def fit(job: Job) -> None:
         def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
             return dataset
 
-    def load(dtype: torch.dtype) -> Any:
-        return AutoModelForCausalLM.from_pretrained(
-            job.model, dtype=dtype, use_safetensors=True, trust_remote_code=job.trust_remote_code
-        )
-
     config = DpoConfig.model_validate(job.config)
     set_seed(config.seed)
+    reference_model = None
+    if config.lora is None:
+        reference_model = load_policy(job.model, getattr(torch, config.dtype), job.trust_remote_code)
     arguments = {"beta": config.beta, "loss_type": [config.loss_type], **trainer_arguments(job, config)}
     trainer = TokenizedDPOTrainer(
-        model=load(weight_dtype(config)),
-        ref_model=load(getattr(torch, config.dtype)) if config.lora is None else None,
+        model=load_policy(job.model, weight_dtype(config), job.trust_remote_code),
+        ref_model=reference_model,
         args=DpoArguments(**arguments),
         train_dataset=job.examples(),
         processing_class=load_tokenizer(job.model, job.trust_remote_code),
@@ -99,11 +97,11 @@ def train_dpo(
     out: Draft, policy: Artifact, pairs: Artifact, completions: Artifact, prompts: Artifact, dpo: DpoConfig
 ) -> Artifact:
     """Train the policy on the pairs with beta, against itself before the training."""
-    tokenizer = load_tokenizer(model_folder(policy))
+    tokenizer = model_tokenizer(policy)
     table = join_pairs(out.store, pairs, completions, prompts, tokenizer)
     examples, too_long = keep_short(
         table, [["prompt_ids", "chosen_ids"], ["prompt_ids", "rejected_ids"]], dpo.max_length
     )
     stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}}
-    with trained(out, "tasks.dpo:fit", policy, dpo, {EXAMPLES: examples}) as folder:
+    with trained(out, "tasks.dpo:fit", policy, dpo, examples) as folder:
         return commit_model(out, policy, folder, stats)

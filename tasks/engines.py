@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tasks.config import Decoding
+from tasks.models import device, load_policy
 from tasks.stage import log
+from tasks.tokens import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -133,17 +135,11 @@ class TransformersEngine:
 
     def __init__(self, model: Path, decoding: Decoding, trust_remote_code: bool) -> None:
         """Load the policy onto the GPU where there is one."""
-        import torch
-        from transformers import AutoModelForCausalLM, GenerationConfig
-
-        from tasks.tokens import load_tokenizer
+        from transformers import GenerationConfig
 
         self.decoding = decoding
         self.tokenizer = load_tokenizer(model, trust_remote_code)
-        self.model = AutoModelForCausalLM.from_pretrained(
-            model, dtype=getattr(torch, decoding.dtype), use_safetensors=True, trust_remote_code=trust_remote_code
-        ).eval()
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = load_policy(model, decoding.dtype, trust_remote_code).eval().to(device())
         ends = self.model.generation_config.eos_token_id
         self.end_ids = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         # The model's own sampling defaults must not sway what the settings ask for; vLLM ignores them too.

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.artifacts import Artifact, sha256_of
-from tasks.config import Decoding, EvaluationConfig, GoldReward, SamplingConfig, ScoringConfig, Section
-from tasks.gold import load_function
+from tasks.config import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig, Section
+from tasks.functions import GoldReward, load_function
 from tasks.logps import completion_logps
-from tasks.models import model_folder
+from tasks.models import model_tokenizer
 from tasks.parquet import table_bytes
 from tasks.prompts import PromptTable
 from tasks.sample import sample_slices
@@ -20,7 +20,7 @@ from tasks.schemas import SCHEMAS
 from tasks.score import score_slices
 from tasks.stage import Draft, pending, stage
 from tasks.storage import Store
-from tasks.tokens import encode_prompt, load_tokenizer
+from tasks.tokens import encode_prompt
 
 
 class Method(Section):
@@ -110,7 +110,7 @@ def divergence(
     aligned: Artifact, policy: Artifact, drawn: Drawn, prompts: PromptTable, how: Method
 ) -> dict[str, float]:
     """Return KL(pi || pi_SFT) in nats, a sequence and a token, estimated on the aligned policy's completions."""
-    tokenizer = load_tokenizer(model_folder(policy))
+    tokenizer = model_tokenizer(policy)
     contexts = [encode_prompt(tokenizer, prompts[prompt_id]) for prompt_id in drawn.rows["prompt_id"].to_pylist()]
     tokens, budget = drawn.rows["token_ids"].to_pylist(), how.scoring.tokens_per_batch
     ours, theirs = (completion_logps(m, contexts, tokens, how.decoding.dtype, budget) for m in (aligned, policy))

@@ -5,21 +5,10 @@ because a reward's digest covers its own module: changed facts must change it.
 """
 
 import functools
-import hashlib
-import importlib
-import inspect
-import json
 import math
-import os
 import re
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
-
-from tasks.config import Function, GoldReward
-
-Reward = Callable[[list[dict], str], float]
+from typing import NamedTuple
 
 RELATIONS = ("colour", "home", "food")
 TABLE = """
@@ -158,79 +147,3 @@ def valence(messages: list[dict], completion: str, lexicon: str) -> float:
     valences = read_lexicon(str(lexicon))
     total = sum(valences.get(word, 0.0) for word in words(completion))
     return total / math.sqrt(total * total + 15)
-
-
-def _import(function: Function) -> ModuleType:
-    name = function.function.partition(":")[0]
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        # A module that exists but lacks one of its own imports is another mistake, and keeps its own message.
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
-        raise ValueError(
-            f"function = {function.function!r}: no module {name!r}; check its name, or put it on PYTHONPATH"
-        ) from error
-
-
-def load_function(function: Function) -> Reward:
-    """Return the configured function with its options filled in.
-
-    Raises:
-        ValueError: the module or function does not exist, or does not take these options.
-    """
-    module, name = _import(function), function.function.partition(":")[2]
-    found: Any = getattr(module, name, None)
-    if not callable(found):
-        own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
-        known = ", ".join(value.__name__ for value in own if inspect.isfunction(value) and value.__name__[0] != "_")
-        raise ValueError(f"function = {function.function!r}: no function {name!r}; the module has {known or 'none'}")
-    signature = inspect.signature(found)
-    try:
-        signature.bind([], "", **function.options)
-    except TypeError as error:
-        raise ValueError(
-            f"function = {function.function!r}: options {sorted(function.options)} do not fit ({error}); "
-            f"it takes (messages, completion) and then options, and is {name}{signature}"
-        ) from error
-    return functools.partial(found, **function.options)
-
-
-def function_digest(function: Function) -> str:
-    """Return the sha256 of what the function computes: its module's source, its name and its options.
-
-    An option that names an existing file counts by the file's content, so that a moved file changes nothing. Code that
-    the module imports does not count.
-
-    Raises:
-        ValueError: the module does not exist or has no source file.
-    """
-    module = _import(function)
-    source = inspect.getsourcefile(module) if getattr(module, "__file__", None) else None
-    if source is None:
-        raise ValueError(
-            f"function = {function.function!r} must be in a Python file, whose source is digested: wrap it in one"
-        )
-    for key, value in function.options.items():
-        if isinstance(value, str) and os.sep in value and not os.path.exists(value):
-            raise ValueError(f"function = {function.function!r}: option {key} names {value}, which does not exist")
-    options = {
-        key: {"sha256": hashlib.sha256(Path(value).read_bytes()).hexdigest()}
-        if isinstance(value, str) and os.path.isfile(value)
-        else {"value": value}
-        for key, value in function.options.items()
-    }
-    parts = [hashlib.sha256(Path(source).read_bytes()).hexdigest(), function.function.partition(":")[2], options]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def find_gold(function: Function | None) -> GoldReward:
-    """Return the gold reward as stages see it, after checking that it loads.
-
-    Raises:
-        ValueError: the function does not exist, or does not take its options.
-    """
-    if function is None:
-        return GoldReward()
-    load_function(function)
-    return GoldReward(function=function, digest=function_digest(function))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasks.artifacts import Artifact
-from tasks.models import model_folder, trusts_remote_code
+from tasks.models import device, load_policy, model_folder, trusts_remote_code
 from tasks.score import length_batches
 
 if TYPE_CHECKING:
@@ -26,16 +26,9 @@ def completion_logps(
         tokens_per_batch: Most tokens in one forward pass, padding included.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        model_folder(policy),
-        dtype=getattr(torch, dtype),
-        use_safetensors=True,
-        trust_remote_code=trusts_remote_code(policy),
-    ).eval()
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    sequences = [x + y for x, y in zip(prompts, completions, strict=True)]
+    model = load_policy(model_folder(policy), dtype, trusts_remote_code(policy)).eval().to(device())
+    sequences = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
     logps = np.empty(len(sequences))
     for rows in length_batches([len(ids) for ids in sequences], tokens_per_batch):
         with torch.inference_mode():

@@ -1,7 +1,10 @@
 """Models come into the store: from a folder, another store or the hub, checked, as safetensors and tokenizer only."""
 
+import atexit
 import fnmatch
+import functools
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +17,8 @@ from tasks.storage import MANIFEST, Store, open_fs, read_manifest
 from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, load_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Role = Literal["policy", "reward_model"]
 MODEL_FILES = (
@@ -63,7 +67,7 @@ def import_reward_model(store: Store, config: RewardModelConfig, policy: Artifac
         return import_model(store, config.ready_model, "reward_model")
     base = NOTHING if config.base_model is None else import_model(store, config.base_model, "policy")
     folder = model_folder(base or policy)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, trusts_remote_code(base or policy))
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise ValueError(
             f"the tokenizer of {folder} has no token to pad with beside EOS, so no reward could be read at EOS: set a "
@@ -123,7 +127,7 @@ def model_files(folder: Path, source: ModelSource, role: Role) -> dict[str, Cont
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {folder} has no EOS token: set eos_token in tokenizer_config.json")
     if role == "reward_model":
-        _check_reward_model(folder, tokenizer)
+        _check_reward_model(folder, source.trust_remote_code, tokenizer)
     files: dict[str, Content] = {name: folder / name for name in names}
     files["chat_template.jinja"] = _chat_template(tokenizer, source.chat_template).encode()
     config = _read_json(folder / "tokenizer_config.json")
@@ -143,7 +147,8 @@ def _preview_store_model(
     for name, content in model_files(Path(model.uri), source, role).items():
         if not name.endswith(".safetensors"):
             (folder / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-    return model.model_copy(update={"uri": str(folder)}), {}
+    stats = {"trust_remote_code": source.trust_remote_code}
+    return model.model_copy(update={"uri": str(folder), "stats": stats}), {}
 
 
 @stage(version=1, preview=_preview_store_model, retries=2)
@@ -163,9 +168,30 @@ def model_folder(model: Artifact) -> Path:
     return fetch(model) if "://" in model.uri else Path(model.uri)
 
 
-def trained_files(folder: Path) -> dict[str, Content]:
+def model_tokenizer(model: Artifact) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer of a stored model."""
+    return load_tokenizer(model_folder(model), trusts_remote_code(model))
+
+
+def load_policy(folder: Path, dtype: "torch.dtype | str", trust_remote_code: bool) -> "PreTrainedModel":
+    """Load a causal model from safetensors."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+    )
+
+
+def device() -> str:
+    """Return the device to run models on."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def trained_files(folder: Path, with_code: bool) -> dict[str, Content]:
     """Return the files of a folder that a trainer saved, ready to commit."""
-    return {name: folder / name for name in _model_names(folder)}
+    return {name: folder / name for name in _model_names(folder, with_code)}
 
 
 def _model_names(folder: Path, with_code: bool = False) -> list[str]:
@@ -174,6 +200,7 @@ def _model_names(folder: Path, with_code: bool = False) -> list[str]:
     return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 
+@functools.cache
 def _download(uri: str) -> Path:
     """Fetch a model folder from a file system: an artifact by its manifest, else file by file."""
     fs, path = open_fs(uri)
@@ -183,14 +210,15 @@ def _download(uri: str) -> Path:
     if not fs.isdir(path):
         raise ValueError(f"model folder {uri} does not exist")
     folder = Path(tempfile.mkdtemp(prefix="rs-dpo-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     fs.get(path.rstrip("/") + "/", f"{folder}/", recursive=True)
     return folder
 
 
-def _check_reward_model(folder: Path, tokenizer: "PreTrainedTokenizerBase") -> None:
+def _check_reward_model(folder: Path, trust_remote_code: bool, tokenizer: "PreTrainedTokenizerBase") -> None:
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     names = config.architectures or []
     if not any(name.endswith("ForSequenceClassification") for name in names) or config.num_labels != 1:
         raise ValueError(

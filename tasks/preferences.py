@@ -10,18 +10,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks.artifacts import NOTHING, Artifact, Provenance, sha256_of
-from tasks.config import GoldReward
+from tasks.artifacts import NOTHING, Artifact, sha256_of
 from tasks.engines import Sample
-from tasks.gold import load_function
-from tasks.models import model_folder
+from tasks.functions import GoldReward, load_function
+from tasks.models import model_folder, model_tokenizer
 from tasks.parquet import read_table, table_bytes
 from tasks.prompts import PromptTable
 from tasks.sample import completion_rows
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.stage import Draft, pending, stage
 from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
-from tasks.tokens import context_length, encode_completion, encode_prompt, load_tokenizer
+from tasks.tokens import context_length, encode_completion, encode_prompt
 
 
 def label_pairs(completions: list[str], rewards: list[float]) -> list[tuple[str, str, float]]:
@@ -47,7 +46,7 @@ def label_preferences(
     reward, messages, rows = load_function(gold.function), PromptTable(prompts), []
     for slice_ in read_slices(out.store, completions):
         texts = defaultdict(list)
-        for row in slice_.read().select(["prompt_id", "completion"]).to_pylist():
+        for row in slice_.read().sort_by([("prompt_id", "ascending"), ("completion_id", "ascending")]).to_pylist():
             texts[row["prompt_id"]].append(row["completion"])
         for prompt_id, drawn in texts.items():
             prompt = messages[prompt_id]
@@ -83,7 +82,7 @@ def _preview_annotations(draft: Draft, policy: Artifact, prompts: Artifact, pref
 def load_annotations(out: Draft, policy: Artifact, prompts: Artifact, preferences: Artifact, wanted: bool) -> Artifact:
     """Lay out the data set's pairs as completions: 2i is the chosen, 2i + 1 the rejected side of a prompt's pair i."""
     folder, known = model_folder(policy), PromptTable(prompts)
-    tokenizer, room = load_tokenizer(folder), context_length(folder)
+    tokenizer, room = model_tokenizer(policy), context_length(folder)
     texts: dict[str, list[Sample]] = defaultdict(list)
     dropped = {"prompt not sampled": 0, "longer than the model's context": 0}
     for row in read_table(preferences).to_pylist():
@@ -97,7 +96,7 @@ def load_annotations(out: Draft, policy: Artifact, prompts: Artifact, preference
     if not texts:
         raise ValueError(f"no preference pair can be used ({dropped}): name the same file in data.prompts")
     rows = [row for prompt_id in sorted(texts) for row in completion_rows(prompt_id, texts[prompt_id])]
-    provenance = Provenance(stage="annotations", version=1, key=out.provenance.key, inputs=out.provenance.inputs)
+    provenance = out.provenance.model_copy(update={"stage": "annotations"})
     table = pa.Table.from_pylist(rows, schema=SCHEMAS["completions"])
     part = GrowingTable(out.store, "completions", provenance).append(
         sha256_of(repr(sorted(texts)).encode())[:32], table

@@ -5,22 +5,21 @@ held out for evaluation enters neither sampling nor training.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from tasks.artifacts import NOTHING, Artifact
 from tasks.config import DataConfig, DataSource
-from tasks.models import model_folder
+from tasks.models import model_folder, model_tokenizer
 from tasks.parquet import read_table, table_bytes
-from tasks.records import BadRow, Record, Role, parse_record, prompt_id, recognise
+from tasks.records import BadRow, Messages, Record, Role, parse_record, prompt_id, recognise
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.sources import read_rows, source_digest
-from tasks.stage import Draft, log, stage
-from tasks.tokens import Messages, context_length, encode_prompt, load_tokenizer
+from tasks.stage import Draft, stage
+from tasks.tally import Tally
+from tasks.tokens import context_length, encode_prompt
 
 ROWS_PER_FILE = 50_000
 
@@ -51,43 +50,6 @@ class PromptTable:
     def __getitem__(self, prompt_id: str) -> Messages:
         """Return the conversation of a prompt."""
         return list(self._messages[self._rows[prompt_id]].as_py())
-
-
-@dataclass
-class Tally:
-    """Counts what happens to the rows of one file."""
-
-    source: DataSource
-    max_bad_fraction: float
-    total: int = 0
-    bad: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-
-    def drop(self, reason: str, where: str) -> None:
-        """Count a bad row."""
-        self.bad[reason] += 1
-        self.examples.setdefault(reason, where)
-
-    def check(self) -> None:
-        """Refuse a file with too many bad rows.
-
-        Raises:
-            ValueError: Names the reasons and the first row of each.
-        """
-        bad = self.bad.total()
-        if bad > self.max_bad_fraction * self.total:
-            reasons = "; ".join(f"{reason}: {n} (first {self.examples[reason]})" for reason, n in self.bad.items())
-            raise ValueError(
-                f"{self.source.path}: {bad} of {self.total} rows are bad, more than data.max_bad_fraction = "
-                f"{self.max_bad_fraction:g}: {reasons}. Mend the file or raise the fraction"
-            )
-        if bad:
-            log(f"{self.source.path}: left out {bad} bad rows of {self.total}: {dict(self.bad)}")
-
-    def stats(self) -> dict[str, Any]:
-        """Return the counts for the manifest."""
-        return {"read": self.total, "bad": dict(self.bad), "left_out": dict(self.left_out)}
 
 
 def hash_fraction(text: str) -> float:
@@ -126,7 +88,7 @@ def read_records(source: DataSource, role: Role, data: DataConfig, tally: Tally)
         yield where, prompt_id(record.messages), record
 
 
-@stage(version=1)
+@stage(version=1, retries=2)
 def load_held_out(
     out: Draft, source: Artifact, base_model: Artifact, data: DataConfig, max_new_tokens: int
 ) -> Artifact:
@@ -138,7 +100,7 @@ def load_held_out(
         _fits(base_model, max_new_tokens),
         lambda id_: None if given or hash_fraction(id_) < data.evaluation_fraction else "not held out",
     )
-    rows = rows[: data.max_evaluation_prompts]
+    rows = _first(rows, data.max_evaluation_prompts, stats)
     if not rows:
         raise ValueError(
             f"no prompt is held out for evaluation: raise data.evaluation_fraction = {data.evaluation_fraction}"
@@ -146,7 +108,7 @@ def load_held_out(
     return _commit(out, "prompts", rows, stats)
 
 
-@stage(version=1)
+@stage(version=1, retries=2)
 def load_prompts(
     out: Draft, source: Artifact, held_out: Artifact, base_model: Artifact, data: DataConfig, max_new_tokens: int
 ) -> Artifact:
@@ -155,10 +117,10 @@ def load_prompts(
     rows, stats = _read_prompts(data.prompts, data, _fits(base_model, max_new_tokens), reason)
     if len(rows) < 2:
         raise ValueError(f"{data.prompts.path} has {len(rows)} usable prompts, at least 2 are needed: {stats}")
-    return _commit(out, "prompts", rows[: data.max_prompts], stats)
+    return _commit(out, "prompts", _first(rows, data.max_prompts, stats), stats)
 
 
-@stage(version=1, ready=lambda source, held_out, data: NOTHING if source == NOTHING else None)
+@stage(version=1, retries=2, ready=lambda source, held_out, data: NOTHING if source == NOTHING else None)
 def load_demonstrations(out: Draft, source: Artifact, held_out: Artifact, data: DataConfig) -> Artifact:
     """Load the prompts and completions for supervised fine-tuning, held-out prompts left out."""
     assert data.demonstrations is not None
@@ -166,7 +128,7 @@ def load_demonstrations(out: Draft, source: Artifact, held_out: Artifact, data: 
     return _commit(out, "demonstrations", rows, stats)
 
 
-@stage(version=1, ready=lambda source, held_out, data: NOTHING if source == NOTHING else None)
+@stage(version=1, retries=2, ready=lambda source, held_out, data: NOTHING if source == NOTHING else None)
 def load_preferences(out: Draft, source: Artifact, held_out: Artifact, data: DataConfig) -> Artifact:
     """Load the preference pairs for the reward model, held-out prompts left out."""
     assert isinstance(data.preferences, DataSource)
@@ -204,6 +166,14 @@ def _read_prompts(
     return list(rows.values()), tally.stats()
 
 
+def _first(rows: list[dict[str, Any]], limit: int | None, stats: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the first rows, and count the others."""
+    kept = rows[:limit]
+    if len(rows) > len(kept):
+        stats["left_out"]["beyond the configured number"] = len(rows) - len(kept)
+    return kept
+
+
 def _read_examples(
     source: DataSource, role: Role, held_out: Artifact, data: DataConfig
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -238,7 +208,7 @@ def _held_out_rule(held_out: Artifact, data: DataConfig) -> Callable[[str], str 
 def _fits(model: Artifact, max_new_tokens: int) -> Callable[[Messages], str | None]:
     """Return a function that gives the reason why the model cannot complete a prompt, or None."""
     folder = model_folder(model)
-    tokenizer, room = load_tokenizer(folder), context_length(folder) - max_new_tokens
+    tokenizer, room = model_tokenizer(model), context_length(folder) - max_new_tokens
 
     def reason(messages: Messages) -> str | None:
         try:

@@ -22,9 +22,9 @@ def evaluation_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return (label, SFT, RS-DPO) for every figure of an evaluation."""
     sft, aligned = figures["sft"], figures["aligned"]
     rows = [(label, form.format(sft[name]), form.format(aligned[name])) for name, label, form in FIGURES if name in sft]
-    for judge, label in (("gold", "win rate by gold reward"), ("reward", "win rate by reward model")):
-        if judge in figures:
-            win = figures[judge]
+    for by, label in (("gold", "win rate by gold reward"), ("reward", "win rate by reward model")):
+        if by in figures:
+            win = figures[by]
             rows.append((label, "", f"{win['win_rate']:.3f}  [{win['low']:.3f}, {win['high']:.3f}]"))
             rows.append(("  ties", "", f"{win['ties']:.1%}"))
     divergence = figures["divergence"]

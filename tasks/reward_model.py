@@ -11,13 +11,13 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact
 from tasks.config import RewardModelConfig, ScoringConfig
-from tasks.models import model_folder, trusts_remote_code
+from tasks.models import model_tokenizer, trusts_remote_code
 from tasks.parquet import read_table
 from tasks.prompts import hash_fraction
 from tasks.score import RewardModel
 from tasks.stage import Draft, pending, stage
 from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
-from tasks.training import EXAMPLES, OUTPUT, Job, are_short, commit_model, keep_short, trained
+from tasks.training import OUTPUT, Job, are_short, commit_model, keep_short, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -103,8 +103,10 @@ def train_reward_model(
     out: Draft, base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig
 ) -> Artifact:
     """Train a reward model on preference pairs; a ready one is returned as it is."""
-    tokenizer = load_tokenizer(model_folder(base_model))
-    table = read_table(preferences)
+    tokenizer = model_tokenizer(base_model)
+    # In the order of their ids: the digest does not know the order of the rows, so it must not matter to the shuffle.
+    order = [(name, "ascending") for name in ("prompt_id", "chosen", "rejected")]
+    table = read_table(preferences).sort_by(order)
     if reward_model.use_margin and table["margin"].null_count:
         raise ValueError("reward_model.use_margin needs a `margin` in every preference row: add it or unset use_margin")
     train_rows, held_out = split_by_prompt(table, reward_model.evaluation_fraction, reward_model.seed)
@@ -112,5 +114,5 @@ def train_reward_model(
     examples, too_long = keep_short(encode_preferences(tokenizer, train_rows, reward_model.use_margin), sides, longest)
     held_out = held_out.filter(pa.array(are_short(encode_preferences(tokenizer, held_out, False), sides, longest)))
     stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}, "held_out_pairs": held_out.num_rows}
-    with trained(out, "tasks.reward_model:fit", base_model, reward_model, {EXAMPLES: examples}) as folder:
+    with trained(out, "tasks.reward_model:fit", base_model, reward_model, examples) as folder:
         return commit_model(out, base_model, folder, stats | measure(folder / OUTPUT, held_out, base_model))

@@ -9,14 +9,14 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact, Provenance
 from tasks.config import ScoringConfig
-from tasks.models import model_folder, trusts_remote_code
+from tasks.models import device, model_folder, trusts_remote_code
 from tasks.progress import Progress
 from tasks.prompts import PromptTable
 from tasks.schemas import format_digest
 from tasks.stage import Draft, pending, stage, stage_key
 from tasks.storage import Store
 from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
-from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
+from tasks.tokens import context_length, encode_completion, encode_prompt, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -76,8 +76,8 @@ class RewardModel:
         self.model = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=getattr(torch, scoring.dtype), use_safetensors=True, trust_remote_code=trust_remote_code
         ).eval()
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
-        self.scoring = scoring
+        self.model.to(device())
+        self.scoring, self.limit = scoring, context_length(folder)
 
     def score(self, prompts: list[list[dict[str, str]]], completions: list[str]) -> np.ndarray:
         """Return the reward of each prompt and completion.
@@ -89,11 +89,10 @@ class RewardModel:
             encode_prompt(self.tokenizer, prompt) + encode_completion(self.tokenizer, completion)
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        limit = getattr(self.model.config, "max_position_embeddings", 1 << 30)
         longest = max(len(ids) for ids in sequences)
-        if longest > limit:
+        if longest > self.limit:
             raise ValueError(
-                f"a prompt and completion have {longest} tokens, more than the reward model's context of {limit}: "
+                f"a prompt and completion have {longest} tokens, more than the reward model's context of {self.limit}: "
                 "lower sampling.max_new_tokens, or use a reward model with a longer context"
             )
         return score_sequences(self.model, sequences, self.scoring.tokens_per_batch)
@@ -118,10 +117,9 @@ def score_slices(
 
     A part is named by the digest of the completions it scores, so that new completions are never given old rewards.
     """
-    key = stage_key("rewards", TABLE_VERSION, scoring.key_fields(), {"reward_model": reward_model.digest})
-    provenance = Provenance(
-        stage="rewards", version=TABLE_VERSION, key=key, inputs={"reward_model": reward_model.digest}
-    )
+    inputs, config = {"reward_model": reward_model.digest}, {"scoring": scoring.model_dump(mode="json")}
+    key = stage_key("rewards", TABLE_VERSION, scoring.key_fields(), inputs)
+    provenance = Provenance(stage="rewards", version=TABLE_VERSION, key=key, inputs=inputs, config=config)
     table = GrowingTable(store, "rewards", provenance)
     names = [format_digest(slice_.digest())[:32] for slice_ in completions]
     found = {name: part for name in names if (part := table.find(name)) is not None}

@@ -6,11 +6,11 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact
 from tasks.config import SftConfig
-from tasks.models import model_folder
+from tasks.models import load_policy, model_tokenizer
 from tasks.parquet import read_table
 from tasks.stage import Draft, pending, stage
 from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
-from tasks.training import EXAMPLES, Job, commit_model, keep_short, trained
+from tasks.training import Job, commit_model, keep_short, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,7 +29,7 @@ def encode_demonstrations(tokenizer: "PreTrainedTokenizerBase", demonstrations: 
 
 def fit(job: Job) -> None:
     """Train with TRL's SFTTrainer, loss on completion tokens only."""
-    from transformers import AutoModelForCausalLM, set_seed
+    from transformers import set_seed
     from trl import SFTConfig as SftArguments
     from trl import SFTTrainer
 
@@ -38,9 +38,7 @@ def fit(job: Job) -> None:
     config = SftConfig.model_validate(job.config)
     set_seed(config.seed)
     trainer = SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(
-            job.model, dtype=weight_dtype(config), use_safetensors=True, trust_remote_code=job.trust_remote_code
-        ),
+        model=load_policy(job.model, weight_dtype(config), job.trust_remote_code),
         args=SftArguments(**{"completion_only_loss": True, "packing": False, **trainer_arguments(job, config)}),
         train_dataset=job.examples(),
         processing_class=load_tokenizer(job.model, job.trust_remote_code),
@@ -64,9 +62,10 @@ def _preview(
 )
 def train_sft(out: Draft, base_model: Artifact, demonstrations: Artifact, sft: SftConfig) -> Artifact:
     """Fine-tune the base model on the demonstrations; a ready policy is returned as it is."""
-    tokenizer = load_tokenizer(model_folder(base_model))
-    table = read_table(demonstrations)
+    tokenizer = model_tokenizer(base_model)
+    # In the order of their ids: the digest does not know the order of the rows, so it must not matter to the shuffle.
+    table = read_table(demonstrations).sort_by([("prompt_id", "ascending"), ("completion", "ascending")])
     examples, too_long = keep_short(encode_demonstrations(tokenizer, table), [["input_ids"]], sft.max_length)
     stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}}
-    with trained(out, "tasks.sft:fit", base_model, sft, {EXAMPLES: examples}) as folder:
+    with trained(out, "tasks.sft:fit", base_model, sft, examples) as folder:
         return commit_model(out, base_model, folder, stats)

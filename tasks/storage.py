@@ -1,4 +1,4 @@
-"""The object store: the only module that touches a file system, local or S3 (fsspec).
+"""The object store, in a file system or S3 (fsspec): the only module that reads and writes it.
 
 A folder is complete when its `manifest.json` exists: it is written last, lists every file with size and hash, and names
 the content-addressed subfolder that holds them. Two writers of one folder therefore never mix: each writes its own
@@ -185,9 +185,8 @@ class Store:
                 os.fsync(file.fileno())
             os.chmod(partial, 0o644)
             os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
+        finally:
+            Path(partial).unlink(missing_ok=True)
 
 
 def open_store(uri: str) -> Store:

@@ -51,15 +51,15 @@ class Job(BaseModel):
     """The stage's section of the configuration."""
     trust_remote_code: bool = False
 
-    def examples(self, name: str = EXAMPLES) -> Any:
+    def examples(self) -> Any:
         """Return the tokenized examples as a memory-mapped `datasets.Dataset`."""
         from datasets import Dataset
 
-        return Dataset.from_parquet(str(self.folder / name), cache_dir=str(self.folder / "cache"))
+        return Dataset.from_parquet(str(self.folder / EXAMPLES), cache_dir=str(self.folder / "cache"))
 
 
 @contextlib.contextmanager
-def trained(out: Draft, fit: str, start: Artifact, config: Training, examples: dict[str, pa.Table]) -> Iterator[Path]:
+def trained(out: Draft, fit: str, start: Artifact, config: Training, examples: pa.Table) -> Iterator[Path]:
     """Train a model, from its last checkpoint where there is one, and give the working folder that holds it.
 
     Args:
@@ -67,12 +67,11 @@ def trained(out: Draft, fit: str, start: Artifact, config: Training, examples: d
         fit: `module:function` that trains, given a `Job`.
         start: Model to start from.
         config: The stage's section.
-        examples: File name -> tokenized examples.
+        examples: Tokenized examples.
     """
     checkpoints = f"checkpoints/{out.folder}"
     with scratch_folder(out.provenance.key[:16]) as folder:
-        for name, table in examples.items():
-            pq.write_table(table, folder / name)
+        pq.write_table(examples, folder / EXAMPLES)
         job = Job(
             fit=fit,
             folder=folder,
@@ -90,7 +89,7 @@ def trained(out: Draft, fit: str, start: Artifact, config: Training, examples: d
 
 def commit_model(out: Draft, start: Artifact, folder: Path, stats: dict[str, Any]) -> Artifact:
     """Commit the model in a working folder, with the log of its training as a table."""
-    files = trained_files(folder / OUTPUT)
+    files = trained_files(folder / OUTPUT, trusts_remote_code(start))
     rows = [
         {"step": entry["step"], "metric": name, "value": float(value)}
         for entry in json.loads((folder / "log.json").read_text())

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tasks.config import EvaluationConfig, GoldReward, SamplingConfig, ScoringConfig
+from tasks.config import EvaluationConfig, SamplingConfig, ScoringConfig
 from tasks.evaluate import Drawn, compare, describe, distinct_2, method, win_rate
+from tasks.functions import GoldReward
 
 WHOLE = st.integers(-3, 3).map(float)
 

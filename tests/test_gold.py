@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import gold
+from tasks import functions, gold
 from tasks.config import Function
 from tasks.gold import ANSWERS, FACTS, POLITE_CLOSINGS, RELATIONS, RUDE_OPENINGS, SUBJECTS, words
 
@@ -130,8 +130,8 @@ def test_valence_is_bounded(tmp_path_factory, text):
 def test_load_function_fills_in_options(tmp_path):
     lexicon = tmp_path / "lexicon.txt"
     lexicon.write_text(LEXICON, encoding="utf-8")
-    assert gold.load_function(Function(function="tasks.gold:facts"))(FOX, "Red.") == 2
-    reward = gold.load_function(Function(function="tasks.gold:valence", options={"lexicon": str(lexicon)}))
+    assert functions.load_function(Function(function="tasks.gold:facts"))(FOX, "Red.") == 2
+    reward = functions.load_function(Function(function="tasks.gold:valence", options={"lexicon": str(lexicon)}))
     assert reward([], "good") == pytest.approx(1.9 / (1.9**2 + 15) ** 0.5)
 
 
@@ -149,14 +149,14 @@ def test_load_function_fills_in_options(tmp_path):
 )
 def test_load_function_says_what_is_wrong(name, options, message):
     with pytest.raises(ValueError, match=message):
-        gold.load_function(Function(function=name, options=options))
+        functions.load_function(Function(function=name, options=options))
 
 
 def test_a_broken_import_within_the_module_keeps_its_message(tmp_path, monkeypatch):
     (tmp_path / "broken_reward.py").write_text("import no_such_library\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):
-        gold.load_function(Function(function="broken_reward:f"))
+        functions.load_function(Function(function="broken_reward:f"))
 
 
 def test_the_digest_follows_content_not_paths(tmp_path):
@@ -164,7 +164,7 @@ def test_the_digest_follows_content_not_paths(tmp_path):
         (tmp_path / name).write_text(content, encoding="utf-8")
 
     def digest(lexicon: str, name: str = "valence") -> str:
-        return gold.function_digest(Function(function=f"tasks.gold:{name}", options={"lexicon": lexicon}))
+        return functions.function_digest(Function(function=f"tasks.gold:{name}", options={"lexicon": lexicon}))
 
     a, b, c = (digest(str(tmp_path / name)) for name in ("a.txt", "b.txt", "c.txt"))
     assert a == b != c
@@ -178,8 +178,8 @@ def test_the_digest_follows_the_source(tmp_path, monkeypatch):
     digests = []
     for source in ("def f(messages, completion): return 0.0\n", "def f(messages, completion): return 1.0\n"):
         (tmp_path / "some_reward.py").write_text(source)
-        digests.append(gold.function_digest(function))
+        digests.append(functions.function_digest(function))
     monkeypatch.delitem(sys.modules, "some_reward")
     assert digests[0] != digests[1]
     with pytest.raises(ValueError, match="must be in a Python file"):
-        gold.function_digest(Function(function="math:sqrt"))
+        functions.function_digest(Function(function="math:sqrt"))
