@@ -57,9 +57,13 @@ class PairCounts:
 
     def explain_none(self, config: PairsConfig, asked: float) -> str:
         """Say why there is no pair, and what to change."""
+        rule = {
+            "threshold": f"pairs.eta = {config.eta:g} and pairs.tau = {config.tau:g} ask for a gap above {asked:.4g}",
+            "best_vs_worst": "pairs.strategy = best_vs_worst asks for two different rewards",
+            "annotation": "pairs.strategy = annotation takes the data set's own pairs",
+        }[config.strategy]
         return (
-            f"no pair was selected from {self.completions} completions of {self.prompts} prompts: pairs.eta = "
-            f"{config.eta:g} and pairs.tau = {config.tau:g} ask for a reward gap above {asked:.4g}, and the prompts' "
-            f"widest gaps have the quantiles {self.quantiles()} ({self.truncated} completions were truncated, "
+            f"no pair was selected from {self.completions} completions of {self.prompts} prompts: {rule}, and the "
+            f"prompts' widest gaps have the quantiles {self.quantiles()} ({self.truncated} completions were truncated, "
             f"pairs.truncated = {config.truncated}). Lower eta or tau, or raise sampling.temperature or max_new_tokens"
         )
