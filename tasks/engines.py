@@ -5,6 +5,7 @@ Both draw k completions a prompt from the same distribution, seeded by prompt, f
 
 import gc
 import importlib.util
+import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -75,6 +76,7 @@ class VllmEngine:
         if on_cpu:
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB
+        logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # before vLLM reads the variable itself
         from vllm import LLM
 
         arguments: dict[str, Any] = {

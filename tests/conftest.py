@@ -110,6 +110,17 @@ def damage() -> Callable[[str, str], None]:
     return apply
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Keep tiny models on one thread: two that wait for each other are many times slower on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def prefect_harness() -> Iterator[None]:
     """Run Prefect's server over a temporary database, which takes ten seconds to start."""

@@ -3,25 +3,17 @@
 import shutil
 
 import pytest
-import torch
 
 from tasks.config import Decoding
 from tasks.engines import TransformersEngine, VllmEngine, cut, open_engine
 from tasks.tokens import load_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STORY = "Once upon a time, there was a little girl named Lily."
 GREEDY = Decoding(temperature=0, max_new_tokens=18)
 RANDOM = Decoding(k=4, temperature=1.0, max_new_tokens=8)
 LIMIT = 96
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Keep tiny models on one thread: two that wait for each other are many times slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

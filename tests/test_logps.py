@@ -8,17 +8,10 @@ from transformers import AutoModelForCausalLM
 from tasks.artifacts import Artifact
 from tasks.logps import completion_logps
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROMPTS = [[1], [1, 403, 407, 261], [1, 30, 31, 32, 33, 34, 35, 36], [1, 403]]
 COMPLETIONS = [[403, 407, 261, 378, 432, 383], [378, 432], [2], [407, 300, 301, 302, 303, 304, 305, 306, 307, 2]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Keep tiny models on one thread: two that wait for each other are many times slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

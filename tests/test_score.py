@@ -28,19 +28,12 @@ from tasks.storage import Store
 from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
 from tasks.tokens import encode_completion, encode_prompt
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PAD, EOS, CONTEXT = 0, 2, 96
 SEQUENCES = st.lists(
     st.lists(st.integers(3, 511), min_size=1, max_size=40).map(lambda ids: [*ids, EOS]), min_size=1, max_size=8
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Keep tiny models on one thread: two that wait for each other are many times slower on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
