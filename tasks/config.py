@@ -6,7 +6,9 @@ says where something is whose content is in the key.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 NOT_IN_KEY = "not in the stage key"
 ENGINE_ARGUMENTS = frozenset(
@@ -59,6 +61,16 @@ class Located(Section):
     @classmethod
     def _from_string(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Admit a plain string, so that Prefect's server does too."""
+        reference = handler(core_schema)
+        schema = handler.resolve_ref_schema(reference)
+        fields = dict(schema)
+        schema.clear()
+        schema.update({"title": fields["title"], "anyOf": [{"type": "string"}, fields]})
+        return reference
 
 
 class DataSource(Located):

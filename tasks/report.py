@@ -28,8 +28,8 @@ def evaluation_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             rows.append((label, "", f"{win['win_rate']:.3f}  [{win['low']:.3f}, {win['high']:.3f}]"))
             rows.append(("  ties", "", f"{win['ties']:.1%}"))
     divergence = figures["divergence"]
-    rows.append(("KL(pi || pi_SFT) a sequence (nats)", "", f"{divergence['kl_sequence']:.3f}"))
-    rows.append(("KL(pi || pi_SFT) a token (nats)", "", f"{divergence['kl_token']:.4f}"))
+    rows.append(("KL from pi_SFT a sequence (nats)", "", f"{divergence['kl_sequence']:.3f}"))
+    rows.append(("KL from pi_SFT a token (nats)", "", f"{divergence['kl_token']:.4f}"))
     return rows
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.utilities.schema_tools import validate
 
 from flows.command_line import load_config, sections
 from tasks.config import Config
@@ -26,6 +27,12 @@ def test_the_three_deployments_are_there() -> None:
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_parameters_fit_the_flow(name: str) -> None:
     flow_of(DEPLOYMENTS[name]).validate_parameters(DEPLOYMENTS[name]["parameters"])
+
+
+@pytest.mark.parametrize("name", DEPLOYMENTS)
+def test_parameters_fit_the_schema_that_the_server_checks(name: str) -> None:
+    schema = flow_of(DEPLOYMENTS[name]).parameters.model_dump()
+    validate(DEPLOYMENTS[name]["parameters"], schema, raise_on_error=True)
 
 
 @pytest.mark.parametrize("name", ["stories", "hh"])

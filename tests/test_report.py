@@ -35,8 +35,8 @@ def test_an_evaluation_has_a_row_a_figure():
         ("cut at max_new_tokens", "12.5%", "0.0%"),
         ("win rate by reward model", "", "0.750  [0.700, 0.800]"),
         ("  ties", "", "2.1%"),
-        ("KL(pi || pi_SFT) a sequence (nats)", "", "3.500"),
-        ("KL(pi || pi_SFT) a token (nats)", "", "0.1235"),
+        ("KL from pi_SFT a sequence (nats)", "", "3.500"),
+        ("KL from pi_SFT a token (nats)", "", "0.1235"),
     ]
 
 
@@ -103,7 +103,7 @@ def test_an_evaluation_s_page_shows_its_table():
     assert "| held-out prompts | SFT | RS-DPO |" in lines
     assert "| --- | --- | --- |" in lines
     assert "| reward model | 0.250 | 1.750 |" in lines
-    assert "| KL(pi &#124;&#124; pi_SFT) a sequence (nats) |  | 3.500 |" in lines
+    assert "| KL from pi_SFT a sequence (nats) |  | 3.500 |" in lines
     assert not any("divergence" in line for line in lines)
 
 
