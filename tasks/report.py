@@ -25,12 +25,17 @@ def evaluation_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for by, label in (("gold", "win rate by gold reward"), ("reward", "win rate by reward model")):
         if by in figures:
             win = figures[by]
-            rows.append((label, "", f"{win['win_rate']:.3f}  [{win['low']:.3f}, {win['high']:.3f}]"))
+            theirs = _interval(1 - win["win_rate"], 1 - win["high"], 1 - win["low"])
+            rows.append((label, theirs, _interval(win["win_rate"], win["low"], win["high"])))
             rows.append(("  ties", "", f"{win['ties']:.1%}"))
     divergence = figures["divergence"]
     rows.append(("KL from pi_SFT a sequence (nats)", "", f"{divergence['kl_sequence']:.3f}"))
     rows.append(("KL from pi_SFT a token (nats)", "", f"{divergence['kl_token']:.4f}"))
     return rows
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.3f}  [{low:.3f}, {high:.3f}]"
 
 
 def stage_page(provenance: Provenance, artifact: Artifact) -> str:

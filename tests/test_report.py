@@ -33,7 +33,7 @@ def test_an_evaluation_has_a_row_a_figure():
         ("completion length (tokens)", "12.3", "20.0"),
         ("distinct-2", "0.500", "0.250"),
         ("cut at max_new_tokens", "12.5%", "0.0%"),
-        ("win rate by reward model", "", "0.750  [0.700, 0.800]"),
+        ("win rate by reward model", "0.250  [0.200, 0.300]", "0.750  [0.700, 0.800]"),
         ("  ties", "", "2.1%"),
         ("KL from pi_SFT a sequence (nats)", "", "3.500"),
         ("KL from pi_SFT a token (nats)", "", "0.1235"),
@@ -49,7 +49,7 @@ def test_gold_rewards_come_first_where_there_are_any():
     assert rows[:2] == [("gold reward", "-0.500", "2.000"), ("  standard deviation", "0.250", "0.250")]
     labels = [label for label, _, _ in rows]
     assert labels.index("win rate by gold reward") < labels.index("win rate by reward model")
-    assert ("win rate by gold reward", "", "0.900  [0.850, 0.950]") in rows
+    assert ("win rate by gold reward", "0.100  [0.050, 0.150]", "0.900  [0.850, 0.950]") in rows
 
 
 def test_a_page_says_what_was_read_written_and_set():
