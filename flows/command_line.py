@@ -97,7 +97,7 @@ def explain(error: Exception) -> str:
         elif isinstance(item["input"], dict | list):
             lines.append(f"{name}: {message}" if name else message)
         else:
-            lines.append(f"{name} = {item['input']!r}: {message}")
+            lines.append(f"{name} = {item['input']!r}: {message}{_meaning(item['loc'])}")
     return "\n       ".join(lines)
 
 
@@ -127,6 +127,16 @@ def print_report(artifacts: dict[str, Artifact], as_json: bool) -> None:
         stages = {name: {"uri": a.uri, "digest": a.digest, "rows": a.rows} for name, a in artifacts.items()}
         metrics = {name: a.stats for name, a in artifacts.items()}
         print(json.dumps({"artifacts": stages, "metrics": metrics}), flush=True)
+
+
+def _meaning(location: tuple[int | str, ...]) -> str:
+    """Return what a setting means, as its section documents it."""
+    fields: dict[str, Any] = Config.model_fields
+    for name in location[:-1]:
+        section = fields[name].annotation if name in fields else None
+        fields = getattr(section, "model_fields", {})
+    field = fields.get(str(location[-1]))
+    return f" ({' '.join(field.description.split())})" if field is not None and field.description else ""
 
 
 def _stop(error: Exception) -> NoReturn:

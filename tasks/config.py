@@ -279,7 +279,8 @@ class PairsConfig(Section):
     tau: float = Field(1.0, gt=0)
     """Temperature of the reward gap, in units of reward (paper: 1)."""
     eta: float = Field(0.85, ge=0.5, lt=1)
-    """Probability that chosen beats rejected, above which a pair is kept. Higher keeps fewer, clearer pairs."""
+    """Probability that chosen beats rejected, above which a pair is kept. Higher keeps fewer, clearer pairs; below 0.5
+    a pair and its mirror image would both pass."""
     strategy: Literal["threshold", "best_vs_worst", "annotation"] = "threshold"
     """threshold: RS-DPO. best_vs_worst: highest against lowest reward. annotation: the data set's own pairs."""
     max_pairs_per_prompt: int | None = Field(None, ge=1)
