@@ -130,6 +130,7 @@ def run_trainer(trainer: Trainer, job: Job) -> None:
     tokenizer = trainer.processing_class
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.dtype = dtype
-    model.save_pretrained(job.folder / OUTPUT, state_dict={name: value.to(dtype) for name, value in weights.items()})
+    stored = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
+    model.save_pretrained(job.folder / OUTPUT, state_dict=stored)
     tokenizer.save_pretrained(job.folder / OUTPUT)
     (job.folder / "log.json").write_text(json.dumps(trainer.state.log_history))
