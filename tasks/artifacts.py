@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Content = Path | bytes
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
@@ -74,17 +74,20 @@ class FileEntry(BaseModel):
     path: SafePath
     size: int
     sha256: str
+    etag: str = ""
+    """What S3 calls this content; empty where it was written to another file system."""
 
 
 class Manifest(BaseModel):
     """The content of `manifest.json`.
 
     `parts` names other folders, with their digests, that the artifact is made of. `libraries` and `created` inform;
-    nothing is decided by them.
+    nothing is decided by them. What a stranger wrote can name nothing outside of its folder: the digest names the local
+    copy, and every file lies under its own name in one subfolder, which `fetch` returns whole.
     """
 
     kind: str
-    digest: str
+    digest: Annotated[str, Field(pattern=r"^[0-9A-Za-z]+$")]
     rows: int = 0
     stats: dict[str, Any] = {}
     provenance: Provenance
@@ -93,6 +96,13 @@ class Manifest(BaseModel):
     libraries: dict[str, str] = {}
     created: str = ""
     checksum: str = ""
+
+    @model_validator(mode="after")
+    def _files_lie_together(self) -> Self:
+        folders = {entry.path.removesuffix(f"/{name}") for name, entry in self.files.items()}
+        if len(folders) > 1 or any("/" in folder for folder in folders):
+            raise ValueError(f"files must lie under their names in one subfolder, not in {sorted(folders)}")
+        return self
 
     def sealed(self) -> Self:
         """Return the manifest with the hash of all its other fields."""
@@ -110,8 +120,12 @@ def sha256_of(content: Content) -> str:
 
 def files_digest(files: Mapping[str, Content]) -> str:
     """Return one digest for named files: SHA-256 over their sorted names and hashes."""
-    listing = sorted((name, sha256_of(content)) for name, content in files.items())
-    return sha256_of(json.dumps(listing).encode())
+    return hashes_digest({name: sha256_of(content) for name, content in files.items()})
+
+
+def hashes_digest(hashes: Mapping[str, str]) -> str:
+    """Return one digest for files whose hashes are known."""
+    return sha256_of(json.dumps(sorted(hashes.items())).encode())
 
 
 @lru_cache

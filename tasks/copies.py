@@ -4,29 +4,37 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from tasks.artifacts import Artifact, DamagedArtifactError, FileEntry, sha256_of
+from tasks.filesystem import open_fs
 from tasks.scratch import cache_folder
-from tasks.storage import open_fs, read_files, verify
+from tasks.storage import read_files
+from tasks.verify import read_with, verify
 
 
-def fetch(artifact: Artifact) -> Path:
+def fetch(artifact: Artifact, weights: bool = True) -> Path:
     """Return a local folder with the artifact's verified files: in place for a local store, else a cached copy.
+
+    Args:
+        artifact: What to fetch, usually a model.
+        weights: Whether `*.safetensors` are wanted too; without them only the rest is verified, and copied from S3.
 
     Raises:
         DamagedArtifactError: A file is missing or differs from the manifest.
+        StoreError: The store cannot be read.
     """
     fs, path = open_fs(artifact.uri)
-    files = read_files(artifact)
+    files = {
+        name: entry for name, entry in read_files(artifact).items() if weights or not name.endswith(".safetensors")
+    }
     if isinstance(fs, LocalFileSystem):
         verify(artifact.uri, files.values())
         return Path(path) / next(iter(files.values())).path.split("/")[0]
-    copy = cache_folder() / artifact.digest
+    copy = cache_folder() / (artifact.digest if weights else f"{artifact.digest}-no-weights")
     with contextlib.suppress(DamagedArtifactError):
         _check_copies(copy, files)
         return copy
@@ -34,20 +42,20 @@ def fetch(artifact: Artifact) -> Path:
     partial = Path(tempfile.mkdtemp(dir=cache_folder(), prefix="partial-"))
     try:
         for name, entry in files.items():
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            _download(fs, f"{path}/{entry.path}", partial / name)
-        _check_copies(partial, files)
+            _download(artifact.uri, entry, partial / name)
         _put_in_place(partial, copy, files)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return copy
 
 
-def _download(fs: fsspec.AbstractFileSystem, path: str, target: Path) -> None:
-    try:
-        fs.get_file(path, str(target))
-    except FileNotFoundError as error:
-        raise DamagedArtifactError(f"{path} is missing; run again") from error
+def _download(uri: str, entry: FileEntry, target: Path) -> None:
+    def write(chunks: Iterator[bytes]) -> None:
+        with target.open("wb") as file:
+            file.writelines(chunks)
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    read_with(uri, entry, write)
 
 
 def _put_in_place(partial: Path, copy: Path, files: Mapping[str, FileEntry]) -> None:

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from tasks.artifacts import NOTHING, Artifact, Content, files_digest
 from tasks.config import ModelSource, RewardModelConfig, SftConfig
 from tasks.copies import fetch
-from tasks.stage import PLAN, Draft, stage
-from tasks.storage import MANIFEST, Store, open_fs, read_manifest
+from tasks.drafts import Draft
+from tasks.plan import PLAN
+from tasks.site import Site
+from tasks.stage import stage
+from tasks.storage import MANIFEST, open_fs, read_manifest
 from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, load_tokenizer
 
 if TYPE_CHECKING:
@@ -40,11 +43,11 @@ PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|finetune_right_pad_
 """Tokens that serve as padding where a tokenizer has none of its own, in order of preference."""
 
 
-def import_model(store: Store, source: ModelSource, role: Role) -> Artifact:
+def import_model(site: Site, source: ModelSource, role: Role) -> Artifact:
     """Check a model and bring it into the store.
 
     Args:
-        store: Where it goes.
+        site: Where it goes.
         source: Where it is.
         role: A ready `reward_model` needs a scalar head and a pad token of its own; a `policy` is a causal model.
 
@@ -54,19 +57,19 @@ def import_model(store: Store, source: ModelSource, role: Role) -> Artifact:
     folder = locate_model(source)
     files = model_files(folder, source, role)
     model = Artifact(kind="model", uri=str(folder), digest=files_digest(files))
-    return store_model(store, model, source, role)
+    return store_model(site, model, source, role)
 
 
-def import_reward_model(store: Store, config: RewardModelConfig, policy: Artifact) -> Artifact:
+def import_reward_model(site: Site, config: RewardModelConfig, policy: Artifact) -> Artifact:
     """Bring in the ready reward model, or the model to train one from; `NOTHING` where that is the policy.
 
     Raises:
         ValueError: A reward could not be read at EOS, because padding cannot be told from it.
     """
     if config.ready_model is not None:
-        return import_model(store, config.ready_model, "reward_model")
-    base = NOTHING if config.base_model is None else import_model(store, config.base_model, "policy")
-    folder = model_folder(base or policy)
+        return import_model(site, config.ready_model, "reward_model")
+    base = NOTHING if config.base_model is None else import_model(site, config.base_model, "policy")
+    folder = model_folder(base or policy, weights=False)
     tokenizer = load_tokenizer(folder, trusts_remote_code(base or policy))
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise ValueError(
@@ -76,11 +79,11 @@ def import_reward_model(store: Store, config: RewardModelConfig, policy: Artifac
     return base
 
 
-def import_policy(store: Store, config: SftConfig) -> Artifact:
+def import_policy(site: Site, config: SftConfig) -> Artifact:
     """Bring in the ready policy, or the base model to train one from."""
     source = config.ready_model or config.base_model
     assert source is not None  # the section demands one
-    return import_model(store, source, "policy")
+    return import_model(site, source, "policy")
 
 
 def locate_model(source: ModelSource) -> Path:
@@ -163,14 +166,14 @@ def trusts_remote_code(model: Artifact) -> bool:
     return bool(model.stats.get("trust_remote_code", False))
 
 
-def model_folder(model: Artifact) -> Path:
-    """Return a local folder with a model's verified files."""
-    return fetch(model) if "://" in model.uri else Path(model.uri)
+def model_folder(model: Artifact, weights: bool = True) -> Path:
+    """Return a local folder with a model's verified files, all but the weights where those are not wanted."""
+    return fetch(model, weights) if "://" in model.uri else Path(model.uri)
 
 
 def model_tokenizer(model: Artifact) -> "PreTrainedTokenizerBase":
     """Return the tokenizer of a stored model."""
-    return load_tokenizer(model_folder(model), trusts_remote_code(model))
+    return load_tokenizer(model_folder(model, weights=False), trusts_remote_code(model))
 
 
 def load_policy(folder: Path, dtype: "torch.dtype | str", trust_remote_code: bool) -> "PreTrainedModel":

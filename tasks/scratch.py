@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def cache_folder() -> Path:
 @contextlib.contextmanager
 def scratch_folder(name: str) -> Iterator[Path]:
     """Make an empty folder for this process and delete it afterwards, with those that dead processes left."""
-    parent = cache_folder() / "work"
+    parent = cache_folder() / "work" / socket.gethostname()  # pids say nothing of another machine's processes
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.iterdir():
         if not _is_alive(left.name.rpartition("-")[2]):

@@ -1,24 +1,17 @@
-"""The object store, in a file system or S3 (fsspec): the only module that reads and writes it.
+"""The object store: committed folders in a file system or S3, over tasks/filesystem.py.
 
 A folder is complete when its `manifest.json` exists: it is written last, lists every file with size and hash, and names
 the content-addressed subfolder that holds them. Two writers of one folder therefore never mix: each writes its own
 subfolder, and the manifest that stands names one of them.
 """
 
-import hashlib
-import os
 import re
-import shutil
-import tempfile
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import fsspec
-from botocore.exceptions import BotoCoreError
-from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
 from tasks.artifacts import (
@@ -27,31 +20,21 @@ from tasks.artifacts import (
     DamagedArtifactError,
     FileEntry,
     Manifest,
-    files_digest,
+    hashes_digest,
     is_safe,
     library_versions,
     safe_path,
     sha256_of,
 )
+from tasks.filesystem import S3_OPTIONS as S3_OPTIONS
+from tasks.filesystem import STORE_ERRORS as STORE_ERRORS
+from tasks.filesystem import explain, in_parallel, persist, write_file
+from tasks.filesystem import open_fs as open_fs
+from tasks.verify import etag_of, read_entry, verify
 
 MANIFEST = "manifest.json"
-STORE_ERRORS = (OSError, BotoCoreError)
-S3_OPTIONS: dict[str, Any] = {
-    # Servers other than AWS often lack the newer checksum trailers that botocore sends by default.
-    "config_kwargs": {
-        "request_checksum_calculation": "when_required",
-        "response_checksum_validation": "when_required",
-        "retries": {"max_attempts": 8, "mode": "standard"},
-    },
-    "use_listings_cache": False,
-}
-_verified: set[tuple[str, str, str]] = set()  # files that this process has compared with their manifests
-
-
-def open_fs(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system of a path or URI, and the path within it."""
-    fs, path = fsspec.core.url_to_fs(uri, **(S3_OPTIONS if uri.startswith("s3://") else {}))
-    return fs, path
+AT_ONCE = 16
+"""Folders that are looked up at once; each look-up waits for a few requests, one after another."""
 
 
 class Store:
@@ -97,7 +80,7 @@ class Store:
         """
         if not artifact.uri.startswith(self.uri + "/"):
             raise ValueError(f"{artifact.uri} is not in the store {self.uri}")
-        return artifact.uri.removeprefix(self.uri + "/")
+        return safe_path(artifact.uri.removeprefix(self.uri + "/"))
 
     def check_writable(self) -> None:
         """Write and delete a probe.
@@ -105,20 +88,12 @@ class Store:
         Raises:
             ValueError: The store cannot be written; says what to check.
         """
-        probe = f"probe/{uuid.uuid4().hex}"
+        probe = self.path(f"probe/{uuid.uuid4().hex}")
         try:
-            self._put(b"", probe)
-            self.fs.rm_file(self.path(probe))
+            write_file(self.fs, probe, b"")
+            self.fs.rm_file(probe)
         except STORE_ERRORS as error:
-            s3 = self.uri.startswith("s3://")
-            cause = (
-                "the bucket, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-                if s3
-                else "permissions and disk"
-            )
-            raise ValueError(
-                f"store {self.uri} cannot be written ({type(error).__name__}: {error}): check {cause}"
-            ) from error
+            raise ValueError(f"store {explain(error, self.uri, 'written')}") from error
 
     def commit(self, folder: str, files: Mapping[str, Content], manifest: Manifest) -> Artifact:
         """Write files, then the manifest that makes them an artifact.
@@ -127,11 +102,16 @@ class Store:
             folder: Where, relative to the store.
             files: Name -> bytes or local file.
             manifest: What to record; `files`, `libraries` and `created` are filled in here.
+
+        Raises:
+            StoreError: Something could not be written; there is no manifest then.
         """
-        content, entries = files_digest(files)[:16], {}
+        hashes = {name: sha256_of(data) for name, data in files.items()}
+        content, entries = hashes_digest(hashes)[:16], {}
         for name, data in files.items():
             size = len(data) if isinstance(data, bytes) else data.stat().st_size
-            entries[name] = FileEntry(path=f"{content}/{name}", size=size, sha256=sha256_of(data))
+            etag = etag_of(data) if self.uri.startswith("s3://") else ""
+            entries[name] = FileEntry(path=f"{content}/{name}", size=size, sha256=hashes[name], etag=etag)
             self._put(data, f"{folder}/{content}/{name}")
         created = datetime.now(UTC).isoformat(timespec="seconds")
         full = manifest.model_copy(update={"files": entries, "libraries": library_versions(), "created": created})
@@ -139,54 +119,45 @@ class Store:
         return _artifact(f"{self.uri}/{folder}", full)
 
     def find(self, folder: str) -> Artifact | None:
-        """Return the artifact in a folder, or None where it, or a part of it, is missing, incomplete or damaged."""
+        """Return the artifact in a folder, or None where it, or a part of it, is missing, incomplete or damaged.
+
+        Raises:
+            StoreError: The store cannot be read, so that nobody knows.
+        """
         self.path(folder)
         uri = f"{self.uri}/{folder}"
         try:
             manifest = read_manifest(uri)
             verify(uri, manifest.files.values())
-            for part, digest in manifest.parts.items():
-                if (found := self.find(part)) is None or found.digest != digest:
-                    return None
         except DamagedArtifactError:
+            return None
+        parts = zip(in_parallel(self.find, manifest.parts, AT_ONCE), manifest.parts.values(), strict=True)
+        if any(found is None or found.digest != digest for found, digest in parts):
             return None
         return _artifact(uri, manifest)
 
     def list(self, folder: str) -> list[str]:
         """Return the names in a folder, sorted, strangers' left out; none where it does not exist."""
+        path = self.path(folder)
         try:
-            names = [path.rstrip("/").rsplit("/", 1)[-1] for path in self.fs.ls(self.path(folder), detail=False)]
+            found = persist(lambda: self.fs.ls(path, detail=False), f"{self.uri}/{folder}", "read")
         except FileNotFoundError:
             return []
+        names = [name.rstrip("/").rsplit("/", 1)[-1] for name in found]
         return sorted(name for name in names if is_safe(name))
 
     def delete(self, folder: str) -> None:
         """Delete a folder, its manifest first, so that a reader never sees half of it."""
-        for path in (f"{folder}/{MANIFEST}", folder):
-            if self.fs.exists(self.path(path)):
-                self.fs.rm(self.path(path), recursive=True)
+        for path in (self.path(f"{folder}/{MANIFEST}"), self.path(folder)):
+            persist(lambda path=path: self._remove(path), f"{self.uri}/{folder}", "written")  # type: ignore[misc]
+
+    def _remove(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            self.fs.rm(path, recursive=True)
 
     def _put(self, data: Content, relative: str) -> None:
-        """Write a file so that it appears whole or not at all."""
         path = self.path(relative)
-        if not isinstance(self.fs, LocalFileSystem):
-            self.fs.pipe_file(path, data) if isinstance(data, bytes) else self.fs.put_file(str(data), path)
-            return
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=Path(path).parent, prefix=".partial-")
-        try:
-            with open(descriptor, "wb") as file:
-                if isinstance(data, bytes):
-                    file.write(data)
-                else:
-                    with data.open("rb") as source:
-                        shutil.copyfileobj(source, file, 1 << 20)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(partial, 0o644)
-            os.replace(partial, path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        persist(lambda: write_file(self.fs, path, data), f"{self.uri}/{relative}", "written")
 
 
 def open_store(uri: str) -> Store:
@@ -205,12 +176,18 @@ def read_manifest(uri: str) -> Manifest:
 
     Raises:
         DamagedArtifactError: There is none, or it cannot be parsed.
+        StoreError: The store cannot be read.
     """
-    fs, path = open_fs(uri)
+    fs, path = open_fs(f"{uri}/{MANIFEST}")
     try:
-        manifest = Manifest.model_validate_json(fs.cat_file(f"{path}/{MANIFEST}"))
+        return persist(lambda: _parse(fs.cat_file(path, max_concurrency=1), uri), uri, "read")
     except FileNotFoundError as error:
         raise DamagedArtifactError(f"{uri} has no {MANIFEST}: it was never completed; run again") from error
+
+
+def _parse(content: bytes, uri: str) -> Manifest:
+    try:
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         raise DamagedArtifactError(f"{uri}/{MANIFEST} is damaged; delete it and run again") from error
     if manifest.sealed().checksum != manifest.checksum:
@@ -241,39 +218,3 @@ def read_bytes(artifact: Artifact, name: str) -> bytes:
 
 def _artifact(uri: str, manifest: Manifest) -> Artifact:
     return Artifact(uri=uri, **manifest.model_dump(include={"kind", "digest", "rows", "stats"}))
-
-
-def read_entry(uri: str, entry: FileEntry) -> bytes:
-    """Return the content of a file of the folder at a URI.
-
-    Raises:
-        DamagedArtifactError: The file is missing or differs from its entry.
-    """
-    fs, path = open_fs(f"{uri}/{entry.path}")
-    try:
-        data: bytes = fs.cat_file(path)
-    except FileNotFoundError as error:
-        raise DamagedArtifactError(f"{uri}/{entry.path} is missing; run again") from error
-    if sha256_of(data) != entry.sha256:
-        raise DamagedArtifactError(f"{uri}/{entry.path} does not match the hash in its manifest; run again")
-    return data
-
-
-def verify(uri: str, entries: Iterable[FileEntry]) -> None:
-    """Compare files with the manifest; a file that this process has compared before is not read again."""
-    for entry in entries:
-        fs, path = open_fs(f"{uri}/{entry.path}")
-        try:
-            info = fs.info(path)
-            seen = (path, entry.sha256, str(info.get("ETag") or info.get("mtime")))
-            if info["size"] != entry.size:
-                raise DamagedArtifactError(f"{path} has {info['size']} bytes instead of {entry.size}; run again")
-            if seen in _verified:
-                continue
-            with fs.open(path, "rb") as file:
-                actual = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError as error:
-            raise DamagedArtifactError(f"{path} is missing; run again") from error
-        if actual != entry.sha256:
-            raise DamagedArtifactError(f"{path} does not match the hash in its manifest; run again")
-        _verified.add(seen)

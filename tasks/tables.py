@@ -11,13 +11,16 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.artifacts import Artifact, Manifest, Provenance, sha256_of
-from tasks.parquet import read_table, table_bytes
+from tasks.artifacts import Artifact, Manifest, Provenance, safe_path, sha256_of
+from tasks.drafts import Draft
+from tasks.filesystem import in_parallel
+from tasks.parquet import read_column, read_table, table_bytes
 from tasks.schemas import SCHEMAS, add_digests, format_digest, rows_digest
-from tasks.stage import Draft
-from tasks.storage import Store, read_bytes
+from tasks.storage import AT_ONCE, Store, read_bytes
 
 SLICES = "slices.json"
+READ_AHEAD = 4
+"""Parts that are held in memory at once."""
 
 
 class Slice(NamedTuple):
@@ -33,9 +36,16 @@ class Slice(NamedTuple):
             return table
         return table.filter(pc.is_in(table["prompt_id"], pa.array(sorted(self.prompt_ids), pa.string())))
 
+    def measure(self) -> tuple[int, int]:
+        """Return the number of the slice's rows, and their digest."""
+        if self.prompt_ids is None:
+            return self.part.rows, int(self.part.digest, 16)
+        rows = self.read()
+        return rows.num_rows, rows_digest(rows)
+
     def digest(self) -> int:
         """Return the digest of the slice's rows."""
-        return int(self.part.digest, 16) if self.prompt_ids is None else rows_digest(self.read())
+        return self.measure()[1]
 
 
 class GrowingTable:
@@ -53,11 +63,9 @@ class GrowingTable:
         return self.store.find(f"{self.folder}/{name}")
 
     def parts(self) -> Iterator[Artifact]:
-        """Yield the complete, undamaged parts, in the order of their names."""
-        for name in self.store.list(self.folder):
-            part = self.find(name)
-            if part is not None:
-                yield part
+        """Return the complete, undamaged parts, in the order of their names; each is looked up as it is asked for."""
+        found = in_parallel(self.find, self.store.list(self.folder), AT_ONCE)
+        return (part for part in found if part is not None)
 
     def append(self, name: str, table: pa.Table, **stats: Any) -> Artifact:
         """Commit rows as a part."""
@@ -69,14 +77,27 @@ class GrowingTable:
 
 def select_slices(parts: Iterable[Artifact], wanted: set[str]) -> tuple[list[Slice], set[str]]:
     """Return the slices that cover the wanted prompts, each prompt once, and the prompts that no part has."""
-    missing, slices = set(wanted), []
-    for part in parts:
-        held = set(read_table(part)["prompt_id"].unique().to_pylist())
+    slices: list[Slice] = []
+    missing = set(wanted)
+    if not missing:
+        return slices, missing
+    for part, held in in_parallel(lambda part: (part, _prompt_ids(part)), parts, AT_ONCE):
         taken = held & missing
         if taken:
             slices.append(Slice(part, None if taken == held else frozenset(taken)))
             missing -= taken
+        if not missing:
+            break
     return slices, missing
+
+
+def _prompt_ids(part: Artifact) -> set[str]:
+    return set(read_column(part, "prompt_id").unique().to_pylist())
+
+
+def read_ahead(slices: Iterable[Slice]) -> Iterator[pa.Table]:
+    """Yield the rows of each slice, verified, the next ones already on their way."""
+    return in_parallel(Slice.read, slices, READ_AHEAD)
 
 
 def commit_slices(draft: Draft, kind: str, slices: list[Slice], stats: dict[str, Any]) -> Artifact:
@@ -90,8 +111,8 @@ def commit_slices(draft: Draft, kind: str, slices: list[Slice], stats: dict[str,
         }
         for slice_ in slices
     ]
-    rows = sum(s.part.rows if s.prompt_ids is None else s.read().num_rows for s in slices)
-    digest = format_digest(add_digests(s.digest() for s in slices))
+    measures = list(in_parallel(Slice.measure, slices, READ_AHEAD))
+    rows, digest = sum(rows for rows, _ in measures), format_digest(add_digests(digest for _, digest in measures))
     parts = {str(item["part"]): str(item["digest"]) for item in listing}
     files = {SLICES: json.dumps(listing, indent=0).encode()}
     return draft.commit(kind, files, digest, rows=rows, stats=stats, parts=parts)
@@ -101,12 +122,18 @@ def read_slices(store: Store, artifact: Artifact) -> list[Slice]:
     """Return the slices of a stage's artifact.
 
     Raises:
-        DamagedArtifactError: A part is missing or damaged, or holds other rows than it did.
+        DamagedArtifactError: The list of slices is missing or damaged.
+        ValueError: It names something outside of the store.
     """
     listing = json.loads(read_bytes(artifact, SLICES))
     return [
         Slice(
-            Artifact(kind=artifact.kind, uri=f"{store.uri}/{item['part']}", digest=item["digest"], rows=item["rows"]),
+            Artifact(
+                kind=artifact.kind,
+                uri=f"{store.uri}/{safe_path(item['part'])}",
+                digest=item["digest"],
+                rows=item["rows"],
+            ),
             None if item["prompt_ids"] is None else frozenset(item["prompt_ids"]),
         )
         for item in listing

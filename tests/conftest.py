@@ -1,9 +1,6 @@
 """Fixtures: a real S3 server, a fresh store a test, Prefect's test server, the shared test data."""
 
 import os
-import re
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,14 +11,12 @@ os.environ.update(HF_HUB_OFFLINE="1", DO_NOT_TRACK="1")
 
 import hypothesis
 import pytest
-from s3fs import S3FileSystem
+from s3_servers import moto, rclone, used_by_s3fs
 
 from tasks.storage import Store, open_fs
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
-
-S3_USER, S3_PASSWORD = "test-user", "test-password"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,54 +31,38 @@ def local_cache(tmp_path_factory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory) -> Iterator[str]:
     """Serve S3 with rclone on a free port, and point the AWS variables at it; return its URL."""
-    from tasks.training import die_with_parent
-
-    folder, log = tmp_path_factory.mktemp("s3"), tmp_path_factory.mktemp("rclone") / "log"
-    rclone = Path(sys.executable).parent / "rclone"
-    options = ["--config", os.devnull, "--addr", "127.0.0.1:0", "--auth-key", f"{S3_USER},{S3_PASSWORD}"]
-    with log.open("wb") as output:
-        server = subprocess.Popen([rclone, "serve", "s3", *options, folder], stderr=output, preexec_fn=die_with_parent)
-    try:
-        url = _wait_for_url(server, log)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("AWS_ENDPOINT_URL", url)
-            patch.setenv("AWS_ACCESS_KEY_ID", S3_USER)
-            patch.setenv("AWS_SECRET_ACCESS_KEY", S3_PASSWORD)
-            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            patch.setenv("NO_PROXY", "127.0.0.1")
-            for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "FSSPEC_S3_ENDPOINT_URL"):
-                patch.delenv(name, raising=False)
-            S3FileSystem.clear_instance_cache()
-            yield url
-            S3FileSystem.clear_instance_cache()
-    finally:
-        server.kill()
-        server.wait()
+    with rclone(tmp_path_factory.mktemp("s3")) as url, used_by_s3fs(url):
+        yield url
 
 
-def _wait_for_url(server: subprocess.Popen, log: Path) -> str:
-    """Return the URL that rclone logs once it listens."""
-    for _ in range(300):
-        if found := re.search(r"Starting s3 server on \[(http://[\d.:]+)", log.read_text()):
-            return found[1]
-        if server.poll() is not None:
-            break
-        time.sleep(0.1)
-    raise RuntimeError(f"rclone serve s3 did not start: {log.read_text()}")
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    """Serve S3 with moto, the second implementation; return its URL."""
+    with moto() as url:
+        yield url
 
 
-@pytest.fixture
-def s3_uri(s3_server) -> str:
-    """Return a store in a bucket of this test's own."""
+def new_store_in_s3() -> str:
+    """Return a store in a bucket of its own."""
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     open_fs(f"s3://{bucket}")[0].mkdir(bucket)
     return f"s3://{bucket}/some/prefix"
 
 
+@pytest.fixture
+def s3_uri(s3_server) -> str:
+    """Return a store in a bucket of this test's own."""
+    return new_store_in_s3()
+
+
 @pytest.fixture(params=["file", "s3"])
-def store_uri(request, tmp_path) -> str:
-    """Return a fresh store, once in a local folder and once in S3."""
-    return request.getfixturevalue("s3_uri") if request.param == "s3" else (tmp_path / "store").as_uri()
+def store_uri(request, tmp_path) -> Iterator[str]:
+    """Return a fresh store, once in a local folder and once in S3; `moto` where a test asks for it."""
+    if request.param == "moto":
+        with used_by_s3fs(request.getfixturevalue("moto_server")):
+            yield new_store_in_s3()
+    else:
+        yield request.getfixturevalue("s3_uri") if request.param == "s3" else (tmp_path / "store").as_uri()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Pair selection: Algorithm 1 by hand and as a plain double loop, its laws, the rules around it, and the stage."""
 
 import math
+import socket
 import tracemalloc
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from tasks.artifacts import Provenance
 from tasks.config import PairsConfig
+from tasks.drafts import Draft
 from tasks.pairs import (
     Candidates,
     PairIndices,
@@ -28,7 +30,6 @@ from tasks.pairs import (
 )
 from tasks.parquet import read_table
 from tasks.schemas import SCHEMAS
-from tasks.stage import Draft
 from tasks.storage import Store
 from tasks.tables import GrowingTable, Slice, commit_slices
 
@@ -484,7 +485,7 @@ def test_the_stage_reads_every_part_and_counts(tmp_path, cache):
     assert stats["acceptance_rate"] == pytest.approx(3 / 5)
     assert stats["widest_gap_quantiles"]["max"] == 8
     assert stats["widest_gap_quantiles"]["50%"] == 3  # of 2, 8 and 3
-    assert list((cache / "work").iterdir()) == []
+    assert list((cache / "work" / socket.gethostname()).iterdir()) == []
 
 
 def test_digest_does_not_depend_on_the_parts(tmp_path, cache):
@@ -504,7 +505,7 @@ def test_no_pair_names_eta_tau_and_the_gaps(tmp_path, cache):
     for piece in ("pairs.eta = 0.9", "pairs.tau = 50", gap, "quantiles", "'max': 8.0", "eta or tau"):
         assert piece in message
     assert store.list("build_pairs") == []
-    assert list((cache / "work").iterdir()) == []
+    assert list((cache / "work" / socket.gethostname()).iterdir()) == []
 
 
 def test_the_real_file_gives_pairs_of_different_texts_only(test_data, tmp_path, cache):

@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from tasks.scratch import cache_folder, scratch_folder
 @pytest.fixture
 def work(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("RSDPO_CACHE", str(tmp_path))
-    return tmp_path / "work"
+    return tmp_path / "work" / socket.gethostname()
 
 
 def dead_process() -> int:

@@ -1,4 +1,5 @@
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from tasks.artifacts import (
 from tasks.parquet import read_table
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.storage import Store, open_fs, open_store, read_bytes, read_files, read_manifest
+from tasks.verify import etag_of
 
 PROVENANCE = Provenance(
     stage="train_sft", version=3, key="a" * 64, inputs={"base_model": "b" * 64}, config={"sft": {"seed": 7}}
@@ -37,6 +39,7 @@ REWARDS = pa.table(
     {"prompt_id": ["p", "p", "q"], "completion_id": [0, 1, 0], "reward": [0.5, -1.0, 2.0]}, schema=SCHEMAS["rewards"]
 )
 DAMAGES = ["flip", "truncate", "delete"]
+EVERY_STORE = pytest.mark.parametrize("store_uri", ["file", "s3", "moto"], indirect=True)
 ODD_PATHS = [
     "..",
     "../x",
@@ -78,6 +81,7 @@ def local_files(folder: Path) -> list[Path]:
 # Round trip
 
 
+@EVERY_STORE
 def test_what_is_committed_is_found_and_read(store):
     made = commit_rewards(store)
     assert made == store.find("r/1") == Store(store.uri + "/").find("r/1")
@@ -88,6 +92,7 @@ def test_what_is_committed_is_found_and_read(store):
     assert not NOTHING
 
 
+@EVERY_STORE
 def test_local_files_are_committed_like_bytes(store, tmp_path):
     for name, content in MODEL.items():
         (tmp_path / name).write_bytes(content)
@@ -119,6 +124,7 @@ def test_the_digest_names_contents_and_their_names():
     assert files_digest({"a": b"x"}) != files_digest({"b": b"x"})
 
 
+@EVERY_STORE
 def test_a_reference_to_replaced_content_is_refused(store):
     old = commit_model(store)
     new = commit_model(store, files={**MODEL, "config.json": b"{}"})
@@ -127,6 +133,7 @@ def test_a_reference_to_replaced_content_is_refused(store):
         read_files(old)
 
 
+@EVERY_STORE
 def test_names_are_listed_and_deleted(store):
     assert store.list("m") == []
     commit_model(store, "m/2")
@@ -147,6 +154,7 @@ def test_an_artifact_of_another_store_has_no_folder_here(store):
 # Writers that die, writers that meet
 
 
+@EVERY_STORE
 def test_a_folder_without_manifest_is_not_found(store):
     assert store.find("m/1") is None
     artifact = commit_model(store)
@@ -220,6 +228,7 @@ def test_writers_of_one_folder_never_mix(store, writers):
 # Damage
 
 
+@EVERY_STORE
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_table_is_noticed(store, how, damage):
     artifact = commit_rewards(store)
@@ -262,6 +271,7 @@ def test_no_flipped_bit_of_the_manifest_changes_an_artifact(tmp_path):
     assert [other for other in found if other not in (None, artifact)] == []
 
 
+@EVERY_STORE
 def test_an_artifact_with_a_missing_part_is_not_found(store):
     part = commit_model(store, "m/part")
     whole = Manifest(kind="slices", digest="1", provenance=PROVENANCE, parts={"m/part": part.digest})
@@ -355,6 +365,7 @@ def test_a_folder_keeps_its_name(name, tmp_path):
 # Stores that cannot be written
 
 
+@EVERY_STORE
 def test_a_writable_store_is_left_empty(store):
     open_store(store.uri)
     assert store.fs.find(store.root) == []
@@ -403,6 +414,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "cache"
 
 
+@EVERY_STORE
 def test_fetch_gives_a_folder_with_the_files(store, cache):
     artifact = commit_model(store)
     folder = copies.fetch(artifact)
@@ -461,3 +473,40 @@ def test_copies_fetched_at_once_are_whole(s3_uri, cache):
         folders = set(pool.map(lambda _: copies.fetch(artifact), range(4)))
     assert folders == {cache / artifact.digest}
     assert {path.name: path.read_bytes() for path in (cache / artifact.digest).iterdir()} == MODEL
+
+
+@EVERY_STORE
+def test_fetch_without_weights_reads_the_rest_alone(store, cache, damage):
+    artifact = commit_model(store)
+    damage(f"{artifact.uri}/{read_files(artifact)['model.safetensors'].path}", "flip")
+    folder = copies.fetch(artifact, weights=False)
+    assert (folder / "config.json").read_bytes() == MODEL["config.json"]
+    with pytest.raises(DamagedArtifactError, match=r"model\.safetensors"):
+        copies.fetch(artifact)
+    assert copies.fetch(artifact, weights=False) == folder
+    if store.uri.startswith("s3://"):
+        assert sorted(path.name for path in folder.iterdir()) == ["config.json", "tokenizer.json"]
+        assert list(cache.iterdir()) == [folder] == [cache / f"{artifact.digest}-no-weights"]
+
+
+# What S3 calls a content
+
+
+def test_etags_are_md5_of_the_content_or_of_its_pieces_md5s(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.verify.PIECE", 4)
+    assert etag_of(b"1234567") == hashlib.md5(b"1234567").hexdigest()
+    pieces = b"".join(hashlib.md5(piece).digest() for piece in (b"1234", b"5678", b"9"))
+    (tmp_path / "file").write_bytes(b"123456789")
+    assert etag_of(b"123456789") == etag_of(tmp_path / "file") == f"{hashlib.md5(pieces).hexdigest()}-3"
+
+
+def test_a_file_with_its_etag_is_not_read_to_be_looked_up(s3_uri, monkeypatch, damage):
+    store = Store(s3_uri)
+    made = store.commit(
+        "stage/key", {"a.txt": b"a" * 100}, Manifest(kind="text", digest="c" * 64, provenance=PROVENANCE)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.verify.read_with", lambda *_: pytest.fail("the file was read"))
+        assert store.find("stage/key") == made
+    damage(f"{s3_uri}/stage/key/{read_manifest(made.uri).files['a.txt'].path}", "flip")
+    assert store.find("stage/key") is None

@@ -4,14 +4,15 @@ import pyarrow as pa
 import pytest
 
 from tasks.artifacts import Artifact, DamagedArtifactError, Provenance
+from tasks.drafts import Draft
 from tasks.parquet import read_table
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.stage import Draft
 from tasks.storage import Store, read_files
 from tasks.tables import GrowingTable, Slice, commit_slices, part_name, read_slices, select_slices
 
 K = 2
 DAMAGES = ["flip", "truncate", "delete"]
+EVERY_STORE = pytest.mark.parametrize("store_uri", ["file", "s3", "moto"], indirect=True)
 
 
 def rewards(*prompt_ids: str) -> pa.Table:
@@ -59,6 +60,7 @@ def test_tables_with_other_keys_are_apart(store):
     assert list(growing(store, "b" * 64).parts()) == []
 
 
+@EVERY_STORE
 def test_parts_come_in_the_order_of_their_names(store):
     table = growing(store)
     for name in ("c", "a", "b"):
@@ -66,6 +68,7 @@ def test_parts_come_in_the_order_of_their_names(store):
     assert [part.uri.rsplit("/", 1)[1] for part in table.parts()] == ["a", "b", "c"]
 
 
+@EVERY_STORE
 @pytest.mark.parametrize("how", DAMAGES)
 def test_damaged_parts_are_passed_over(store, how, damage):
     good, bad = fill(store, "pq", "rs")
@@ -119,6 +122,7 @@ def test_every_row_of_a_wanted_prompt_is_read(store):
     assert Slice(part, frozenset()).read().num_rows == 0
 
 
+@EVERY_STORE
 def test_committed_slices_are_read_back(store):
     slices, _ = select_slices(fill(store, "ab", "cd", "ef"), set("abc"))
     artifact = commit_slices(draft(store), "rewards", slices, {"scored": 6})
