@@ -1,24 +1,30 @@
-"""The trainer's side of a job: arguments, checkpoints to the store, progress, and the saved model.
+"""The trainer's side of a job: arguments, checkpoints to the store, SIGTERM, progress, and the saved model.
 
 Imports torch and transformers, so import it inside functions only.
 """
 
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from tasks.artifacts import Manifest, Provenance, files_digest
 from tasks.config import Lora, Training
-from tasks.progress import Progress
+from tasks.progress import Progress, log
 from tasks.storage import Store
-from tasks.training import CHECKPOINT, OUTPUT, Job, checkpoint_steps
+from tasks.training import CHECKPOINT, OUTPUT, Job, checkpoint_steps, discard, on_sigterm
+
+NOT_RESUMED_FROM = "training_args.bin"
+"""A pickle that the trainer writes into each checkpoint and never reads."""
 
 
 class StoreCheckpoints(TrainerCallback):
-    """Commits each checkpoint to the store, and deletes the one before."""
+    """Commits each checkpoint to the store, and deletes those before."""
 
     def __init__(self, job: Job) -> None:
         """Write under the job's folder of checkpoints."""
@@ -30,14 +36,46 @@ class StoreCheckpoints(TrainerCallback):
         if not state.is_world_process_zero:
             return
         local = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        files = {str(path.relative_to(local)): path for path in sorted(local.rglob("*")) if path.is_file()}
+        found = {str(path.relative_to(local)): path for path in sorted(local.rglob("*")) if path.is_file()}
+        files = {name: path for name, path in found.items() if name != NOT_RESUMED_FROM}
         provenance = Provenance(stage="checkpoint", version=1, key=self.folder.rpartition("/")[2])
         manifest = Manifest(
             kind="checkpoint", digest=files_digest(files), rows=state.global_step, provenance=provenance
         )
-        self.store.commit(f"{self.folder}/step-{state.global_step}", files, manifest)
-        for step in checkpoint_steps(self.store, self.folder)[1:]:
-            self.store.delete(f"{self.folder}/step-{step}")
+        try:
+            self.store.commit(f"{self.folder}/step-{state.global_step}", files, manifest)
+        except OSError as error:
+            if not isinstance(error.__cause__ or error, FileNotFoundError | FileExistsError):
+                raise
+            log(f"no checkpoint of step {state.global_step}: another run of this training is ahead, and deleted it")
+        for step in checkpoint_steps(self.store, self.folder):
+            if step < state.global_step:
+                discard(self.store, f"{self.folder}/step-{step}")
+
+
+class StopOnSigterm(TrainerCallback):
+    """On SIGTERM, ends the optimizer step in flight, has a checkpoint saved, and stops.
+
+    The trainer's own `enable_jit_checkpoint` waits three seconds first, may save amid a step, and tells no callback of
+    what it saved.
+    """
+
+    def __init__(self) -> None:
+        """Go on until told."""
+        self.told = False
+
+    def receive(self, *_: Any) -> None:
+        """Take the signal, as often as it comes."""
+        self.told = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Save and stop where this process, or any that trains with it, was told: all at the same step."""
+        if args.world_size > 1:
+            told = torch.tensor(int(self.told), device=args.device)
+            torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+            self.told = bool(told)
+        if self.told:
+            control.should_log = control.should_save = control.should_training_stop = True
 
 
 class ReportProgress(TrainerCallback):
@@ -113,11 +151,31 @@ def callbacks(job: Job) -> list[TrainerCallback]:
     return [StoreCheckpoints(job), ReportProgress()]
 
 
+def train(trainer: Trainer, checkpoint: str | None) -> None:
+    """Train from a checkpoint or the start to the end, or to SIGTERM, which then has its ordinary effect."""
+    if checkpoint is not None and _is_last(checkpoint):  # else the trainer would go one step too far
+        trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
+    stop = StopOnSigterm()
+    trainer.add_callback(stop)
+    try:
+        with on_sigterm(stop.receive):
+            trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        if stop.told:
+            signal.raise_signal(signal.SIGTERM)  # Prefect ends the flow run, another process dies of it
+            sys.exit(128 + signal.SIGTERM)
+
+
+def _is_last(checkpoint: str) -> bool:
+    state = TrainerState.load_from_json(f"{checkpoint}/{TRAINER_STATE_NAME}")
+    return bool(state.global_step >= state.max_steps)
+
+
 def run_trainer(trainer: Trainer, job: Job) -> None:
     """Train from the job's checkpoint, or the start, and write the model, adapters merged, and the log."""
     trainer.remove_callback(PrinterCallback)
     checkpoint = job.folder / CHECKPOINT
-    trainer.train(resume_from_checkpoint=str(checkpoint.resolve()) if checkpoint.exists() else None)
+    train(trainer, str(checkpoint) if checkpoint.exists() else None)
     model = trainer.accelerator.unwrap_model(trainer.model)
     if job.config["lora"] is not None:
         model = model.merge_and_unload()

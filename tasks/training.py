@@ -1,17 +1,21 @@
 """What the three training stages share: a job on disk, run here or in a child, resumed from its last checkpoint.
 
 A job is plain data, so that it runs the same way in this process (CPU), in a child whose GPU memory is gone when it
-ends, or under `accelerate launch` on several devices.
+ends, or under `torchrun` on several devices. SIGTERM, wherever it arrives, ends it with a checkpoint.
 """
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +25,22 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from tasks.artifacts import Artifact, files_digest
+from tasks.artifacts import Artifact, DamagedArtifactError, files_digest
 from tasks.config import Training
 from tasks.copies import fetch
+from tasks.drafts import Draft
 from tasks.models import model_folder, trained_files, trusts_remote_code
 from tasks.parquet import table_bytes
+from tasks.progress import log
 from tasks.schemas import SCHEMAS
 from tasks.scratch import scratch_folder
-from tasks.stage import Draft, log
 from tasks.storage import Store
 
 EXAMPLES, CHECKPOINT, OUTPUT = "examples.parquet", "checkpoint", "model"
+SAVE_SECONDS = 120
+"""How long a child may take, once told to stop, to end its step and save."""
+_LIBC = ctypes.CDLL(None)  # opened here: between fork and exec, little is safe
+_PR_SET_PDEATHSIG = 1
 
 
 class Job(BaseModel):
@@ -84,7 +93,7 @@ def trained(out: Draft, fit: str, start: Artifact, config: Training, examples: p
         _fetch_checkpoint(out.store, job)
         run_job(job)
         yield folder
-    out.store.delete(checkpoints)
+    discard(out.store, checkpoints)
 
 
 def commit_model(out: Draft, start: Artifact, folder: Path, stats: dict[str, Any]) -> Artifact:
@@ -106,6 +115,8 @@ def commit_model(out: Draft, start: Artifact, folder: Path, stats: dict[str, Any
 def run_job(job: Job) -> None:
     """Run a job here where it needs no GPU and one device, else in a child that dies with this process.
 
+    What SIGTERM raises here goes on once the child, told of it, has saved a checkpoint.
+
     Raises:
         RuntimeError: The child failed; its output says why.
     """
@@ -117,33 +128,58 @@ def run_job(job: Job) -> None:
         return
     path = job.folder / "job.json"
     path.write_text(job.model_dump_json())
-    launch = [
-        "-m",
-        "accelerate.commands.launch",
-        f"--num_processes={devices}",
-        "--num_machines=1",
-        "--mixed_precision=no",
-    ]
-    launch += ["--dynamo_backend=no", *([] if torch.cuda.is_available() else ["--cpu"])]
-    command = [sys.executable, *(launch if devices > 1 else []), "-m", "tasks.training", str(path)]
-    child = subprocess.Popen(command, preexec_fn=die_with_parent)
+    # Not `accelerate launch`: with --cpu it starts one process, whatever number it is given.
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
+    launch = [*torchrun, f"--shutdown-timeout={SAVE_SECONDS}"] if devices > 1 else []
+    command = [sys.executable, *launch, "-m", "tasks.training", str(path)]
+    child = subprocess.Popen(command, preexec_fn=functools.partial(die_with_parent, os.getpid()))
     try:
         code = child.wait()
-    finally:
+    except KeyboardInterrupt:
         child.kill()
+        raise
+    finally:
+        _let_save(child)
     if code:
         raise RuntimeError(f"{job.fit} failed in its child process with exit code {code}; its output is above")
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies, so that no orphan keeps the GPU (Linux)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def die_with_parent(parent: int | None = None) -> None:
+    """Ask the kernel to kill this process when the thread that started it ends, so that no orphan keeps the GPU.
+
+    Linux only. The thread must outlive the process that it starts: here it waits for it.
+
+    Args:
+        parent: Process id of the parent, taken before this process was started: it may be gone by now.
+    """
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def on_sigterm(handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
+    """Handle SIGTERM in another way for a while; only the main thread is ever asked to."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def checkpoint_steps(store: Store, checkpoints: str) -> list[int]:
-    """Return the steps that have a complete checkpoint, latest first."""
-    steps = sorted((int(name.removeprefix("step-")) for name in store.list(checkpoints)), reverse=True)
-    return [step for step in steps if store.find(f"{checkpoints}/step-{step}") is not None]
+    """Return the steps that have a folder in the store, complete or not, latest first."""
+    numbers = [name.removeprefix("step-") for name in store.list(checkpoints)]
+    return sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
+
+
+def discard(store: Store, folder: str) -> None:
+    """Delete checkpoints; what another run of the same training writes or deletes just then is left to it."""
+    with contextlib.suppress(OSError):
+        store.delete(folder)
 
 
 def keep_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> tuple[pa.Table, int]:
@@ -170,13 +206,38 @@ def are_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> n
     return fits
 
 
+def _let_save(child: "subprocess.Popen[bytes]") -> None:
+    """Tell a child that still runs to stop, and wait until it has saved; a second SIGTERM does not cut that short."""
+    if child.poll() is not None:
+        return
+    with on_sigterm(signal.SIG_IGN):
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(SAVE_SECONDS)
+        child.kill()
+
+
 def _fetch_checkpoint(store: Store, job: Job) -> None:
-    """Lay the last complete checkpoint into the working folder."""
-    for step in checkpoint_steps(store, job.checkpoints)[:1]:
-        artifact = store.find(f"{job.checkpoints}/step-{step}")
-        assert artifact is not None
-        (job.folder / CHECKPOINT).symlink_to(fetch(artifact))
+    """Lay the last complete checkpoint into the working folder, where no other run can delete it."""
+    folder = job.folder / CHECKPOINT
+    for step in checkpoint_steps(store, job.checkpoints):
+        try:
+            if (artifact := store.find(f"{job.checkpoints}/step-{step}")) is None:
+                continue
+            shutil.copytree(fetch(artifact), folder, copy_function=_link)
+        except (DamagedArtifactError, FileNotFoundError, shutil.Error):  # deleted meanwhile, by a run that is ahead
+            shutil.rmtree(folder, ignore_errors=True)
+            continue
         log(f"resuming after step {step}")
+        return
+
+
+def _link(source: str, target: str) -> None:
+    """Link a file, or copy it where it cannot be linked."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _call(job: Job) -> None:
@@ -185,4 +246,5 @@ def _call(job: Job) -> None:
 
 
 if __name__ == "__main__":
+    die_with_parent(os.getppid())  # of several processes, each: the kernel does not pass the wish on
     _call(Job.model_validate_json(Path(sys.argv[1]).read_text()))

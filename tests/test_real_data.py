@@ -90,6 +90,5 @@ def test_two_processes_train_a_like_model(hh: dict[str, object], hh_result: dict
     assert all(digests(two)[name] == digests(hh_result)[name] for name in same)
     ours, theirs = (result["metrics"]["reward_model"] for result in (two, hh_result))
     assert ours["examples"] == theirs["examples"]
-    # Two processes see the examples in another order, so the models are alike and not equal.
+    # Sums are in another order, so the models are alike and need not be equal.
     assert ours["reward_mean"] == pytest.approx(theirs["reward_mean"], abs=0.01)
-    assert digests(two)["reward_model"] != digests(hh_result)["reward_model"]
