@@ -5,20 +5,23 @@ held out for evaluation enters neither sampling nor training.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
+from tasks.added_prompts import find_added, read_added
 from tasks.artifacts import NOTHING, Artifact
 from tasks.config import DataConfig, DataSource
+from tasks.drafts import Draft
 from tasks.models import model_folder, model_tokenizer
 from tasks.parquet import read_table, table_bytes
-from tasks.records import BadRow, Messages, Record, Role, parse_record, prompt_id, recognise
+from tasks.records import Messages, Record, Role, prompt_id, recognise
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.sources import read_rows, source_digest
-from tasks.stage import Draft, stage
-from tasks.tally import Tally
+from tasks.stage import stage
+from tasks.storage import Store
+from tasks.tally import Tally, read_records
 from tasks.tokens import context_length, encode_prompt
 
 ROWS_PER_FILE = 50_000
@@ -57,35 +60,54 @@ def hash_fraction(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
-def find_data(data: DataConfig) -> DataFiles:
-    """Find the files that the configuration names, and hash their content.
+def find_data(store: Store, data: DataConfig) -> DataFiles:
+    """Find the files that the configuration names, or the prompts added to the store, and hash their content.
 
     Raises:
-        ValueError: A file is missing, unreadable, or has none of the columns that its role needs.
+        ValueError: A file is missing, unreadable, or without the columns that its role needs; or nothing was added.
     """
-    roles: dict[str, Role] = {
-        "prompts": "prompts",
-        "demonstrations": "demonstrations",
-        "preferences": "preferences",
-        "evaluation_prompts": "prompts",
-    }
-    return DataFiles(*(_find(getattr(data, name), role) for name, role in roles.items()))
+    return DataFiles(
+        find_added(store) if data.prompts == "added" else _find(data.prompts, "prompts"),
+        _find(data.demonstrations, "demonstrations"),
+        _find(data.preferences, "preferences"),
+        _find(data.evaluation_prompts, "prompts"),
+    )
 
 
-def read_records(source: DataSource, role: Role, data: DataConfig, tally: Tally) -> Iterator[tuple[str, str, Record]]:
-    """Yield where, prompt_id and content of each good row; the system prompt of the configuration is put in."""
-    for where, values in read_rows(source):
-        if tally.total == 0:
-            recognise(values.keys(), role, where)
-        tally.total += 1
-        try:
-            record = parse_record(values, role)
-        except BadRow as error:
-            tally.drop(error.reason, where)
-            continue
-        if data.system_prompt and record.messages[0]["role"] != "system":
-            record.messages.insert(0, {"role": "system", "content": data.system_prompt})
-        yield where, prompt_id(record.messages), record
+def collect_prompts(
+    records: Iterable[tuple[str, Record]],
+    tally: Tally,
+    leave_out: Callable[[str], str | None] = lambda prompt_id: None,
+    misfit: Callable[[Messages], str | None] = lambda messages: None,
+) -> dict[str, dict[str, Any]]:
+    """Return the rows of a prompts table by prompt_id, each prompt once: the first wins.
+
+    Args:
+        records: Place and content of each row.
+        tally: Counts the rest.
+        leave_out: Gives the reason to leave a prompt out, or None.
+        misfit: Gives the reason why a prompt is bad, or None.
+
+    Raises:
+        ValueError: Too many rows are bad.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for where, record in records:
+        id_ = prompt_id(record.messages)
+        if (why := "duplicate" if id_ in rows else leave_out(id_)) is not None:
+            tally.left_out[why] += 1
+        elif (reason := misfit(record.messages)) is not None:
+            tally.drop(reason, where)
+        else:
+            rows[id_] = {
+                "prompt_id": id_,
+                "messages": record.messages,
+                "source": where.rsplit(" ", 2)[0],
+                "reference_completion": record.completion or record.chosen,
+                "metadata": record.metadata,
+            }
+    tally.check()
+    return rows
 
 
 @stage(version=1, retries=2)
@@ -94,18 +116,19 @@ def load_held_out(
 ) -> Artifact:
     """Load the prompts that the policies are compared on, which nothing is trained on."""
     given = data.evaluation_prompts
-    rows, stats = _read_prompts(
-        given or data.prompts,
-        data,
-        _fits(base_model, max_new_tokens),
+    records, tally = _open_prompts(given or data.prompts, source, data)
+    found = collect_prompts(
+        records,
+        tally,
         lambda id_: None if given or hash_fraction(id_) < data.evaluation_fraction else "not held out",
+        _misfit(base_model, max_new_tokens),
     )
-    rows = _first(rows, data.max_evaluation_prompts, stats)
+    rows = _first(found, data.max_evaluation_prompts, tally)
     if not rows:
         raise ValueError(
             f"no prompt is held out for evaluation: raise data.evaluation_fraction = {data.evaluation_fraction}"
         )
-    return _commit(out, "prompts", rows, stats)
+    return _commit(out, "prompts", rows, tally.stats())
 
 
 @stage(version=1, retries=2)
@@ -113,11 +136,11 @@ def load_prompts(
     out: Draft, source: Artifact, held_out: Artifact, base_model: Artifact, data: DataConfig, max_new_tokens: int
 ) -> Artifact:
     """Load the prompts to sample completions for: x."""
-    reason = _held_out_rule(held_out, data)
-    rows, stats = _read_prompts(data.prompts, data, _fits(base_model, max_new_tokens), reason)
-    if len(rows) < 2:
-        raise ValueError(f"{data.prompts.path} has {len(rows)} usable prompts, at least 2 are needed: {stats}")
-    return _commit(out, "prompts", _first(rows, data.max_prompts, stats), stats)
+    records, tally = _open_prompts(data.prompts, source, data)
+    found = collect_prompts(records, tally, _held_out_rule(held_out, data), _misfit(base_model, max_new_tokens))
+    if len(found) < 2:
+        raise ValueError(f"{tally.name} has {len(found)} usable prompts, at least 2 are needed: {tally.stats()}")
+    return _commit(out, "prompts", _first(found, data.max_prompts, tally), tally.stats())
 
 
 @stage(version=1, retries=2, ready=lambda source, held_out, data: NOTHING if source == NOTHING else None)
@@ -144,33 +167,30 @@ def _find(source: DataSource | str | None, role: Role) -> Artifact:
     return Artifact(kind="data", uri=source.path, digest=source_digest(source))
 
 
-def _read_prompts(
-    source: DataSource, data: DataConfig, fits: Callable[[Messages], str | None], leave_out: Callable[[str], str | None]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the rows of a prompts table, each prompt once, and the counts of what was left out."""
-    tally, rows = Tally(source, data.max_bad_fraction), {}
-    for where, id_, record in read_records(source, "prompts", data, tally):
-        if (why := "duplicate" if id_ in rows else leave_out(id_)) is not None:
-            tally.left_out[why] += 1
-        elif (misfit := fits(record.messages)) is not None:
-            tally.drop(misfit, where)
-        else:
-            rows[id_] = {
-                "prompt_id": id_,
-                "messages": record.messages,
-                "source": where.rsplit(" ", 2)[0],
-                "reference_completion": record.completion or record.chosen,
-                "metadata": record.metadata,
-            }
-    tally.check()
-    return list(rows.values()), tally.stats()
+def _open_prompts(
+    given: DataSource | Literal["added"], source: Artifact, data: DataConfig
+) -> tuple[Iterator[tuple[str, Record]], Tally]:
+    """Return the records of the prompts that are named, or of those added, and their tally."""
+    if given == "added":
+        tally = Tally("data.prompts = added", data.max_bad_fraction)
+        return _instruct(read_added(source, tally), data), tally
+    tally = Tally(given.path, data.max_bad_fraction)
+    return _instruct(read_records(given, "prompts", tally), data), tally
 
 
-def _first(rows: list[dict[str, Any]], limit: int | None, stats: dict[str, Any]) -> list[dict[str, Any]]:
+def _instruct(records: Iterator[tuple[str, Record]], data: DataConfig) -> Iterator[tuple[str, Record]]:
+    """Put the configured system message before conversations that have none."""
+    for where, record in records:
+        if data.system_prompt and record.messages[0]["role"] != "system":
+            record.messages.insert(0, {"role": "system", "content": data.system_prompt})
+        yield where, record
+
+
+def _first(rows: dict[str, dict[str, Any]], limit: int | None, tally: Tally) -> list[dict[str, Any]]:
     """Return the first rows, and count the others."""
-    kept = rows[:limit]
+    kept = list(rows.values())[:limit]
     if len(rows) > len(kept):
-        stats["left_out"]["beyond the configured number"] = len(rows) - len(kept)
+        tally.left_out["beyond the configured number"] = len(rows) - len(kept)
     return kept
 
 
@@ -178,8 +198,9 @@ def _read_examples(
     source: DataSource, role: Role, held_out: Artifact, data: DataConfig
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the rows of a demonstrations or preferences table, each once, and the counts of what was left out."""
-    tally, rows, reason = Tally(source, data.max_bad_fraction), {}, _held_out_rule(held_out, data)
-    for _, id_, record in read_records(source, role, data, tally):
+    tally, rows, reason = Tally(source.path, data.max_bad_fraction), {}, _held_out_rule(held_out, data)
+    for _, record in _instruct(read_records(source, role, tally), data):
+        id_ = prompt_id(record.messages)
         row = {"prompt_id": id_, "messages": record.messages, **_texts(record, role)}
         identity = (id_, *_texts(record, role).values())
         if (why := "duplicate" if identity in rows else reason(id_)) is not None:
@@ -205,9 +226,9 @@ def _held_out_rule(held_out: Artifact, data: DataConfig) -> Callable[[str], str 
     return lambda id_: "held out for evaluation" if id_ in ids or hash_fraction(id_) < share else None
 
 
-def _fits(model: Artifact, max_new_tokens: int) -> Callable[[Messages], str | None]:
+def _misfit(model: Artifact, max_new_tokens: int) -> Callable[[Messages], str | None]:
     """Return a function that gives the reason why the model cannot complete a prompt, or None."""
-    folder = model_folder(model)
+    folder = model_folder(model, weights=False)
     tokenizer, room = model_tokenizer(model), context_length(folder) - max_new_tokens
 
     def reason(messages: Messages) -> str | None:

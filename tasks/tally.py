@@ -1,18 +1,21 @@
-"""Counts of what happens to the rows of a data file, and the limit on bad ones."""
+"""The good rows of a data file, counts of what happens to the others, and the limit on bad ones."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.config import DataSource
-from tasks.stage import log
+from tasks.progress import log
+from tasks.records import BadRow, Record, Role, parse_record, recognise
+from tasks.sources import read_rows
 
 
 @dataclass
 class Tally:
-    """Counts what happens to the rows of one file."""
+    """Counts what happens to the rows of some data, which messages call by its name."""
 
-    source: DataSource
+    name: str
     max_bad_fraction: float
     total: int = 0
     bad: Counter[str] = field(default_factory=Counter)
@@ -25,7 +28,7 @@ class Tally:
         self.examples.setdefault(reason, where)
 
     def check(self) -> None:
-        """Refuse a file with too many bad rows.
+        """Refuse data with too many bad rows.
 
         Raises:
             ValueError: Names the reasons and the first row of each.
@@ -34,12 +37,31 @@ class Tally:
         if bad > self.max_bad_fraction * self.total:
             reasons = "; ".join(f"{reason}: {n} (first {self.examples[reason]})" for reason, n in self.bad.items())
             raise ValueError(
-                f"{self.source.path}: {bad} of {self.total} rows are bad, more than data.max_bad_fraction = "
-                f"{self.max_bad_fraction:g}: {reasons}. Mend the file or raise the fraction"
+                f"{self.name}: {bad} of {self.total} rows are bad, more than max_bad_fraction = "
+                f"{self.max_bad_fraction:g}: {reasons}. Mend the data or raise the fraction"
             )
         if bad:
-            log(f"{self.source.path}: left out {bad} bad rows of {self.total}: {dict(self.bad)}")
+            log(f"{self.name}: left out {bad} bad rows of {self.total}: {dict(self.bad)}")
 
     def stats(self) -> dict[str, Any]:
         """Return the counts for the manifest."""
         return {"read": self.total, "bad": dict(self.bad), "left_out": dict(self.left_out)}
+
+
+def read_records(source: DataSource, role: Role, tally: Tally) -> Iterator[tuple[str, Record]]:
+    """Yield place and content of each good row, and count the others.
+
+    Raises:
+        FileNotFoundError: There is no such source.
+        ValueError: The source cannot be read, or has none of the columns that the role needs.
+    """
+    for where, values in read_rows(source):
+        if tally.total == 0:
+            recognise(values.keys(), role, where)
+        tally.total += 1
+        try:
+            record = parse_record(values, role)
+        except BadRow as error:
+            tally.drop(error.reason, where)
+            continue
+        yield where, record

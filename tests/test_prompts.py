@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.artifacts import NOTHING, Artifact, Provenance
-from tasks.config import DataConfig, ModelSource
+from tasks.added_prompts import added_table, append_prompts, find_added, read_added
+from tasks.artifacts import NOTHING, Artifact, DamagedArtifactError, Provenance
+from tasks.config import DataConfig, DataSource, ModelSource
+from tasks.drafts import Draft
 from tasks.models import model_files
 from tasks.parquet import read_table
 from tasks.prompts import (
     PromptTable,
+    collect_prompts,
     find_data,
     hash_fraction,
     load_demonstrations,
@@ -23,8 +26,8 @@ from tasks.prompts import (
 )
 from tasks.records import prompt_id
 from tasks.schemas import SCHEMAS
-from tasks.stage import Draft
-from tasks.storage import Store
+from tasks.storage import Store, read_files
+from tasks.tally import Tally, read_records
 
 NUMBERS = count()
 TOO_LONG = "longer than the model's context less max_new_tokens"
@@ -65,7 +68,7 @@ def id_of(text, system=None):
 
 def load(store, policy, data, max_new_tokens=16):
     """Return the held-out and the training prompts, as the flow loads them."""
-    files = find_data(data)
+    files = find_data(store, data)
     source = files.evaluation_prompts or files.prompts
     held_out = load_held_out.body(draft(store, "held_out"), source, policy, data, max_new_tokens)
     prompts = load_prompts.body(draft(store, "prompts"), files.prompts, held_out, policy, data, max_new_tokens)
@@ -86,7 +89,7 @@ def ids(artifact):
 def test_hh_files(test_data, local, policy, name, rows, differ, identical, empty):
     path = str(test_data / f"hh-rlhf/{name}_test.jsonl.gz")
     data = DataConfig(prompts=path, preferences=path, demonstrations=path, max_bad_fraction=0.5)
-    files = find_data(data)
+    files = find_data(local, data)
     assert files.prompts.digest == files.preferences.digest != ""
     assert files.evaluation_prompts is NOTHING
     held_out, prompts = load(local, policy, data, 64)
@@ -288,7 +291,7 @@ def test_bad_rows_are_counted_under_their_reasons(tmp_path, local, policy):
 def test_too_many_bad_rows_name_the_reasons_and_the_first_rows(tmp_path, local, policy):
     other = write(tmp_path / "e.jsonl", asked(["x"]))
     path = write(tmp_path / "a.jsonl", BAD)
-    with pytest.raises(ValueError, match=r"5 of 7 rows are bad, more than data.max_bad_fraction = 0.71") as caught:
+    with pytest.raises(ValueError, match=r"5 of 7 rows are bad, more than max_bad_fraction = 0.71") as caught:
         load(local, policy, DataConfig(prompts=path, evaluation_prompts=other, max_bad_fraction=0.71))
     message = str(caught.value)
     for piece in (
@@ -398,36 +401,36 @@ def test_a_prompt_that_the_template_refuses(tmp_path, local, policy, test_data):
 
 
 @pytest.mark.parametrize("role", ["prompts", "demonstrations", "preferences", "evaluation_prompts"])
-def test_a_missing_file_of_any_role_is_found_first(tmp_path, role):
+def test_a_missing_file_of_any_role_is_found_first(tmp_path, local, role):
     good = write(tmp_path / "a.jsonl", [{"prompt": "a", "completion": "b", "chosen": "b", "rejected": "c"}])
     data = DataConfig(**{"prompts": good, role: str(tmp_path / "nothing.jsonl")})
     with pytest.raises(FileNotFoundError, match=r"nothing.jsonl .*check the path"):
-        find_data(data)
+        find_data(local, data)
 
 
 @pytest.mark.parametrize(
     ("role", "needs"),
     [("prompts", "`messages`"), ("demonstrations", "`completion`"), ("preferences", "`rejected`")],
 )
-def test_columns_that_do_not_serve_are_found_first(tmp_path, role, needs):
+def test_columns_that_do_not_serve_are_found_first(tmp_path, local, role, needs):
     good = write(tmp_path / "a.jsonl", [{"prompt": "a"}])
     bad = write(tmp_path / "b.jsonl", [{"question": "a", "answer": "b"}])
     with pytest.raises(ValueError, match=r"b.jsonl line 1 cannot serve as .* columns answer, question") as caught:
-        find_data(DataConfig(**{"prompts": good, role: bad}))
+        find_data(local, DataConfig(**{"prompts": good, role: bad}))
     assert needs in str(caught.value)
 
 
-def test_preferences_by_the_gold_reward_are_no_file(tmp_path):
-    files = find_data(DataConfig(prompts=write(tmp_path / "a.jsonl", asked(["a"])), preferences="gold"))
+def test_preferences_by_the_gold_reward_are_no_file(tmp_path, local):
+    files = find_data(local, DataConfig(prompts=write(tmp_path / "a.jsonl", asked(["a"])), preferences="gold"))
     assert files.preferences is NOTHING
     assert files.demonstrations is NOTHING
     assert files.prompts
 
 
-def test_the_digest_of_data_is_that_of_its_content(tmp_path):
+def test_the_digest_of_data_is_that_of_its_content(tmp_path, local):
     one, two = write(tmp_path / "a.jsonl", asked("ab")), write(tmp_path / "b.jsonl", asked("ab"))
     other = write(tmp_path / "c.jsonl", asked("ac"))
-    digests = [find_data(DataConfig(prompts=path)).prompts.digest for path in (one, two, other)]
+    digests = [find_data(local, DataConfig(prompts=path)).prompts.digest for path in (one, two, other)]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -440,3 +443,117 @@ def test_a_malformed_line_stops_the_run_with_its_number(tmp_path, local, policy,
     with pytest.raises(ValueError, match=rf"a.{suffix} line 3 is not JSON"):
         load(local, policy, data)
     assert local.list("prompts") == []
+
+
+# Prompts that were added to the store
+
+
+def add(store, path):
+    """Add the prompts of a file; return how many were new."""
+    tally = Tally(path, 0.01)
+    return append_prompts(store, collect_prompts(read_records(DataSource(path=path), "prompts", tally), tally))
+
+
+def add_texts(store, folder, *texts):
+    return add(store, write(folder / "added.jsonl", asked(texts)))
+
+
+def test_added_prompts_load_as_those_of_a_file_do(tmp_path, local, policy):
+    rows = [
+        {"prompt": "a", "completion": "first", "id": 7},
+        {"prompt": [{"role": "system", "content": "Own."}, {"role": "user", "content": "b"}], "chosen": "kept"},
+        *asked(f"Question {n}?" for n in range(40)),
+    ]
+    path = write(tmp_path / "prompts.jsonl", rows)
+    settings = {"evaluation_fraction": 0.3, "max_prompts": 20, "max_evaluation_prompts": 5, "system_prompt": "Be kind."}
+    add(local, path)
+    from_table = load(local, policy, DataConfig(prompts="added", **settings))
+    from_file = load(local, policy, DataConfig(prompts=path, **settings))
+    for one, other in zip(from_table, from_file, strict=True):
+        assert read_table(one).equals(read_table(other))
+        assert (one.digest, one.stats) == (other.digest, other.stats)
+    assert from_table[1].rows == 20
+    assert all(messages[0]["role"] == "system" for messages in read_table(from_table[1])["messages"].to_pylist())
+
+
+def test_added_prompts_come_in_the_order_in_which_they_were_added(tmp_path, local, policy):
+    texts = [f"Question {n}?" for n in range(30)]
+    other = write(tmp_path / "e.jsonl", asked(["x"]))
+    for start in range(0, 30, 3):
+        add_texts(local, tmp_path, *texts[start : start + 3])
+    data = DataConfig(prompts="added", evaluation_prompts=other)
+    assert PromptTable(load(local, policy, data)[1]).ids == [id_of(text) for text in texts]
+    few = load(local, policy, data.model_copy(update={"max_prompts": 7}))[1]
+    assert PromptTable(few).ids == [id_of(text) for text in texts[:7]]
+    assert few.stats["left_out"] == {"beyond the configured number": 23}
+
+
+def test_prompts_added_during_a_run_are_not_in_it(tmp_path, local, policy):
+    add_texts(local, tmp_path, "a", "b")
+    data = DataConfig(prompts="added", evaluation_prompts=write(tmp_path / "e.jsonl", asked(["x"])))
+    before = find_data(local, data)
+    add_texts(local, tmp_path, "c")
+    held_out = load_held_out.body(draft(local, "held_out"), before.evaluation_prompts, policy, data, 16)
+    prompts = load_prompts.body(draft(local, "prompts"), before.prompts, held_out, policy, data, 16)
+    assert ids(prompts) == {id_of("a"), id_of("b")}
+    after = find_data(local, data)
+    assert after.prompts.digest != before.prompts.digest
+    assert (before.prompts.rows, after.prompts.rows) == (2, 3)
+    assert ids(load(local, policy, data)[1]) == {id_of("a"), id_of("b"), id_of("c")}
+
+
+def test_the_digest_of_added_prompts_changes_only_with_them(tmp_path, local):
+    add_texts(local, tmp_path, "a", "b")
+    before = find_added(local)
+    assert add_texts(local, tmp_path, "b", "a") == 0
+    assert find_added(local) == before
+    assert add_texts(local, tmp_path, "a", "c") == 1
+    assert find_added(local).digest != before.digest
+
+
+def test_a_prompt_in_two_parts_is_read_once(tmp_path, local, policy):
+    one, two = Store(f"{local.uri}/one"), Store(f"{local.uri}/two")
+    add_texts(one, tmp_path, "a", "b")
+    add_texts(two, tmp_path, "b", "c")
+    for store in (one, two):  # as two additions at the same time leave it
+        part = next(iter(added_table(store).parts()))
+        added_table(local).append(part.uri.rsplit("/", 1)[1], read_table(part))
+    assert find_added(local).rows == 4
+    data = DataConfig(prompts="added", evaluation_prompts=write(tmp_path / "e.jsonl", asked(["x"])))
+    prompts = load(local, policy, data)[1]
+    assert sorted(PromptTable(prompts).ids) == sorted(id_of(text) for text in "abc")
+    assert prompts.stats == {"read": 4, "bad": {}, "left_out": {"duplicate": 1}}
+
+
+@pytest.mark.parametrize("how", ["flip", "truncate", "delete"])
+def test_a_part_that_is_damaged_later_is_not_read(tmp_path, local, how, damage):
+    add_texts(local, tmp_path, "a", "b")
+    found = find_added(local)
+    part = next(iter(added_table(local).parts()))
+    damage(f"{part.uri}/{read_files(part)['rows.parquet'].path}", how)
+    with pytest.raises(DamagedArtifactError):
+        list(read_added(found, Tally("added", 0)))
+    with pytest.raises(DamagedArtifactError, match="delete it and add its prompts again"):
+        find_added(local)
+
+
+def test_a_pinned_part_that_holds_other_prompts_is_not_read(tmp_path, local):
+    add_texts(local, tmp_path, "a", "b")
+    found = find_added(local)
+    part = next(iter(added_table(local).parts()))
+    added_table(local).append(part.uri.rsplit("/", 1)[1], read_table(part).slice(1))
+    with pytest.raises(DamagedArtifactError, match="now holds"):
+        list(read_added(found, Tally("added", 0)))
+
+
+def test_nothing_added_yet(local):
+    with pytest.raises(ValueError, match=r"no prompts have been added .*`python -m flows.add_prompts FILE --store"):
+        find_data(local, DataConfig(prompts="added"))
+
+
+def test_added_prompts_that_the_model_cannot_complete(tmp_path, local, policy):
+    add_texts(local, tmp_path, "a", "b", "word " * 600)
+    data = DataConfig(prompts="added", evaluation_prompts=write(tmp_path / "e.jsonl", asked(["x"])))
+    with pytest.raises(ValueError, match=rf"data.prompts = added: 1 of 3 rows are bad.*{TOO_LONG}") as caught:
+        load(local, policy, data)
+    assert f"(first added.jsonl prompt {id_of('word ' * 600)})" in str(caught.value)
