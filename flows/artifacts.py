@@ -1,0 +1,238 @@
+"""Look at a store, and prune it.
+
+python -m flows.artifacts STORE
+python -m flows.artifacts STORE --lineage 159241bd
+python -m flows.artifacts STORE --pair 3fa90c
+python -m flows.artifacts prune STORE --keep-last 5 --dry-run
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from flows.command_line import stop
+from tasks.artifacts import DamagedArtifactError
+from tasks.browse import find_run, show_prompt
+from tasks.catalog import Catalog, Entry, read_catalog
+from tasks.lineage import find_entry, trace
+from tasks.prune import prune
+from tasks.runs import Run, list_runs
+from tasks.storage import STORE_ERRORS, Store
+
+Facts = dict[str, Any]
+COLUMNS = {
+    "artifacts": ("stage", "made", "size", "rows", "digest", "state"),
+    "tables": ("table", "made", "size", "rows", "parts", "key", "state"),
+    "checkpoints": ("stage", "made", "size", "step", "key", "state"),
+    "runs": ("run", "started", "stages", "host", "pid", "state"),
+}
+"""What is printed of each list; `--json` has more."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print what is asked for; exit with 2 and one message where something is wrong."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] not in ("list", "prune", "-h", "--help"):
+        given = ["list", *given]
+    parser = _parser()
+    options = parser.parse_args(given)
+    if options.command == "list" and options.run and not options.pair:
+        parser.error("--run goes with --pair")
+    try:
+        facts, text = (_prune if options.command == "prune" else _look)(options)
+    except (ValueError, DamagedArtifactError, *STORE_ERRORS) as error:
+        stop(error)
+    if options.json:
+        print(json.dumps(facts))
+    else:
+        Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(*text, sep="\n")
+
+
+def summary(store: Store, catalog: Catalog) -> dict[str, list[Facts]]:
+    """Return what a store holds: stages' artifacts, tables, checkpoints and runs, each with the newest last."""
+    tables = defaultdict(list)
+    for part in catalog.of("part"):
+        tables[part.table].append(part)
+    runs, damaged = list_runs(store)
+    return {
+        "artifacts": [_entry(entry) for entry in catalog.of("stage")],
+        "tables": [_table(folder, parts) for folder, parts in tables.items()],
+        "checkpoints": [_entry(entry) for entry in catalog.of("checkpoint")],
+        "runs": [*map(_run, runs), *({"run": folder, "state": "damaged"} for folder in damaged)],
+    }
+
+
+def _look(options: argparse.Namespace) -> tuple[Facts, list[Any]]:
+    store = Store(options.store)
+    catalog = read_catalog(store)
+    if options.lineage:
+        tree = trace(store, catalog, find_entry(catalog, options.lineage))
+        return tree, [_tree(tree)]
+    if options.pair:
+        shown = show_prompt(store, catalog, find_run(list_runs(store)[0], options.run), options.pair)
+        return shown, _prompt_page(shown)
+    listed = summary(store, catalog)
+    return listed, [_listing(name, rows) for name, rows in listed.items() if rows] or ["The store is empty."]
+
+
+def _prune(options: argparse.Namespace) -> tuple[Facts, list[Any]]:
+    pruned = prune(Store(options.store), options.keep_last, options.dry_run)
+    entries = [_entry(entry) for entry in pruned.entries]
+    facts = {"pruned": entries, "runs": [run.id for run in pruned.runs], "bytes": pruned.size}
+    verb = "Would free" if options.dry_run else "Freed"
+    count = f"{verb} {decimal(pruned.size)}: folders {len(entries)}, run records {len(pruned.runs)}."
+    lines = [Text(f"{decimal(entry['size']):>9}  {entry['folder']}") for entry in entries]
+    return facts, [*lines, *(Text(f"{'':>9}  runs/{run.id}") for run in pruned.runs), count]
+
+
+def _entry(entry: Entry) -> Facts:
+    """Return what is told of an entry; `size` counts the bytes of its own files."""
+    name, manifest = entry.folder.removeprefix("checkpoints/"), entry.manifest
+    return {
+        "stage": name.partition("/")[0],
+        "key": name.split("/")[1],
+        "step": name.rpartition("/step-")[2],
+        "folder": entry.folder,
+        "kind": manifest.kind if manifest else "",
+        "made": entry.made.isoformat() if entry.made else "",
+        "size": entry.size,
+        "rows": manifest.rows if manifest else 0,
+        "digest": entry.digest,
+        "state": entry.damage or "complete",
+    }
+
+
+def _table(folder: str, parts: list[Entry]) -> Facts:
+    """Return what is told of a table: its parts summed."""
+    bad = [part for part in parts if part.damage]
+    return {
+        "table": folder.split("/")[1],
+        "key": folder.split("/")[2],
+        "folder": folder,
+        "made": parts[-1].made.isoformat() if parts[-1].made else "",
+        "size": sum(part.size for part in parts),
+        "rows": sum(part.manifest.rows for part in parts if part.manifest),
+        "parts": len(parts),
+        "state": f"{len(bad)} parts damaged or incomplete" if bad else "complete",
+    }
+
+
+def _run(run: Run) -> Facts:
+    state = "in use" if run.in_use() else "finished" if run.status == "finished" else "interrupted"
+    return {**run.model_dump(mode="json", exclude={"id", "process"}), "run": run.id, "state": state}
+
+
+def _listing(name: str, rows: list[Facts]) -> Table:
+    table = Table(title=name, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in COLUMNS[name]:
+        table.add_column(
+            "age" if column in ("made", "started") else column,
+            justify="right" if column in ("size", "rows", "parts", "stages", "step") else "left",
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(_cell(column, row)) for column in COLUMNS[name]))
+    table.add_row()
+    return table
+
+
+def _cell(column: str, row: Facts) -> str:
+    """Return a fact as it is printed; of hashes the first 12 digits."""
+    value = row.get(column, "")
+    if value == "":
+        return "-"
+    if column == "state" and value not in ("complete", "finished", "in use", "interrupted"):
+        return f"{value} ({row.get('folder', row.get('run'))})"
+    if column in ("digest", "key"):
+        return str(value)[:12]
+    return FORMS.get(column, str)(value)
+
+
+def _age(moment: str) -> str:
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
+
+
+FORMS: dict[str, Callable[[Any], str]] = {
+    "made": _age,
+    "started": _age,
+    "size": decimal,
+    "rows": "{:,}".format,
+    "stages": lambda stages: str(len(stages)),
+}
+"""How the columns that are no plain text are printed."""
+
+
+def _tree(node: Facts, name: str = "", within: Tree | None = None) -> Tree:
+    """Return an artifact's tree of inputs for a person."""
+    head = f"{name + ': ' if name else ''}{node['stage']} {node['digest'][:12]}"
+    lines = [f"{head} (above)"] if node.get("repeated") else [head, node["where"], node.get("made", "")]
+    lines.append(", ".join(f"{key}={value}" for key, value in node.get("settings", {}).items()))
+    lines.append(node.get("damage", ""))
+    label = Text("\n".join(filter(None, map(_safe, lines))))
+    label.stylize("bold", 0, len(_safe(head)))
+    tree = Tree(label) if within is None else within.add(label)
+    for table, counts in node.get("parts", {}).items():
+        missing = f", {counts['missing']} missing" if counts["missing"] else ""
+        tree.add(Text(f"{counts['parts']} parts of {table}: {counts['rows']:,} rows{missing}"))
+    for name, source in node.get("inputs", {}).items():
+        _tree(source, name, tree)
+    return tree
+
+
+def _prompt_page(shown: Facts) -> list[Any]:
+    """Return one prompt's conversation, completions and pairs for a person."""
+    lines = [f"prompt {shown['prompt_id']} of run {shown['run']}"]
+    lines += [f"{message['role']}: {message['content']}" for message in shown["messages"]]
+    lines += ["", f"{len(shown['completions'])} completions: {shown['drawn_by']}", f"rewards: {shown['scored_by']}"]
+    for row in shown["completions"]:
+        reward = "      -" if row["reward"] is None else f"{row['reward']:7.3f}"
+        cut = ", cut" if row["finish_reason"] == "length" else ""
+        lines.append(f"{row['completion_id']:3} {reward}  {row['completion']}  [{row['num_tokens']} tokens{cut}]")
+    lines += ["", f"{len(shown['pairs'])} pairs"]
+    for pair in shown["pairs"]:
+        lines.append(f"reward gap {pair['reward_gap']:.3f}, preference probability {pair['preference_prob']:.3f}")
+        for side in ("chosen", "rejected"):
+            lines.append(f"  {side:8} {pair[f'{side}_id']:3} {pair[f'{side}_reward']:7.3f}  {pair[side]}")
+    return [Text(_safe(line)) for line in lines]
+
+
+def _safe(text: str) -> str:
+    """Show control characters instead of sending them to the terminal: a model wrote the text."""
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.artifacts", description="Look at a store: without a command, list what it holds."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    look = commands.add_parser("list", help="list artifacts, tables, checkpoints and runs (the default)")
+    what = look.add_mutually_exclusive_group()
+    what.add_argument("--lineage", metavar="DIGEST", help="print what an artifact was made from: digest or stage key")
+    what.add_argument("--pair", metavar="PROMPT_ID", help="print a prompt's completions, rewards and pairs")
+    look.add_argument("--run", metavar="ID", help="the run that --pair looks at; default: the newest")
+    tidy = commands.add_parser("prune", help="delete what no kept run reaches")
+    tidy.add_argument("--keep-last", type=int, required=True, metavar="N", help="finished runs to keep")
+    tidy.add_argument("--dry-run", action="store_true", help="print what would go, and delete nothing")
+    for command in (look, tidy):
+        command.add_argument("store", help="a folder, file:///... or s3://bucket/prefix")
+        command.add_argument("--json", action="store_true", help="print one line of JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Records of runs: what they say, and whether the run goes on."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tasks.artifacts import NOTHING, Artifact, DamagedArtifactError
+from tasks.runs import SILENCE, Run, RunRecord, process_of, read_runs
+from tasks.storage import Store
+
+STAGES = [f"load_prompts/{'a' * 64}", f"train_sft/{'b' * 64}"]
+
+
+def run(**changes) -> Run:
+    now, me = datetime.now(UTC), os.getpid()
+    facts = {"host": socket.gethostname(), "pid": me, "process": process_of(me), "started": now, "updated": now}
+    return Run(id="1", **{**facts, **changes})
+
+
+def test_a_record_grows_with_its_run(store):
+    assert read_runs(store) == []
+    record = RunRecord.begin(store)
+    assert [r.status for r in read_runs(store)] == ["running"]
+    for folder in STAGES:
+        record.note(folder)
+    (seen,) = read_runs(store)
+    assert (list(seen.stages), seen.artifacts, seen.pid) == (STAGES, {}, os.getpid())
+    assert seen.in_use()
+    inside = Artifact(kind="prompts", uri=f"{store.uri}/{STAGES[0]}", digest="1")
+    outside = Artifact(kind="model", uri=f"{store.uri}-2/train_sft/x", digest="2")
+    record.finish({"prompts": inside, "policy": outside, "preferences": NOTHING})
+    (seen,) = read_runs(store)
+    assert (seen.status, seen.artifacts) == ("finished", {"prompts": STAGES[0]})
+    assert not seen.in_use()
+    assert seen == record.run
+
+
+def test_a_folder_that_was_noted_writes_nothing(tmp_path):
+    record = RunRecord.begin(Store(str(tmp_path)))
+    record.note(STAGES[0])
+    before = record.run
+    record.note(STAGES[0])
+    assert record.run is before
+
+
+def test_runs_come_in_the_order_in_which_they_began(store):
+    begun = [RunRecord.begin(store).run.id for _ in range(5)]
+    assert [r.id for r in read_runs(store)] == begun
+
+
+def test_a_run_that_was_killed_is_not_in_use(tmp_path):
+    script = "from tasks.runs import RunRecord; from tasks.storage import Store; import sys, time\n"
+    script += f"RunRecord.begin(Store({str(tmp_path)!r})); print('begun', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout.readline() == "begun\n"
+        (seen,) = read_runs(Store(str(tmp_path)))
+        assert seen.pid == child.pid
+        assert seen.in_use()
+        child.send_signal(signal.SIGKILL)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not seen.in_use(), "a zombie runs no more"
+        child.wait()
+    assert seen.status == "running"
+    assert not seen.in_use()
+
+
+def test_a_pid_that_was_given_again_is_another_process():
+    namespace, start = process_of(os.getpid()).split()
+    assert run().in_use()
+    assert not run(process=f"{namespace} {int(start) - 1}").in_use()
+
+
+@pytest.mark.parametrize("elsewhere", [{"host": "another"}, {"process": "pid:[1] 5"}], ids=["host", "container"])
+def test_a_run_elsewhere_is_in_use_for_a_week(elsewhere):
+    almost, over = (datetime.now(UTC) - SILENCE + timedelta(minutes=m) for m in (1, -1))
+    assert run(**elsewhere, updated=almost).in_use()
+    assert not run(**elsewhere, updated=over).in_use()
+    assert not run(**elsewhere, updated=almost, status="finished").in_use()
+
+
+def test_a_record_that_cannot_be_read_is_told(store, damage):
+    record = RunRecord.begin(store)
+    damage(f"{store.uri}/runs/{record.run.id}/manifest.json", "truncate")
+    with pytest.raises(DamagedArtifactError, match=r"runs/.*delete it if the run is over"):
+        read_runs(store)
+    damage(f"{store.uri}/runs/{record.run.id}/manifest.json", "delete")
+    assert read_runs(store) == []
