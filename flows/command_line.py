@@ -15,30 +15,36 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from tasks.artifacts import Artifact
+from tasks.artifacts import Artifact, DamagedArtifactError
 from tasks.config import Config
+from tasks.dispatch import DeploymentRunError
+from tasks.plan import PLAN, Plan
 from tasks.report import evaluation_rows
-from tasks.stage import PLAN, Plan
 from tasks.storage import STORE_ERRORS
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = None) -> dict[str, Artifact]:
-    """Run a flow on a configuration file; exit with 2 and one message where something is typed wrong."""
+    """Run a flow on a configuration file; exit with one message where it cannot run.
+
+    The exit status is 2 where something is typed wrong, and 1 where the store or a worker fails: run again.
+    """
     options = _parser().parse_args(arguments)
     try:
         parameters = sections(load_config(options.config, options.set))
         plan = foresee(flow, parameters)
     except (ValueError, *STORE_ERRORS) as error:
-        _stop(error)
+        stop(error)
     if options.dry_run:
         print_plan(plan, as_json=options.json)
         return {}
     try:
         artifacts: dict[str, Artifact] = flow(**parameters)
     except ValueError as error:
-        _stop(error)
+        stop(error)
+    except (DamagedArtifactError, DeploymentRunError, OSError) as error:
+        stop(error, status=1)
     print_report(artifacts, as_json=options.json)
     return artifacts
 
@@ -139,9 +145,10 @@ def _meaning(location: tuple[int | str, ...]) -> str:
     return f" ({' '.join(field.description.split())})" if field is not None and field.description else ""
 
 
-def _stop(error: Exception) -> NoReturn:
+def stop(error: Exception, status: int = 2) -> NoReturn:
+    """End the process with one message."""
     print(f"error: {explain(error)}", file=sys.stderr)
-    raise SystemExit(2) from error
+    raise SystemExit(status) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,12 +3,15 @@
 python -m flows.rs_dpo configs/hh.yaml --set pairs.eta=0.9 --dry-run
 """
 
+from typing import Any
+
 from prefect import flow, runtime
 
 from flows.command_line import main
-from tasks.artifacts import Artifact
-from tasks.checks import check_run
+from tasks.artifacts import NOTHING, Artifact
+from tasks.checks import check_compute, check_run
 from tasks.config import (
+    ComputeConfig,
     DataConfig,
     DpoConfig,
     EvaluationConfig,
@@ -18,6 +21,7 @@ from tasks.config import (
     ScoringConfig,
     SftConfig,
 )
+from tasks.dispatch import cancel_children
 from tasks.dpo import train_dpo
 from tasks.evaluate import evaluate_policy, method
 from tasks.functions import find_gold
@@ -29,17 +33,24 @@ from tasks.reward_model import train_reward_model
 from tasks.sample import sample_completions
 from tasks.score import score_completions
 from tasks.sft import train_sft
-from tasks.storage import open_store
+from tasks.shards import sample_and_score_in_shards
+from tasks.site import open_site
 
 
 def describe_run() -> str:
     """Name a run by what it works on."""
     parameters = runtime.flow_run.parameters
     data, sampling, pairs = (parameters[name] for name in ("data", "sampling", "pairs"))
-    return f"{data.prompts.path.rsplit('/', 1)[-1]}, k {sampling.k}, tau {pairs.tau:g}, eta {pairs.eta:g}"
+    prompts = data.prompts if isinstance(data.prompts, str) else data.prompts.path.rsplit("/", 1)[-1]
+    return f"{prompts}, k {sampling.k}, tau {pairs.tau:g}, eta {pairs.eta:g}"
 
 
-@flow(name="rs-dpo", flow_run_name=describe_run)
+def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
+    """End what a cancelled run has started on other workers."""
+    cancel_children(flow_run.id)
+
+
+@flow(name="rs-dpo", flow_run_name=describe_run, on_cancellation=[cancel_stages])
 def rs_dpo(
     data: DataConfig,
     sft: SftConfig,
@@ -49,41 +60,51 @@ def rs_dpo(
     pairs: PairsConfig = PairsConfig(),
     dpo: DpoConfig = DpoConfig(),
     evaluation: EvaluationConfig = EvaluationConfig(),
+    compute: ComputeConfig = ComputeConfig(),
     store: str = "./.rsdpo",
 ) -> dict[str, Artifact]:
     """Align a policy with RS-DPO and compare it with the policy that it started from; return every artifact."""
     check_run(data, sft, reward_model, pairs, dpo, evaluation)
-    home, files, gold = open_store(store), find_data(data), find_gold(evaluation.gold_reward)
-    base_model = import_policy(home, sft)
-    reward_base = import_reward_model(home, reward_model, base_model)
+    check_compute(compute)
+    site = open_site(store, compute)
+    files, gold = find_data(site.store, data), find_gold(evaluation.gold_reward)
+    base_model = import_policy(site, sft)
+    reward_base = import_reward_model(site, reward_model, base_model)
 
-    held_out = load_held_out(home, files.evaluation_prompts or files.prompts, base_model, data, sampling.max_new_tokens)
-    prompts = load_prompts(home, files.prompts, held_out, base_model, data, sampling.max_new_tokens)
-    demonstrations = load_demonstrations(home, files.demonstrations, held_out, data)
-    preferences = load_preferences(home, files.preferences, held_out, data)
+    held_out = load_held_out(site, files.evaluation_prompts or files.prompts, base_model, data, sampling.max_new_tokens)
+    prompts = load_prompts(site, files.prompts, held_out, base_model, data, sampling.max_new_tokens)
+    demonstrations = load_demonstrations(site, files.demonstrations, held_out, data)
+    preferences = load_preferences(site, files.preferences, held_out, data)
 
-    policy = train_sft(home, base_model, demonstrations, sft)  # pi_SFT
-    annotated = load_annotations(home, policy, prompts, preferences, pairs.strategy == "annotation")
-    completions = sample_completions(home, policy, prompts, annotated, sampling)  # y_1 .. y_k ~ pi_SFT(. | x)
-    preferences = label_preferences(home, completions, prompts, preferences, gold, data.preferences == "gold")
-    trained_reward_model = train_reward_model(home, reward_base or policy, preferences, reward_model)  # r(x, y)
-    rewards = score_completions(home, trained_reward_model, completions, prompts, scoring)  # r_j = r(x, y_j)
-    selected = build_pairs(home, rewards, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
-    aligned = train_dpo(home, policy, selected, completions, prompts, dpo)  # beta, reference pi_SFT
+    policy = train_sft(site, base_model, demonstrations, sft)  # pi_SFT
+    annotated = load_annotations(site, policy, prompts, preferences, pairs.strategy == "annotation")
+    unsampled = NOTHING if annotated else prompts
+    if data.preferences == "gold":  # pairs of the policy's own completions
+        sample_and_score_in_shards(site, policy, NOTHING, unsampled, sampling, scoring)
+        completions = sample_completions(site, policy, prompts, annotated, sampling)
+        preferences = label_preferences(site, completions, prompts, gold)
+    trained_reward_model = train_reward_model(site, reward_base or policy, preferences, reward_model)  # r(x, y)
+    sample_and_score_in_shards(site, policy, trained_reward_model, unsampled, sampling, scoring)
+    completions = sample_completions(site, policy, prompts, annotated, sampling)  # y_1 .. y_k ~ pi_SFT(. | x)
+    rewards = score_completions(site, trained_reward_model, completions, prompts, scoring)  # r_j = r(x, y_j)
+    selected = build_pairs(site, rewards, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
+    aligned = train_dpo(site, policy, selected, completions, prompts, dpo)  # beta, reference pi_SFT
     how = method(sampling, scoring, evaluation, gold)
-    report = evaluate_policy(home, aligned, policy, trained_reward_model, held_out, how)
+    report = evaluate_policy(site, aligned, policy, trained_reward_model, held_out, how)
 
-    return {
-        "held_out": held_out,
-        "prompts": prompts,
-        "policy": policy,
-        "completions": completions,
-        "reward_model": trained_reward_model,
-        "rewards": rewards,
-        "pairs": selected,
-        "aligned": aligned,
-        "evaluation": report,
-    }
+    return site.finish(
+        {
+            "held_out": held_out,
+            "prompts": prompts,
+            "policy": policy,
+            "completions": completions,
+            "reward_model": trained_reward_model,
+            "rewards": rewards,
+            "pairs": selected,
+            "aligned": aligned,
+            "evaluation": report,
+        }
+    )
 
 
 if __name__ == "__main__":

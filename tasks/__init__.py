@@ -15,6 +15,7 @@ for _name, _value in {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_CONFIGURE_LOGGING": "0",  # it would close Prefect's log handlers under a lock that they need to close
     "TORCH_CPP_LOG_LEVEL": "ERROR",
 }.items():
     os.environ.setdefault(_name, _value)

@@ -2,7 +2,10 @@
 
 import dataclasses
 
+from prefect.settings import PREFECT_API_URL
+
 from tasks.config import (
+    ComputeConfig,
     DataConfig,
     DataSource,
     DpoConfig,
@@ -12,6 +15,7 @@ from tasks.config import (
     SftConfig,
     Training,
 )
+from tasks.dispatch import find_deployment
 
 
 def check_run(
@@ -42,6 +46,23 @@ def check_run(
     _check_trainer_arguments("sft", sft, "SFTConfig")
     _check_trainer_arguments("reward_model", reward_model, "RewardConfig")
     _check_trainer_arguments("dpo", dpo, "DPOConfig")
+
+
+def check_compute(compute: ComputeConfig) -> None:
+    """Refuse deployments that Prefect's server does not have.
+
+    Raises:
+        ValueError: Names the stage and the remedy.
+    """
+    for stage, name in compute.deployments().items():
+        server = PREFECT_API_URL.value()
+        if server is None:
+            raise ValueError(f"compute.{stage} = {name!r} needs a Prefect server: set PREFECT_API_URL, or use `inline`")
+        if not find_deployment(name):
+            raise ValueError(
+                f"compute.{stage} = {name!r}: Prefect's server at {server} has no such deployment: deploy prefect.yaml "
+                "there, or use `inline`"
+            )
 
 
 def _check_trainer_arguments(name: str, section: Training, class_name: str) -> None:

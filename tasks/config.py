@@ -4,11 +4,13 @@ A field marked `NOT_IN_KEY` is left out of the stage key: it changes how a stage
 says where something is whose content is in the key.
 """
 
+import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 NOT_IN_KEY = "not in the stage key"
 ENGINE_ARGUMENTS = frozenset(
@@ -32,10 +34,43 @@ ENGINE_ARGUMENTS = frozenset(
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
+_SECRET_NAME = re.compile(
+    r"(.*(hub|hf|auth|access|bearer)_?)?token|.*api_?key|.*access_?key(_?id)?|.*(password|passwd|secret).*", re.I
+)
+_SECRET_IN_URI = re.compile(r"://[^/\s]*@")
+
+
+def _secrets(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield where a value, as it was read, holds credentials: in a URI, or under a name that says so."""
+    if isinstance(value, str):
+        if _SECRET_IN_URI.search(value):
+            yield place
+    elif isinstance(value, dict | list | tuple):
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if _SECRET_NAME.fullmatch(str(name)) and item is not None and not isinstance(item, bool):
+                yield (*place, name)
+            else:
+                yield from _secrets(item, (*place, name))
+
+
 class Section(BaseModel):
-    """One section of the configuration: immutable, with no unknown keys."""
+    """One section of the configuration: immutable, with no unknown keys and no secrets."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_secrets(cls, values: Any) -> Any:
+        """Refuse secrets before any other check, whose message would repeat them."""
+        problem = PydanticCustomError(
+            "secret",
+            "a secret must not be here: what is configured is written into manifests and shown in Prefect's UI. "
+            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (S3), HF_TOKEN (the hub), or another environment "
+            "variable that the code reads",
+        )
+        if found := [InitErrorDetails(type=problem, loc=place, input="***") for place in _secrets(values)]:
+            raise ValidationError.from_exception_data(cls.__name__, found)
+        return values
 
     def key_fields(self) -> dict[str, Any]:
         """Return the fields that decide the stage's output, as plain JSON values."""
@@ -130,7 +165,7 @@ class Training(Section):
     micro_batch_size: Annotated[int, NOT_IN_KEY] = Field(8, ge=1)
     """Examples a forward pass on one device."""
     devices: Annotated[int, NOT_IN_KEY] = Field(1, ge=1)
-    """Devices to train on; more than one starts `accelerate launch`."""
+    """Devices to train on; more than one starts `torchrun`."""
     max_length: int = Field(1024, ge=8)
     """Longest prompt plus completion in tokens; longer examples are dropped and counted."""
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
@@ -165,8 +200,8 @@ class Training(Section):
 class DataConfig(Section):
     """Where prompts, demonstrations and preferences come from."""
 
-    prompts: DataSource
-    """Prompts to sample completions for."""
+    prompts: DataSource | Literal["added"]
+    """Prompts to sample completions for; `added`: those that `flows.add_prompts` has put into the store."""
     demonstrations: DataSource | None = None
     """Prompts with completions for `train_sft`; the chosen side of preference data will do."""
     preferences: DataSource | Literal["gold"] | None = None
@@ -313,6 +348,48 @@ class EvaluationConfig(Section):
     """Known reward, where the task has one; reported beside the reward model's."""
 
 
+INLINE = "inline"
+"""Computes a stage in the process of the flow."""
+
+
+class ComputeConfig(Section):
+    """Where the GPU stages compute: `inline`, in the flow's own process, or a deployment on a pool of GPU workers."""
+
+    train_sft: str = INLINE
+    """`inline` or `flow/deployment`."""
+    train_reward_model: str = INLINE
+    """`inline` or `flow/deployment`."""
+    sample_completions: str = INLINE
+    """`inline` or `flow/deployment`."""
+    score_completions: str = INLINE
+    """`inline` or `flow/deployment`."""
+    train_dpo: str = INLINE
+    """`inline` or `flow/deployment`."""
+    evaluate_policy: str = INLINE
+    """`inline` or `flow/deployment`."""
+    shards: int = Field(1, ge=1, le=1024)
+    """Workers that sampling and scoring are split over, each with its own prompts; at most what the pool has."""
+    poll_seconds: float = Field(1.0, gt=0, le=60)
+    """Seconds between two looks at a deployment's run."""
+
+    @model_validator(mode="after")
+    def _names_a_deployment(self) -> Self:
+        for stage, place in self.deployments().items():
+            if not re.fullmatch(r"[^/]+/[^/]+", place):
+                raise ValueError(f"compute.{stage} = {place!r} must be `inline` or the name of a flow/deployment")
+        if self.shards > 1 and INLINE in (self.sample_completions, self.score_completions):
+            raise ValueError(
+                f"compute.shards = {self.shards} needs deployments in compute.sample_completions and "
+                "compute.score_completions: one process samples and scores in one piece"
+            )
+        return self
+
+    def deployments(self) -> dict[str, str]:
+        """Return the stages that a deployment computes, with its name."""
+        places = self.model_dump(include=set(type(self).model_fields) - {"shards", "poll_seconds"})
+        return {stage: place for stage, place in places.items() if place != INLINE}
+
+
 class Config(Section):
     """A whole run: the parameters of the `rs_dpo` flow."""
 
@@ -324,5 +401,6 @@ class Config(Section):
     pairs: PairsConfig = PairsConfig()
     dpo: DpoConfig = DpoConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    compute: ComputeConfig = ComputeConfig()
     store: str = Field("./.rsdpo", min_length=1)
     """Where every artifact lives: a folder, `file:///...` or `s3://bucket/prefix`."""

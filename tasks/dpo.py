@@ -10,10 +10,12 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact
 from tasks.config import DpoConfig
+from tasks.drafts import Draft
 from tasks.models import load_policy, model_tokenizer
 from tasks.parquet import read_table
+from tasks.plan import pending
 from tasks.prompts import PromptTable
-from tasks.stage import Draft, pending, stage
+from tasks.stage import stage
 from tasks.storage import Store
 from tasks.tables import read_slices
 from tasks.tokens import encode_prompt, load_tokenizer

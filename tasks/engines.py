@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tasks.config import Decoding
 from tasks.models import device, load_policy
-from tasks.stage import log
+from tasks.progress import log
 from tasks.tokens import load_tokenizer
 
 if TYPE_CHECKING:

@@ -10,15 +10,17 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact, sha256_of
 from tasks.config import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig, Section
+from tasks.drafts import Draft
 from tasks.functions import GoldReward, load_function
 from tasks.logps import completion_logps
 from tasks.models import model_tokenizer
 from tasks.parquet import table_bytes
+from tasks.plan import pending
 from tasks.prompts import PromptTable
 from tasks.sample import sample_slices
 from tasks.schemas import SCHEMAS
 from tasks.score import score_slices
-from tasks.stage import Draft, pending, stage
+from tasks.stage import stage
 from tasks.storage import Store
 from tasks.tokens import encode_prompt
 
@@ -38,6 +40,8 @@ class Drawn(NamedTuple):
     rows: pa.Table
     rewards: np.ndarray
     gold: np.ndarray | None
+    parts: dict[str, str]
+    """Folder -> digest of the parts that they are in."""
 
 
 def method(sampling: SamplingConfig, scoring: ScoringConfig, evaluation: EvaluationConfig, gold: GoldReward) -> Method:
@@ -134,7 +138,8 @@ def _draw(store: Store, policy: Artifact, reward_model: Artifact, held_out: Arti
         function, prompts = load_function(how.gold.function), PromptTable(held_out)
         pairs = zip(rows["prompt_id"].to_pylist(), rows["completion"].to_pylist(), strict=True)
         gold = np.array([function(prompts[prompt_id], text) for prompt_id, text in pairs], np.float64)
-    return Drawn(rows, rewards["reward"].to_numpy().astype(np.float64), gold)
+    parts = {store.folder_of(slice_.part): slice_.part.digest for slice_ in (*slices, *scored)}
+    return Drawn(rows, rewards["reward"].to_numpy().astype(np.float64), gold, parts)
 
 
 def _samples_table(sft: Drawn, aligned: Drawn) -> pa.Table:
@@ -172,4 +177,5 @@ def evaluate_policy(
     figures["prompts"] = held_out.rows
     text = json.dumps(figures, indent=2, sort_keys=True).encode()
     files = {"evaluation.json": text, "samples.parquet": table_bytes(_samples_table(sft, new), "evaluation")}
-    return out.commit("evaluation", files, sha256_of(text), rows=sft.rows.num_rows, stats=figures)
+    parts = {**sft.parts, **new.parts}
+    return out.commit("evaluation", files, sha256_of(text), rows=sft.rows.num_rows, stats=figures, parts=parts)

@@ -12,11 +12,13 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact
 from tasks.config import PairsConfig
+from tasks.drafts import Draft
 from tasks.pair_counts import PairCounts
 from tasks.parquet import table_bytes
+from tasks.plan import pending
 from tasks.schemas import SCHEMAS, add_digests, format_digest, rows_digest
 from tasks.scratch import scratch_folder
-from tasks.stage import Draft, pending, stage
+from tasks.stage import stage
 from tasks.tables import read_slices
 
 Indices = np.ndarray

@@ -11,14 +11,16 @@ from typing import Any
 import pyarrow as pa
 
 from tasks.artifacts import NOTHING, Artifact, sha256_of
+from tasks.drafts import Draft
 from tasks.engines import Sample
 from tasks.functions import GoldReward, load_function
 from tasks.models import model_folder, model_tokenizer
 from tasks.parquet import read_table, table_bytes
+from tasks.plan import pending
 from tasks.prompts import PromptTable
 from tasks.sample import completion_rows
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.stage import Draft, pending, stage
+from tasks.stage import stage
 from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
 from tasks.tokens import context_length, encode_completion, encode_prompt
 
@@ -33,15 +35,9 @@ def _preview_labels(draft: Draft, completions: Artifact, *_: Any) -> tuple[Artif
     return pending(completions.rows // 2, "label_preferences"), {"completions": completions.rows}
 
 
-@stage(
-    version=1,
-    preview=_preview_labels,
-    ready=lambda completions, prompts, given, gold, wanted: None if wanted else given,
-)
-def label_preferences(
-    out: Draft, completions: Artifact, prompts: Artifact, given: Artifact, gold: GoldReward, wanted: bool
-) -> Artifact:
-    """Label pairs of completions with the gold reward where that is wanted; else return the given preferences."""
+@stage(version=2, preview=_preview_labels)
+def label_preferences(out: Draft, completions: Artifact, prompts: Artifact, gold: GoldReward) -> Artifact:
+    """Label pairs of completions with the gold reward."""
     assert gold.function is not None  # the configuration demands it
     reward, messages, rows = load_function(gold.function), PromptTable(prompts), []
     for slice_ in read_slices(out.store, completions):
@@ -81,7 +77,7 @@ def _preview_annotations(draft: Draft, policy: Artifact, prompts: Artifact, pref
 )
 def load_annotations(out: Draft, policy: Artifact, prompts: Artifact, preferences: Artifact, wanted: bool) -> Artifact:
     """Lay out the data set's pairs as completions: 2i is the chosen, 2i + 1 the rejected side of a prompt's pair i."""
-    folder, known = model_folder(policy), PromptTable(prompts)
+    folder, known = model_folder(policy, weights=False), PromptTable(prompts)
     tokenizer, room = model_tokenizer(policy), context_length(folder)
     texts: dict[str, list[Sample]] = defaultdict(list)
     dropped = {"prompt not sampled": 0, "longer than the model's context": 0}

@@ -1,16 +1,29 @@
-"""Progress: a bar on the terminal and, within a Prefect task, a progress artifact in the UI."""
+"""What a person sees while a run goes on: lines of its log, a bar on the terminal, a progress artifact in the UI."""
 
 import sys
 import time
 from typing import Any
 
+from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.context import TaskRunContext
+from prefect.exceptions import MissingContextError
 from tqdm import tqdm
 
-from tasks.stage import in_task
+from tasks.plan import PLAN
 
 UI_SECONDS = 5.0
 """Least time between two updates of the UI."""
+
+
+def log(message: str) -> None:
+    """Log to the Prefect run, or print outside of one; a dry run says nothing."""
+    if PLAN.get() is not None:
+        return
+    try:
+        get_run_logger().info(message)
+    except MissingContextError:
+        print(message, flush=True)
 
 
 class Progress:
@@ -21,7 +34,9 @@ class Progress:
         self.total = max(total, 1)
         self.bar = tqdm(total=self.total, initial=start, desc=what, disable=not sys.stderr.isatty(), leave=False)
         self.artifact: Any = (
-            create_progress_artifact(100.0 * start / self.total, description=what) if in_task() else None
+            create_progress_artifact(100.0 * start / self.total, description=what)
+            if TaskRunContext.get() is not None
+            else None
         )
         self.updated = time.monotonic()
 

@@ -11,11 +11,13 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact
 from tasks.config import RewardModelConfig, ScoringConfig
+from tasks.drafts import Draft
 from tasks.models import model_tokenizer, trusts_remote_code
 from tasks.parquet import read_table
+from tasks.plan import pending
 from tasks.prompts import hash_fraction
 from tasks.score import RewardModel
-from tasks.stage import Draft, pending, stage
+from tasks.stage import stage
 from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
 from tasks.training import OUTPUT, Job, are_short, commit_model, keep_short, trained
 

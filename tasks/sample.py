@@ -7,12 +7,14 @@ import pyarrow as pa
 
 from tasks.artifacts import NOTHING, Artifact, Provenance
 from tasks.config import Decoding, SamplingConfig
+from tasks.drafts import Draft, stage_key
 from tasks.engines import Engine, Sample, open_engine
 from tasks.models import model_folder, trusts_remote_code
-from tasks.progress import Progress
+from tasks.plan import pending
+from tasks.progress import Progress, log
 from tasks.prompts import PromptTable
 from tasks.schemas import SCHEMAS
-from tasks.stage import Draft, log, pending, stage, stage_key
+from tasks.stage import Work, stage
 from tasks.storage import Store
 from tasks.tables import GrowingTable, Slice, commit_slices, part_name, select_slices
 from tasks.tokens import context_length, encode_prompt, load_tokenizer
@@ -47,6 +49,13 @@ def completions_table(store: Store, policy: Artifact, decoding: Decoding) -> Gro
     inputs = {"policy": policy.digest}
     provenance = Provenance(stage="completions", version=TABLE_VERSION, key=key, inputs=inputs, config=config)
     return GrowingTable(store, "completions", provenance)
+
+
+def missing_prompts(store: Store, policy: Artifact, prompts: Artifact, decoding: Decoding) -> list[str]:
+    """Return the prompts that have no completions of this policy under these settings."""
+    wanted = PromptTable(prompts).ids
+    missing = select_slices(completions_table(store, policy, decoding).parts(), set(wanted))[1]
+    return [prompt_id for prompt_id in wanted if prompt_id in missing]
 
 
 def sample_slices(store: Store, policy: Artifact, prompts: Artifact, decoding: Decoding) -> tuple[list[Slice], int]:
@@ -98,18 +107,21 @@ def _draw_part(table: GrowingTable, engine: Engine, prompts: dict[str, list[int]
 def _preview(
     draft: Draft, policy: Artifact, prompts: Artifact, annotated: Artifact, sampling: SamplingConfig
 ) -> tuple[Artifact, dict[str, Any]]:
-    missing = prompts.rows
-    if policy.digest:
-        ids = set(PromptTable(prompts).ids)
-        missing = len(select_slices(completions_table(draft.store, policy, sampling).parts(), ids)[1])
+    missing = len(missing_prompts(draft.store, policy, prompts, sampling)) if policy.digest else prompts.rows
     completions = missing * sampling.k
     cost = {"prompts": missing, "completions": completions, "at most tokens": completions * sampling.max_new_tokens}
     return pending(prompts.rows * sampling.k, "sample_completions"), cost
 
 
+def _work(store: Store, policy: Artifact, prompts: Artifact, annotated: Artifact, sampling: SamplingConfig) -> Work:
+    table = completions_table(store, policy, sampling)
+    return Work(table.provenance.key, len(missing_prompts(store, policy, prompts, sampling)))
+
+
 @stage(
     version=1,
     preview=_preview,
+    work=_work,
     retries=2,
     ready=lambda policy, prompts, annotated, sampling: None if annotated == NOTHING else annotated,
 )

@@ -9,11 +9,13 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact, Provenance
 from tasks.config import ScoringConfig
+from tasks.drafts import Draft, stage_key
 from tasks.models import device, model_folder, trusts_remote_code
+from tasks.plan import pending
 from tasks.progress import Progress
 from tasks.prompts import PromptTable
 from tasks.schemas import format_digest
-from tasks.stage import Draft, pending, stage, stage_key
+from tasks.stage import Work, stage
 from tasks.storage import Store
 from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
 from tasks.tokens import context_length, encode_completion, encode_prompt, load_tokenizer
@@ -110,6 +112,25 @@ def check_finite(rewards: pa.Table) -> None:
         raise ValueError(f"{bad.size} rewards are NaN or infinite, first {', '.join(ids)}: the reward model is broken")
 
 
+def rewards_table(store: Store, reward_model: Artifact, scoring: ScoringConfig) -> GrowingTable:
+    """Return the table that holds every reward that a model gave."""
+    inputs, config = {"reward_model": reward_model.digest}, {"scoring": scoring.model_dump(mode="json")}
+    key = stage_key("rewards", TABLE_VERSION, scoring.key_fields(), inputs)
+    provenance = Provenance(stage="rewards", version=TABLE_VERSION, key=key, inputs=inputs, config=config)
+    return GrowingTable(store, "rewards", provenance)
+
+
+def part_of(completions: Slice) -> str:
+    """Return the name of the part that holds the rewards of a slice of completions."""
+    return format_digest(completions.digest())[:32]
+
+
+def unscored(store: Store, reward_model: Artifact, completions: list[Slice], scoring: ScoringConfig) -> list[Slice]:
+    """Return the slices of completions that the reward model has not scored."""
+    table = rewards_table(store, reward_model, scoring)
+    return [slice_ for slice_ in completions if table.find(part_of(slice_)) is None]
+
+
 def score_slices(
     store: Store, reward_model: Artifact, completions: list[Slice], prompts: Artifact, scoring: ScoringConfig
 ) -> tuple[list[Slice], int]:
@@ -117,11 +138,8 @@ def score_slices(
 
     A part is named by the digest of the completions it scores, so that new completions are never given old rewards.
     """
-    inputs, config = {"reward_model": reward_model.digest}, {"scoring": scoring.model_dump(mode="json")}
-    key = stage_key("rewards", TABLE_VERSION, scoring.key_fields(), inputs)
-    provenance = Provenance(stage="rewards", version=TABLE_VERSION, key=key, inputs=inputs, config=config)
-    table = GrowingTable(store, "rewards", provenance)
-    names = [format_digest(slice_.digest())[:32] for slice_ in completions]
+    table = rewards_table(store, reward_model, scoring)
+    names = [part_of(slice_) for slice_ in completions]
     found = {name: part for name in names if (part := table.find(name)) is not None}
     todo = [(name, slice_) for name, slice_ in zip(names, completions, strict=True) if name not in found]
     if todo:
@@ -149,7 +167,15 @@ def _preview(
     return pending(completions.rows, "score_completions"), {"completions": completions.rows}
 
 
-@stage(version=1, preview=_preview, retries=2)
+def _work(
+    store: Store, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
+) -> Work:
+    table = rewards_table(store, reward_model, scoring)
+    left = unscored(store, reward_model, read_slices(store, completions), scoring)
+    return Work(table.provenance.key, sum(slice_.part.rows for slice_ in left))
+
+
+@stage(version=1, preview=_preview, work=_work, retries=2)
 def score_completions(
     out: Draft, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> Artifact:

@@ -6,9 +6,11 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact
 from tasks.config import SftConfig
+from tasks.drafts import Draft
 from tasks.models import load_policy, model_tokenizer
 from tasks.parquet import read_table
-from tasks.stage import Draft, pending, stage
+from tasks.plan import pending
+from tasks.stage import stage
 from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
 from tasks.training import Job, commit_model, keep_short, trained
 

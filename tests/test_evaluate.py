@@ -143,7 +143,7 @@ def drawn(texts, rewards, gold=None, finish="stop"):
         "num_tokens": [len(text.split()) for text in texts],
         "finish_reason": [finish] * (len(texts) - 1) + ["length"],
     }
-    return Drawn(pa.table(rows), np.array(rewards, float), None if gold is None else np.array(gold, float))
+    return Drawn(pa.table(rows), np.array(rewards, float), None if gold is None else np.array(gold, float), {})
 
 
 TEXTS = ["a b", "c", "a b c d", "e f g"]

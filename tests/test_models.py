@@ -10,6 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tasks.artifacts import NOTHING, Artifact, Provenance, files_digest
 from tasks.config import ModelSource, RewardModelConfig, SftConfig
+from tasks.drafts import Draft
 from tasks.models import (
     import_model,
     import_policy,
@@ -19,7 +20,8 @@ from tasks.models import (
     model_folder,
     store_model,
 )
-from tasks.stage import PLAN, Draft, Plan
+from tasks.plan import PLAN, Plan
+from tasks.site import Site
 from tasks.storage import Store
 from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, encode_prompt, load_tokenizer
 
@@ -66,7 +68,7 @@ def refused(folder, message, tmp_path, role="policy", **fields):
     token = PLAN.set(Plan(tmp_path))
     try:
         with pytest.raises(ValueError, match=message) as caught:
-            import_model(store, source(folder, **fields), role)
+            import_model(Site(store), source(folder, **fields), role)
     finally:
         PLAN.reset(token)
     assert not (tmp_path / "store").exists()
@@ -280,7 +282,7 @@ def test_the_stored_model_is_the_same_model(model, tmp_path):
 def test_a_dry_run_lays_out_no_weights(model, tmp_path):
     token = PLAN.set(plan := Plan(tmp_path))
     try:
-        found = import_policy(Store(str(tmp_path / "store")), SftConfig(ready_model=source(model)))
+        found = import_policy(Site(Store(str(tmp_path / "store"))), SftConfig(ready_model=source(model)))
     finally:
         PLAN.reset(token)
     assert [step["action"] for step in plan.steps] == ["compute"]
@@ -291,16 +293,16 @@ def test_a_dry_run_lays_out_no_weights(model, tmp_path):
 
 def test_no_reward_model_named_starts_from_the_policy(model, tmp_path):
     policy = Artifact(kind="model", uri=str(model), digest="")
-    assert not import_reward_model(Store(str(tmp_path)), RewardModelConfig(), policy)
+    assert not import_reward_model(Site(Store(str(tmp_path))), RewardModelConfig(), policy)
 
 
 def test_a_base_of_a_reward_model_may_be_causal_but_a_ready_one_may_not(model, tmp_path):
     token = PLAN.set(Plan(tmp_path))
     try:
         store = Store(str(tmp_path / "store"))
-        assert import_reward_model(store, RewardModelConfig(base_model=source(model)), NOTHING)
+        assert import_reward_model(Site(store), RewardModelConfig(base_model=source(model)), NOTHING)
         with pytest.raises(ValueError, match="is no reward model"):
-            import_reward_model(store, RewardModelConfig(ready_model=source(model)), NOTHING)
+            import_reward_model(Site(store), RewardModelConfig(ready_model=source(model)), NOTHING)
     finally:
         PLAN.reset(token)
 

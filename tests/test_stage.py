@@ -17,8 +17,11 @@ from prefect.client.schemas.filters import ArtifactFilter
 
 from tasks.artifacts import NOTHING, Artifact, sha256_of
 from tasks.config import NOT_IN_KEY, ModelSource, SamplingConfig, Section
+from tasks.drafts import Draft, canonical_json, stage_key
+from tasks.plan import PLAN, Plan, pending
 from tasks.progress import Progress
-from tasks.stage import PLAN, Draft, Plan, canonical_json, pending, stage, stage_key
+from tasks.site import Site
+from tasks.stage import stage
 from tasks.storage import Store, read_bytes, read_files, read_manifest
 
 REPOSITORY = Path(__file__).parents[1]
@@ -87,7 +90,7 @@ def test_every_part_of_a_key_counts(change):
 
 
 def test_a_key_is_equal_in_another_interpreter():
-    script = f"from tasks.stage import stage_key; print(stage_key(**{KEY!a}))"
+    script = f"from tasks.drafts import stage_key; print(stage_key(**{KEY!a}))"
     environment = {**os.environ, "PYTHONHASHSEED": "1234", "TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONUTF8": "0"}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
@@ -138,7 +141,7 @@ class Double:
         self.stage = double
 
     def __call__(self, store: Store, source: Artifact = SOURCE, **settings: Any) -> Artifact:
-        return self.stage(store, source, Settings(**settings))
+        return self.stage(Site(store), source, Settings(**settings))
 
 
 @pytest.fixture
@@ -225,7 +228,7 @@ def test_the_store_stands_where_the_cached_result_is_gone(store, double, states)
         store.fs.rm(results_folder(store), recursive=True)
         assert double(store) == first
 
-    assert states(calls) == ["Completed", "Completed"]
+    assert states(calls) == ["Completed", "Cached"]
     assert len(double.calls) == 1
 
 
@@ -320,7 +323,7 @@ def test_a_stage_leaves_its_page_and_its_progress(tmp_path, prefect_harness):
         progress.close()
         return out.commit("number", {"n.txt": b"4"}, "4" * 64, rows=4, stats={"words": 4})
 
-    flow(lambda: count_words(Store(str(tmp_path)), Settings()), name="pages")()
+    flow(lambda: count_words(Site(Store(str(tmp_path))), Settings()), name="pages")()
     with get_client(sync_client=True) as client:
         pages, bars = (
             client.read_artifacts(artifact_filter=ArtifactFilter.model_validate({name: {"any_": [value]}}))

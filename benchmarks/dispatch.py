@@ -1,0 +1,82 @@
+"""What orchestration costs: seconds from asking a worker for a stage to its end, and seconds a task takes of Prefect.
+
+The stage's output is in the store already, so nothing is computed: what is measured is the queue, the start of the
+worker's process with its imports, the slot of the GPU, the look into the store, and the way back. The share of an hour
+is that of a whole run: 13 tasks, of which 6 are dispatched.
+
+    source .rsdpo/up/env                      # of `make up`, with nothing else to do
+    python benchmarks/dispatch.py [--rounds 10] [--json]
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+import uuid
+from pathlib import Path
+
+from prefect import flow
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tasks.artifacts import Artifact, sha256_of
+from tasks.config import ComputeConfig, SftConfig
+from tasks.dispatch import check_ended_well, endings, start
+from tasks.drafts import Draft, provenance_of
+from tasks.sft import train_sft
+from tasks.site import Site
+from tasks.storage import open_store
+
+TASKS, DISPATCHED, HOUR = 13, 6, 3600.0
+COMPUTE = ComputeConfig(train_sft="train-sft/gpu")
+
+
+def committed(site: Site) -> tuple[Artifact, Artifact, SftConfig]:
+    """Commit a stage's output and return the arguments that name it."""
+    base, demonstrations = (
+        Artifact(kind=kind, uri="s3://elsewhere", digest=sha256_of(uuid.uuid4().bytes))
+        for kind in ("model", "demonstrations")
+    )
+    sft = SftConfig(base_model="elsewhere")
+    arguments = {"base_model": base, "demonstrations": demonstrations, "sft": sft}
+    provenance = provenance_of("train_sft", train_sft.version, {"out": None, **arguments})
+    Draft(site.store, provenance).commit("model", {"weights": b"none"}, sha256_of(b"none"))
+    assert train_sft.find(site, *arguments.values()) is not None
+    return base, demonstrations, sft
+
+
+@flow(name="benchmark-dispatch")
+def measure(store: str, rounds: int) -> tuple[list[float], list[float]]:
+    """Return seconds of each dispatched stage, and of each task here, in turn."""
+    site, dispatched, here = Site(open_store(store), COMPUTE), [], []
+    for _ in range(rounds):
+        arguments = committed(site)
+        began = time.perf_counter()
+        for run in endings([start(train_sft.order(site, *arguments))], COMPUTE.poll_seconds):
+            check_ended_well(run, committed=True)
+        dispatched.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        train_sft(site, *arguments)
+        here.append(time.perf_counter() - began)
+    return dispatched, here
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", default="s3://rs-dpo/benchmark")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    dispatched, here = measure(options.store, options.rounds)
+    share = (DISPATCHED * statistics.median(dispatched) + TASKS * statistics.median(here)) / HOUR
+    for name, seconds in (("dispatched stage", dispatched), ("task", here)):
+        print(f"{name:18} median {statistics.median(seconds):6.2f} s  (from {min(seconds):.2f} to {max(seconds):.2f})")
+    print(f"share of a run of an hour: {share:.2%}")
+    if options.json:
+        print(json.dumps({"dispatched_s": dispatched, "task_s": here, "share_of_an_hour": share}))
+
+
+if __name__ == "__main__":
+    main()

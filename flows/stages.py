@@ -1,0 +1,88 @@
+"""Each GPU stage as a flow of its own, for a deployment on a pool of GPU workers (`compute` in the configuration).
+
+The flow computes in its own process and commits to the store; the pipeline that asked for it reads it there.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prefect import flow
+from prefect.concurrency.sync import concurrency
+
+import tasks.dpo
+import tasks.evaluate
+import tasks.reward_model
+import tasks.sample
+import tasks.score
+import tasks.sft
+from tasks.artifacts import Artifact
+from tasks.config import DpoConfig, RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
+from tasks.evaluate import Method
+from tasks.site import Site
+from tasks.storage import Store
+
+GPU_LIMIT = "rs-dpo-gpu"
+"""Global concurrency limit of Prefect's server: as many slots as there are GPUs (infra/apply.py makes it)."""
+
+
+@contextmanager
+def gpu() -> Iterator[None]:
+    """Hold a GPU's slot; a server that is gone for a while does not end the work, and a slot of a dead run comes free.
+
+    Raises:
+        ConcurrencySlotAcquisitionError: The server has no such limit.
+    """
+    with concurrency(GPU_LIMIT, strict=True, lease_duration=60, raise_on_lease_renewal_failure=False):
+        yield
+
+
+@flow(name="train-sft")
+def train_sft(store: str, base_model: Artifact, demonstrations: Artifact, sft: SftConfig) -> None:
+    """Fine-tune the base model on the demonstrations."""
+    with gpu():
+        tasks.sft.train_sft(Site(Store(store)), base_model, demonstrations, sft)
+
+
+@flow(name="train-reward-model")
+def train_reward_model(
+    store: str, base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig
+) -> None:
+    """Train a reward model on preference pairs."""
+    with gpu():
+        tasks.reward_model.train_reward_model(Site(Store(store)), base_model, preferences, reward_model)
+
+
+@flow(name="sample-completions")
+def sample_completions(
+    store: str, policy: Artifact, prompts: Artifact, annotated: Artifact, sampling: SamplingConfig
+) -> None:
+    """Draw k completions a prompt."""
+    with gpu():
+        tasks.sample.sample_completions(Site(Store(store)), policy, prompts, annotated, sampling)
+
+
+@flow(name="score-completions")
+def score_completions(
+    store: str, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
+) -> None:
+    """Score every completion with the reward model."""
+    with gpu():
+        tasks.score.score_completions(Site(Store(store)), reward_model, completions, prompts, scoring)
+
+
+@flow(name="train-dpo")
+def train_dpo(
+    store: str, policy: Artifact, pairs: Artifact, completions: Artifact, prompts: Artifact, dpo: DpoConfig
+) -> None:
+    """Train the policy on the pairs."""
+    with gpu():
+        tasks.dpo.train_dpo(Site(Store(store)), policy, pairs, completions, prompts, dpo)
+
+
+@flow(name="evaluate-policy")
+def evaluate_policy(
+    store: str, aligned: Artifact, policy: Artifact, reward_model: Artifact, held_out: Artifact, how: Method
+) -> None:
+    """Compare the aligned policy with pi_SFT on held-out prompts."""
+    with gpu():
+        tasks.evaluate.evaluate_policy(Site(Store(store)), aligned, policy, reward_model, held_out, how)

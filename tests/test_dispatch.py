@@ -1,0 +1,215 @@
+"""Stages on a worker pool: a real server, a real worker, real flow runs."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dispatched import Behaviour, train_sft
+from hypothesis import given
+from hypothesis import strategies as st
+from prefect import flow, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL
+from pydantic import ValidationError
+
+from tasks.artifacts import Artifact
+from tasks.checks import check_compute
+from tasks.config import ComputeConfig
+from tasks.dispatch import DeploymentRunError, cancel_children, endings, start
+from tasks.shards import balance
+from tasks.site import Site
+from tasks.storage import Store, read_bytes
+from tasks.training import die_with_parent
+
+SOURCE = Artifact(kind="number", uri="file:///anywhere", digest="5" * 64, rows=5)
+COMPUTE = ComputeConfig(train_sft="train-sft/test", poll_seconds=0.2)
+POOL = "test-dispatch"
+
+
+@pytest.fixture(scope="module")
+def worker(prefect_harness, tmp_path_factory) -> Iterator[None]:
+    """Deploy the stage of tests/dispatched.py, and start a worker for it."""
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+    source = flow.from_source(source=str(Path(__file__).parent), entrypoint="dispatched.py:train_sft_on_worker")
+    source.deploy(name="test", work_pool_name=POOL, print_next_steps=False)
+    environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value(), "PREFECT_WORKER_QUERY_SECONDS": "0.5"}
+    log = tmp_path_factory.mktemp("worker") / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            preexec_fn=die_with_parent,
+        )
+    yield
+    process.terminate()
+    process.wait(60)
+
+
+@pytest.fixture
+def site(tmp_path) -> Site:
+    return Site(Store(str(tmp_path / "store")), COMPUTE)
+
+
+@pytest.fixture
+def compute(worker, monkeypatch) -> Callable[..., Artifact]:
+    """Return a function that calls the stage within a flow."""
+    monkeypatch.setattr(train_sft, "task", train_sft.task.with_options(retry_delay_seconds=[0.0, 0.0]))
+
+    def run(site: Site, **behaviour: Any) -> Artifact:
+        return flow(lambda: train_sft(site, SOURCE, Behaviour(**behaviour)), name="pipeline")()
+
+    return run
+
+
+def runs_of(site: Site, **behaviour: Any) -> list[FlowRun]:
+    """Return the flow runs that computed the stage for a site."""
+    key = train_sft.order(site, SOURCE, Behaviour(**behaviour)).key
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[f"key:{key}"])))
+
+
+def test_a_stage_is_computed_by_its_worker_and_only_once(site, compute):
+    made = compute(site, sleeps=0.001)
+    assert read_bytes(made, "pid.txt") != str(os.getpid()).encode()
+    assert compute(site, sleeps=0.001) == made
+    assert [run.state.name for run in runs_of(site, sleeps=0.001)] == ["Completed"]
+    assert site.computed == {"train_sft": 1}
+    site.store.delete(site.store.folder_of(made))
+    again = compute(site, sleeps=0.001)
+    assert again.digest != made.digest
+    assert len(runs_of(site, sleeps=0.001)) == 2
+
+
+def test_a_failure_keeps_its_message_and_is_not_repeated(site, compute):
+    with pytest.raises(ValueError, match="tau = -1 must be positive"):
+        compute(site, fails="tau = -1 must be positive")
+    assert len(runs_of(site, fails="tau = -1 must be positive")) == 1
+    assert site.store.list("train_sft") == []
+
+
+def test_a_killed_process_is_replaced(site, compute, tmp_path):
+    marker = str(tmp_path / "died")
+    compute(site, dies_once=marker)
+    assert [run.state.name for run in runs_of(site, dies_once=marker)].count("Crashed") == 1
+    assert len(runs_of(site, dies_once=marker)) == 2
+
+
+PIPELINE = """
+import sys
+from dispatched import Behaviour, train_sft
+from prefect import flow
+from tasks.artifacts import Artifact
+from tasks.config import ComputeConfig
+from tasks.site import Site
+from tasks.storage import Store
+
+site = Site(Store(sys.argv[1]), ComputeConfig.model_validate_json(sys.argv[2]))
+source = Artifact.model_validate_json(sys.argv[3])
+made = flow(lambda: train_sft(site, source, Behaviour(sleeps=2)), name="pipeline")()
+print(made.model_dump_json())
+"""
+
+
+def test_two_pipelines_at_once_share_one_run(site, worker):
+    arguments = [site.store.uri, COMPUTE.model_dump_json(), SOURCE.model_dump_json()]
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": PREFECT_API_URL.value(),
+        "PYTHONPATH": str(Path(__file__).parent),
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+    }
+    pipelines = [
+        subprocess.Popen(
+            [sys.executable, "-c", PIPELINE, *arguments], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    printed = [process.communicate(timeout=120)[0].splitlines()[-1] for process in pipelines]
+    assert [process.returncode for process in pipelines] == [0, 0]
+    assert json.loads(printed[0]) == json.loads(printed[1])
+    assert len(runs_of(site, sleeps=2)) == 1
+
+
+def test_a_pipeline_waits_for_the_run_that_a_killed_one_started(site, compute):
+    orphan = flow(lambda: start(train_sft.order(site, SOURCE, Behaviour(sleeps=1))), name="killed")()
+    compute(site, sleeps=1)
+    assert [run.id for run in runs_of(site, sleeps=1)] == [orphan.id]
+
+
+def test_what_a_cancelled_pipeline_has_started_ends_within_ten_seconds(site, worker):
+    def begin() -> FlowRun:
+        run = start(train_sft.order(site, SOURCE, Behaviour(sleeps=120)))
+        wait_for(lambda: state_of(run) == "Running")
+        return run
+
+    run = flow(begin, name="cancelled")()
+    parent = next(tag.partition(":")[2] for tag in run.tags if tag.startswith("parent:"))
+    began = time.monotonic()
+    cancel_children(parent)
+    assert [ended.state.name for ended in endings([run], 0.2)] == ["Cancelled"]
+    assert time.monotonic() - began < 10
+    assert site.store.list("train_sft") == []
+
+
+def state_of(run: FlowRun) -> str:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(run.id).state.name
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_run_that_was_deleted_is_not_waited_for_for_ever(site, worker):
+    run = flow(lambda: start(train_sft.order(site, SOURCE, Behaviour(sleeps=60))), name="deleted")()
+    with get_client(sync_client=True) as client:
+        client.delete_flow_run(run.id)
+    with pytest.raises(DeploymentRunError, match="was deleted"):
+        list(endings([run], 0.1))
+
+
+# Before anything runs
+
+
+def test_a_deployment_that_is_not_there_is_refused(prefect_harness):
+    with pytest.raises(ValueError, match=r"compute.train_dpo = 'train-dpo/nowhere'.* no such deployment"):
+        check_compute(ComputeConfig(train_dpo="train-dpo/nowhere"))
+    check_compute(ComputeConfig())
+
+
+@pytest.mark.parametrize("settings", [{"train_sft": "gpu"}, {"train_sft": "a/b/c"}, {"shards": 0}, {"shards": 2}])
+def test_bad_places_are_refused(settings):
+    with pytest.raises(ValidationError, match=r"flow/deployment|greater than or equal to 1|needs deployments"):
+        ComputeConfig(**settings)
+
+
+# Shards
+
+
+def test_the_dearest_go_first_to_the_lightest_shard():
+    assert balance([1, 5, 4, 2], 2) == [[1, 0], [2, 3]]  # 5 + 1 and 4 + 2
+    assert balance([3, 3], 5) == [[0], [1]]
+    assert balance([], 3) == []
+
+
+@given(costs=st.lists(st.integers(1, 100), max_size=40), shards=st.integers(1, 8))
+def test_shards_hold_everything_once_and_are_balanced(costs, shards):
+    groups = balance(costs, shards)
+    assert sorted(index for group in groups for index in group) == list(range(len(costs)))
+    assert all(groups)
+    if costs:
+        assert max(sum(costs[i] for i in group) for group in groups) <= sum(costs) / len(groups) + max(costs)
