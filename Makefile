@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help quickstart install test test-slow check bench ui clean
+.PHONY: help quickstart install test test-slow check bench up down ui clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ bench: install ## Run every benchmark
 	@shopt -s nullglob; files=(benchmarks/*.py); \
 	if (( $${#files[@]} == 0 )); then echo "No benchmarks yet: benchmarks/ holds no .py file."; fi; \
 	for file in "$${files[@]}"; do echo "== $$file"; $(PYTHON_IN_VENV) "$$file"; done
+
+up: install ## Start the whole system on this machine: server, database, object store, a worker a GPU
+	@$(PYTHON_IN_VENV) -m infra.up up
+
+down: ## Stop what make up started; history and data stay
+	@if [[ -x $(PYTHON_IN_VENV) ]]; then $(PYTHON_IN_VENV) -m infra.up down; fi
 
 ui: install ## Start Prefect's server and UI on this machine
 	@echo "Prefect UI: http://127.0.0.1:$${PREFECT_SERVER_API_PORT:-4200}  (stop with Ctrl-C)"

@@ -17,12 +17,10 @@ import tasks.score
 import tasks.sft
 from tasks.artifacts import Artifact
 from tasks.config import DpoConfig, RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
+from tasks.dispatch import GPU_LIMIT
 from tasks.evaluate import Method
 from tasks.site import Site
 from tasks.storage import Store
-
-GPU_LIMIT = "rs-dpo-gpu"
-"""Global concurrency limit of Prefect's server: as many slots as there are GPUs (infra/apply.py makes it)."""
 
 
 @contextmanager
@@ -36,14 +34,14 @@ def gpu() -> Iterator[None]:
         yield
 
 
-@flow(name="train-sft")
+@flow(name="train-sft", flow_run_name="SFT on {demonstrations.rows} demonstrations")
 def train_sft(store: str, base_model: Artifact, demonstrations: Artifact, sft: SftConfig) -> None:
     """Fine-tune the base model on the demonstrations."""
     with gpu():
         tasks.sft.train_sft(Site(Store(store)), base_model, demonstrations, sft)
 
 
-@flow(name="train-reward-model")
+@flow(name="train-reward-model", flow_run_name="reward model on {preferences.rows} pairs")
 def train_reward_model(
     store: str, base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig
 ) -> None:
@@ -52,7 +50,7 @@ def train_reward_model(
         tasks.reward_model.train_reward_model(Site(Store(store)), base_model, preferences, reward_model)
 
 
-@flow(name="sample-completions")
+@flow(name="sample-completions", flow_run_name="sampling {prompts.rows} prompts x {sampling.k}")
 def sample_completions(
     store: str, policy: Artifact, prompts: Artifact, annotated: Artifact, sampling: SamplingConfig
 ) -> None:
@@ -61,7 +59,7 @@ def sample_completions(
         tasks.sample.sample_completions(Site(Store(store)), policy, prompts, annotated, sampling)
 
 
-@flow(name="score-completions")
+@flow(name="score-completions", flow_run_name="scoring {completions.rows} completions")
 def score_completions(
     store: str, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> None:
@@ -70,7 +68,7 @@ def score_completions(
         tasks.score.score_completions(Site(Store(store)), reward_model, completions, prompts, scoring)
 
 
-@flow(name="train-dpo")
+@flow(name="train-dpo", flow_run_name="DPO on {pairs.rows} pairs")
 def train_dpo(
     store: str, policy: Artifact, pairs: Artifact, completions: Artifact, prompts: Artifact, dpo: DpoConfig
 ) -> None:
@@ -79,7 +77,7 @@ def train_dpo(
         tasks.dpo.train_dpo(Site(Store(store)), policy, pairs, completions, prompts, dpo)
 
 
-@flow(name="evaluate-policy")
+@flow(name="evaluate-policy", flow_run_name="evaluation on {held_out.rows} prompts")
 def evaluate_policy(
     store: str, aligned: Artifact, policy: Artifact, reward_model: Artifact, held_out: Artifact, how: Method
 ) -> None:

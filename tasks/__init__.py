@@ -2,10 +2,13 @@
 
 import os
 
-# No library that a stage loads may call home, or talk over the pipeline's own log; and a busy machine may need a minute
-# to start Prefect's temporary server. Set before any of them is imported.
+# No library that a stage loads may call home, or talk over the pipeline's own log. Nothing is pickled: Prefect would
+# pickle the errors of failed runs. A busy machine may need a minute to start Prefect's temporary server. Set before any
+# of them is imported.
 for _name, _value in {
     "DO_NOT_TRACK": "1",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; infra/apply.py counts on it
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "VLLM_NO_USAGE_STATS": "1",

@@ -20,6 +20,8 @@ from prefect.states import Cancelling
 
 from tasks.progress import log
 
+GPU_LIMIT = "rs-dpo-gpu"
+"""Global concurrency limit of Prefect's server that a stage holds while it computes: a slot a GPU."""
 OUTAGE_SECONDS = 600.0
 """How long Prefect's server may be gone while a pipeline waits."""
 WAITING_SECONDS = 60.0

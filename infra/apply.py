@@ -1,0 +1,154 @@
+"""What a Prefect server needs for RS-DPO: work pools, queues, limits, and an automation that ends lost runs.
+
+python -m infra.apply --gpus 4 --gpu-pool kubernetes
+
+Changes what differs and leaves the rest alone, so it may run again at any time. The server is that of PREFECT_API_URL.
+"""
+
+import argparse
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import get_client
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+
+from tasks.config import STAGES
+from tasks.dispatch import GPU_LIMIT
+
+POOLS = Path(__file__).parent / "pools"
+CPU_POOL, GPU_POOL = "rs-dpo-cpu", "rs-dpo-gpu"
+PIPELINES = 4
+"""Flow runs at once on the CPU pool: they mostly wait, but selecting pairs takes memory."""
+QUEUES = {
+    CPU_POOL: {"default": 1, "scheduled": 2},  # people and events before the clock
+    GPU_POOL: {"finish": 1, "default": 2},  # what is nearly done first
+}
+"""Priorities of the queues of each pool; 1 comes first."""
+FLOWS = ("rs-dpo", "quickstart", "add-prompts", *(stage.replace("_", "-") for stage in STAGES))
+"""Flows that send heartbeats as often as the automations expect; other flows on the server are left alone."""
+ZOMBIES, UNBORN = "RS-DPO: crash runs that send no heartbeat", "RS-DPO: crash runs that never begin"
+SILENCE = timedelta(seconds=90)
+"""Three heartbeats: one may be late on a busy machine."""
+START = {"process": timedelta(minutes=5), "docker": timedelta(hours=1), "kubernetes": timedelta(hours=6)}
+"""How long a run may stay Pending once a worker has taken it: for an image to be pulled, or a node to come."""
+
+
+async def apply(gpus: int, gpu_pool: str = "process") -> None:
+    """Give the server what is missing, and change what differs.
+
+    Args:
+        gpus: GPUs of all workers together, at least 1: so many stages compute at once.
+        gpu_pool: Type of the GPU pool: process, docker or kubernetes.
+
+    Raises:
+        ValueError: The GPU pool exists with another type.
+    """
+    async with get_client() as client:
+        await _pool(client, CPU_POOL, "process", PIPELINES)
+        await _pool(client, GPU_POOL, gpu_pool, gpus)
+        for pool, queues in QUEUES.items():
+            await _queues(client, pool, queues)
+        await client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, gpus)
+        for automation in automations(START[gpu_pool]):
+            await _automation(client, automation)
+
+
+def job_template(kind: str) -> dict[str, Any]:
+    """Return the base job template of a type of pool: process, docker or kubernetes."""
+    template: dict[str, Any] = yaml.safe_load((POOLS / f"{kind}.yaml").read_text())
+    return template
+
+
+def automations(start: timedelta) -> list[AutomationCore]:
+    """Return the automations that set a flow run to Crashed once its process has fallen silent, or never came.
+
+    Args:
+        start: How long a run may stay Pending.
+    """
+    heartbeat, states = "prefect.flow-run.heartbeat", ("Completed", "Failed", "Cancelled", "Crashed")
+    running, ends = "prefect.flow-run.Running", {f"prefect.flow-run.{state}" for state in states}
+    silent = f"No heartbeat for {SILENCE.seconds} seconds: the process is gone."
+    late = f"Pending for {start}: its worker is gone, or cannot start it."
+    return [
+        _crash_unless(ZOMBIES, {heartbeat, running}, {heartbeat, *ends}, SILENCE, silent),
+        _crash_unless(UNBORN, {"prefect.flow-run.Pending"}, {running, *ends}, start, late),
+    ]
+
+
+def _crash_unless(name: str, after: set[str], expect: set[str], within: timedelta, message: str) -> AutomationCore:
+    """Return an automation for our flows: Crashed where an event is not followed by one that is expected."""
+    return AutomationCore(
+        name=name,
+        description="Its machine, its worker or its process is gone.",
+        trigger=EventTrigger(
+            after=after,
+            expect=expect,
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.role": ["flow"], "prefect.resource.name": list(FLOWS)}
+            ),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=within,
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=message)],
+    )
+
+
+async def _pool(client: PrefectClient, name: str, kind: str, limit: int) -> None:
+    template = job_template(kind)
+    try:
+        pool = await client.read_work_pool(name)
+    except ObjectNotFound:
+        await client.create_work_pool(
+            WorkPoolCreate(name=name, type=kind, base_job_template=template, concurrency_limit=limit)
+        )
+        return
+    if pool.type != kind:
+        raise ValueError(
+            f"work pool {name} has the type {pool.type}, not {kind}, and a pool's type cannot change: "
+            f"--gpu-pool {pool.type}, or prefect work-pool delete {name} once it is idle"
+        )
+    if (pool.base_job_template, pool.concurrency_limit) != (template, limit):
+        await client.update_work_pool(name, WorkPoolUpdate(base_job_template=template, concurrency_limit=limit))
+
+
+async def _queues(client: PrefectClient, pool: str, priorities: dict[str, int]) -> None:
+    found = {queue.name: queue for queue in await client.read_work_queues(work_pool_name=pool)}
+    for name in priorities.keys() - found.keys():
+        found[name] = await client.create_work_queue(name, work_pool_name=pool)
+    for name, priority in priorities.items():
+        if found[name].priority != priority:
+            await client.update_work_queue(found[name].id, priority=priority)
+
+
+async def _automation(client: PrefectClient, wanted: AutomationCore) -> None:
+    found = await client.read_automations_by_name(wanted.name)
+    if not found:
+        await client.create_automation(wanted)
+    elif AutomationCore.model_validate(found[0].model_dump(exclude={"id"})) != wanted:
+        await client.update_automation(found[0].id, wanted)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Give a Prefect server the pools, queues and limits of RS-DPO.")
+    parser.add_argument("--gpus", type=_positive, default=1, help="GPUs of all workers together (default: 1)")
+    parser.add_argument("--gpu-pool", choices=["process", "docker", "kubernetes"], default="process")
+    options = parser.parse_args()
+    asyncio.run(apply(options.gpus, options.gpu_pool))
