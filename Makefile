@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help quickstart install test test-slow check bench up down ui clean
+.PHONY: help quickstart install test test-slow check bench faults up down ui clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,10 +33,13 @@ check: install ## Lint, formatting, types
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m mypy
 
-bench: install ## Run every benchmark
-	@shopt -s nullglob; files=(benchmarks/*.py); \
-	if (( $${#files[@]} == 0 )); then echo "No benchmarks yet: benchmarks/ holds no .py file."; fi; \
-	for file in "$${files[@]}"; do echo "== $$file"; $(PYTHON_IN_VENV) "$$file"; done
+bench: install ## Run every benchmark, but for the faults
+	@for file in benchmarks/[a-z]*.py; do \
+	    [[ $$file == */faults.py ]] || { echo "== $$file"; $(PYTHON_IN_VENV) "$$file"; }; \
+	done
+
+faults: install ## Kill everything at random moments and compare what comes out (half an hour)
+	$(PYTHON_IN_VENV) benchmarks/faults.py
 
 up: install ## Start the whole system on this machine: server, database, object store, a worker a GPU
 	@$(PYTHON_IN_VENV) -m infra.up up

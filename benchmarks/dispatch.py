@@ -4,21 +4,17 @@ The stage's output is in the store already, so nothing is computed: what is meas
 worker's process with its imports, the slot of the GPU, the look into the store, and the way back. The share of an hour
 is that of a whole run: 13 tasks, of which 6 are dispatched.
 
-    source .rsdpo/up/env                      # of `make up`, with nothing else to do
-    python benchmarks/dispatch.py [--rounds 10] [--json]
+    python benchmarks/dispatch.py [--rounds 10] [--json]      (needs PostgreSQL)
 """
 
 import argparse
 import json
 import statistics
-import sys
 import time
 import uuid
-from pathlib import Path
 
+from _stack import stack
 from prefect import flow
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tasks.artifacts import Artifact, sha256_of
 from tasks.config import ComputeConfig, SftConfig
@@ -65,11 +61,11 @@ def measure(store: str, rounds: int) -> tuple[list[float], list[float]]:
 def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", default="s3://rs-dpo/benchmark")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    dispatched, here = measure(options.store, options.rounds)
+    with stack():
+        dispatched, here = measure("s3://rs-dpo/benchmark", options.rounds)
     share = (DISPATCHED * statistics.median(dispatched) + TASKS * statistics.median(here)) / HOUR
     for name, seconds in (("dispatched stage", dispatched), ("task", here)):
         print(f"{name:18} median {statistics.median(seconds):6.2f} s  (from {min(seconds):.2f} to {max(seconds):.2f})")

@@ -18,9 +18,10 @@ from flows.command_line import stop
 from tasks.added_prompts import append_prompts
 from tasks.artifacts import DamagedArtifactError
 from tasks.config import DataSource
+from tasks.filesystem import STORE_ERRORS
 from tasks.progress import log
 from tasks.prompts import collect_prompts
-from tasks.storage import STORE_ERRORS, Store, open_store
+from tasks.storage import Store, open_store
 from tasks.tally import Tally, read_records
 
 

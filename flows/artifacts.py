@@ -24,10 +24,11 @@ from flows.command_line import stop
 from tasks.artifacts import DamagedArtifactError
 from tasks.browse import find_run, show_prompt
 from tasks.catalog import Catalog, Entry, read_catalog
+from tasks.filesystem import STORE_ERRORS
 from tasks.lineage import find_entry, trace
 from tasks.prune import prune
 from tasks.runs import Run, list_runs
-from tasks.storage import STORE_ERRORS, Store
+from tasks.storage import Store
 
 Facts = dict[str, Any]
 COLUMNS = {

@@ -17,11 +17,13 @@ from rich.table import Table
 
 from tasks.artifacts import Artifact, DamagedArtifactError
 from tasks.config import Config
-from tasks.dispatch import DeploymentRunError
+from tasks.dispatch import DeploymentFailedError, DeploymentRunError
+from tasks.filesystem import STORE_ERRORS
 from tasks.plan import PLAN, Plan
 from tasks.report import evaluation_rows
-from tasks.storage import STORE_ERRORS
 
+FAILS = (DamagedArtifactError, DeploymentFailedError, DeploymentRunError, *STORE_ERRORS)
+"""What may pass when the store, a worker or the network is mended."""
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -34,8 +36,10 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
     try:
         parameters = sections(load_config(options.config, options.set))
         plan = foresee(flow, parameters)
-    except (ValueError, *STORE_ERRORS) as error:
+    except ValueError as error:
         stop(error)
+    except FAILS as error:
+        stop(error, status=1)
     if options.dry_run:
         print_plan(plan, as_json=options.json)
         return {}
@@ -43,7 +47,7 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
         artifacts: dict[str, Artifact] = flow(**parameters)
     except ValueError as error:
         stop(error)
-    except (DamagedArtifactError, DeploymentRunError, OSError) as error:
+    except FAILS as error:
         stop(error, status=1)
     print_report(artifacts, as_json=options.json)
     return artifacts

@@ -7,6 +7,8 @@ Changes what differs and leaves the rest alone, so it may run again at any time.
 
 import argparse
 import asyncio
+import os
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,11 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 
 from tasks.config import STAGES
 from tasks.dispatch import GPU_LIMIT
+from tasks.storage import Store
 
 POOLS = Path(__file__).parent / "pools"
 CPU_POOL, GPU_POOL = "rs-dpo-cpu", "rs-dpo-gpu"
@@ -40,6 +44,19 @@ SILENCE = timedelta(seconds=90)
 """Three heartbeats: one may be late on a busy machine."""
 START = {"process": timedelta(minutes=5), "docker": timedelta(hours=1), "kubernetes": timedelta(hours=6)}
 """How long a run may stay Pending once a worker has taken it: for an image to be pulled, or a node to come."""
+
+
+def check_environment() -> None:
+    """Refuse to set up no server, and a store whose events prefect.yaml's trigger would not know.
+
+    Raises:
+        ValueError: PREFECT_API_URL is unset, or RSDPO_STORE is written otherwise than in events.
+    """
+    if PREFECT_API_URL.value() is None:
+        raise ValueError("PREFECT_API_URL is not set: name the server that is to be set up")
+    store = os.environ.get("RSDPO_STORE")
+    if store is not None and Store(store).uri != store:
+        raise ValueError(f"RSDPO_STORE = {store!r} must be written as {Store(store).uri!r}: events name it so")
 
 
 async def apply(gpus: int, gpu_pool: str = "process") -> None:
@@ -151,4 +168,9 @@ if __name__ == "__main__":
     parser.add_argument("--gpus", type=_positive, default=1, help="GPUs of all workers together (default: 1)")
     parser.add_argument("--gpu-pool", choices=["process", "docker", "kubernetes"], default="process")
     options = parser.parse_args()
-    asyncio.run(apply(options.gpus, options.gpu_pool))
+    try:
+        check_environment()
+        asyncio.run(apply(options.gpus, options.gpu_pool))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

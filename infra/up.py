@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from xmlrpc.client import ServerProxy
 
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from infra.stack import (
     BUCKET,
@@ -58,7 +58,9 @@ def up(stack: Stack) -> None:
     _wait_for_server(stack, values)
     _set_up_server(stack, env, gpus)
     for group in WORKERS:
-        _supervisor(stack).startProcessGroup(group)
+        for worker in supervisor(stack).startProcessGroup(group):
+            if worker["status"] != Faults.SUCCESS:
+                raise ValueError(f"{worker['name']} does not start: see {stack.folder}/logs/{worker['name']}.log")
     _print_how_to(stack, values, gpus)
 
 
@@ -70,7 +72,7 @@ def down(stack: Stack) -> None:
         return
     process = os.pidfd_open(pid)
     try:
-        _supervisor(stack).shutdown()
+        supervisor(stack).shutdown()
         select.select([process], [], [])  # readable when it has ended, after all that it started
     finally:
         os.close(process)
@@ -80,7 +82,7 @@ def down(stack: Stack) -> None:
 def supervisor_pid(stack: Stack) -> int | None:
     """Return the process id of the supervisor of this stack, None where none runs."""
     try:
-        return int(_supervisor(stack).getPID())
+        return int(supervisor(stack).getPID())
     except (FileNotFoundError, ConnectionRefusedError):
         return None
 
@@ -94,7 +96,8 @@ def count_gpus() -> int:
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
-def _supervisor(stack: Stack) -> Any:
+def supervisor(stack: Stack) -> Any:
+    """Return supervisord's interface (http://supervisord.org/api.html)."""
     transport = SupervisorTransport(serverurl=f"unix://{stack.folder}/control.sock")
     return ServerProxy("http://127.0.0.1", transport=transport).supervisor
 
@@ -120,7 +123,7 @@ def _wait_for_server(stack: Stack, values: dict[str, str]) -> None:
 
 
 def _check_programs(stack: Stack) -> None:
-    for program in _supervisor(stack).getAllProcessInfo():
+    for program in supervisor(stack).getAllProcessInfo():
         if program["statename"] == "FATAL":
             raise ValueError(f"{program['name']} does not start: see {program['stdout_logfile']}; make down cleans up")
 

@@ -17,7 +17,7 @@ from tasks.filesystem import in_parallel
 from tasks.parquet import read_table
 from tasks.records import Record
 from tasks.schemas import SCHEMAS
-from tasks.storage import MANIFEST, Store
+from tasks.storage import Store
 from tasks.tables import READ_AHEAD, GrowingTable, select_slices
 from tasks.tally import Tally
 
@@ -63,8 +63,10 @@ def find_added(store: Store) -> Artifact:
     table = added_table(store)
     parts = {_name(part): part for part in table.parts()}
     for name in set(store.list(table.folder)) - parts.keys():
-        if store.fs.exists(store.path(f"{table.folder}/{name}/{MANIFEST}")):  # else an addition that was not finished
-            raise DamagedArtifactError(f"{table.folder}/{name} is damaged: delete it and add its prompts again")
+        # Without a manifest it is an addition that is not finished; found by now, one that has just come.
+        if store.has_manifest(f"{table.folder}/{name}") and table.find(name) is None:
+            where = f"{store.uri}/{table.folder}/{name}"
+            raise DamagedArtifactError(f"{where} is damaged: delete it and add its prompts again")
     if not parts:
         raise ValueError(
             f"no prompts have been added to {store.uri}: run `python -m flows.add_prompts FILE --store {store.uri}`, "

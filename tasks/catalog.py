@@ -125,7 +125,7 @@ def _holds_ours(store: Store, name: str) -> bool:
     """Tell whether a top folder may hold entries; a stranger's folder is not walked, whatever its size."""
     if name in ("tables", "checkpoints"):
         return True
-    if not re.fullmatch(r"[a-z_]+", name) or name == "results":
+    if not re.fullmatch(r"[a-z_]+", name):
         return False
     return any(re.fullmatch(_KEY, child) for child in store.list(name))
 

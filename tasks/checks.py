@@ -15,7 +15,7 @@ from tasks.config import (
     SftConfig,
     Training,
 )
-from tasks.dispatch import find_deployment
+from tasks.dispatch import has_deployment
 
 
 def check_run(
@@ -58,7 +58,7 @@ def check_compute(compute: ComputeConfig) -> None:
         server = PREFECT_API_URL.value()
         if server is None:
             raise ValueError(f"compute.{stage} = {name!r} needs a Prefect server: set PREFECT_API_URL, or use `inline`")
-        if not find_deployment(name):
+        if not has_deployment(name):
             raise ValueError(
                 f"compute.{stage} = {name!r}: Prefect's server at {server} has no such deployment: deploy prefect.yaml "
                 "there, or use `inline`"

@@ -8,7 +8,15 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
@@ -84,10 +92,17 @@ class Section(BaseModel):
         }
 
 
+def _reachable(path: str) -> str:
+    """Return a path that is read from here, from S3 or from the hub, and from no other place."""
+    if "://" in path and not re.match(r"file://|s3://[^/]", path):
+        raise ValueError("must be a file, a folder, file:///..., s3://bucket/key or a hub id: download it first")
+    return path
+
+
 class Located(Section):
     """A thing named by a path, a URI or a hub id; a plain string is short for its `path`."""
 
-    path: Annotated[str, NOT_IN_KEY] = Field(min_length=1)
+    path: Annotated[str, NOT_IN_KEY, AfterValidator(_reachable)] = Field(min_length=1)
     """File, folder, `file://` or `s3://` URI, or Hugging Face hub id. What it holds is in the key, not where it is."""
     revision: Annotated[str | None, NOT_IN_KEY] = None
     """Branch, tag or commit on the hub."""
@@ -367,7 +382,7 @@ class ComputeConfig(Section):
     """`inline` or `flow/deployment`."""
     evaluate_policy: str = INLINE
     """`inline` or `flow/deployment`."""
-    shards: int = Field(1, ge=1, le=1024)
+    shards: int = Field(1, ge=1, le=100)
     """Workers that sampling and scoring are split over, each with its own prompts; at most what the pool has."""
     poll_seconds: float = Field(1.0, gt=0, le=60)
     """Seconds between two looks at a deployment's run."""
@@ -386,8 +401,11 @@ class ComputeConfig(Section):
 
     def deployments(self) -> dict[str, str]:
         """Return the stages that a deployment computes, with its name."""
-        places = self.model_dump(include=set(type(self).model_fields) - {"shards", "poll_seconds"})
-        return {stage: place for stage, place in places.items() if place != INLINE}
+        return {stage: place for stage in STAGES if (place := getattr(self, stage)) != INLINE}
+
+
+STAGES = tuple(name for name in ComputeConfig.model_fields if name not in ("shards", "poll_seconds"))
+"""Stages that need a GPU: those that `compute` places."""
 
 
 class Config(Section):

@@ -11,11 +11,17 @@ from uuid import UUID
 
 import httpx
 from prefect import get_client, runtime
-from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterTags
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 
 from tasks.progress import log
@@ -44,28 +50,40 @@ class DeploymentRunError(RuntimeError):
     """A deployment's run ended without its output, but may pass next time: it crashed, or another pipeline ended it."""
 
 
+class DeploymentFailedError(RuntimeError):
+    """A deployment's run failed, after its own retries, or a person cancelled it: asking again would be in vain."""
+
+
 def under_way(lock: str) -> list[FlowRun]:
-    """Return the runs that work on something, oldest first."""
-    return [run for run in _runs_on(lock) if not _ended(run)]
+    """Return runs that work on something, the latest first, at most 200.
+
+    Raises:
+        httpx.HTTPError: Prefect's server is gone.
+    """
+    return _runs(f"work:{lock}", alive=True)
 
 
 def start(order: Order, shard: str = "") -> FlowRun:
-    """Start a run, or return the one that another pipeline has started for the same at the same time.
+    """Start a run, or return the one that is under way, or that another pipeline starts at the same moment.
 
-    The idempotency key names the run before, so that a run that failed is not returned again.
+    The idempotency key names the run before, so that a run that has ended is not returned again.
 
     Args:
         order: What to run.
-        shard: Names the part of the lock that this run works on; runs on other shards do not count as being before it.
+        shard: Names the part of the lock that this run works on; runs on other shards do not count.
+
+    Raises:
+        httpx.HTTPError: Prefect's server is gone.
     """
-    mine = [run for run in _runs_on(order.lock) if f"shard:{shard}" in run.tags]
-    before = mine[-1].id if mine else "first"
+    latest = _runs(f"work:{order.lock}", f"shard:{shard}")[:1]
+    if latest and not _ended(latest[0]):
+        return latest[0]
     run: Any = run_deployment(
         order.deployment,
         parameters=order.parameters,
         timeout=0,
         tags=[f"work:{order.lock}", f"shard:{shard}", f"key:{order.key}", f"parent:{runtime.flow_run.id}"],
-        idempotency_key=f"{order.lock}:{shard}:{before}",
+        idempotency_key=f"{order.lock}:{shard}:{latest[0].id if latest else 'first'}",
     )
     assert isinstance(run, FlowRun)  # not a coroutine, since this is no coroutine
     return run
@@ -74,90 +92,107 @@ def start(order: Order, shard: str = "") -> FlowRun:
 def endings(runs: Iterable[FlowRun], poll_seconds: float) -> Iterator[FlowRun]:
     """Yield each run when it has ended, however it ended.
 
+    Args:
+        runs: At most 200.
+        poll_seconds: Seconds between two looks.
+
     Raises:
         DeploymentRunError: A run was deleted, or Prefect's server was gone for longer than `OUTAGE_SECONDS`.
     """
-    waiting, seen, started = {run.id for run in runs}, time.monotonic(), time.monotonic()
+    waiting = {run.id for run in runs}
+    seen = began = time.monotonic()
     hinted = False
-    with get_client(sync_client=True) as client:
-        while waiting:
-            try:
-                found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(waiting))))
-                seen = time.monotonic()
-            except httpx.TransportError as error:
-                if time.monotonic() - seen > OUTAGE_SECONDS:
-                    raise DeploymentRunError(f"Prefect's server is gone for {OUTAGE_SECONDS:.0f} s: {error}") from error
-                continue
-            if gone := waiting - {run.id for run in found}:
-                raise DeploymentRunError(f"flow run {min(map(str, gone))} was deleted while this one waited for it")
-            for run in filter(_ended, found):
-                waiting.discard(run.id)
-                yield run
-            hinted = hinted or _hint(found, started)
-            time.sleep(poll_seconds if waiting else 0)
+    while waiting:
+        found = _look(waiting)
+        if found is None and time.monotonic() - seen > OUTAGE_SECONDS:
+            raise DeploymentRunError(f"Prefect's server is gone for {OUTAGE_SECONDS:.0f} s: run again once it is back")
+        if found is not None:
+            seen = time.monotonic()
+            yield from (run for run in found if _ended(run))
+            waiting -= {run.id for run in found if _ended(run)}
+            hinted = hinted or (seen - began > WAITING_SECONDS and _hint(found))
+        time.sleep(poll_seconds if waiting else 0)
 
 
 def check_ended_well(run: FlowRun, committed: bool) -> None:
     """Raise where a run did not complete, or left nothing in the store.
 
     Raises:
-        ValueError: It failed, after its own retries: the same input would fail the same way; or a person cancelled it.
+        DeploymentFailedError: It failed, after its own retries: the same input would fail the same way; or a person
+            cancelled it.
         DeploymentRunError: It crashed, or was cancelled with the other pipeline that had started it.
     """
     assert run.state is not None
     what = f"flow run {run.name!r} ({run.id}) {str(run.state.name).lower()}: {run.state.message or 'no message'}"
     if run.state.is_failed() or (run.state.is_cancelled() and f"parent:{runtime.flow_run.id}" in run.tags):
-        raise ValueError(f"{what}; its log is in Prefect's UI")
+        raise DeploymentFailedError(f"{what}; its log is in Prefect's UI")
     if not run.state.is_completed() or not committed:
         raise DeploymentRunError(f"{what}; {'its output is' if committed else 'no output is'} in the store")
 
 
 def cancel_children(flow_run_id: UUID) -> None:
-    """Cancel every run that a pipeline has started and that has not ended."""
+    """Cancel every run that a pipeline has started and that has not ended.
+
+    Raises:
+        httpx.HTTPError: Prefect's server is gone.
+    """
     with get_client(sync_client=True) as client:
-        tags = FlowRunFilterTags(all_=[f"parent:{flow_run_id}"])
-        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=tags)):
-            if not _ended(run):
-                client.set_flow_run_state(run.id, Cancelling(message="its pipeline was cancelled"))
+        for run in _runs(f"parent:{flow_run_id}", alive=True):
+            client.set_flow_run_state(run.id, Cancelling(message="its pipeline was cancelled"))
 
 
-def find_deployment(name: str) -> bool:
+def has_deployment(name: str) -> bool:
     """Tell whether the server has a deployment.
 
     Raises:
-        ValueError: The server cannot be reached.
+        ValueError: The server cannot be reached, or refuses us.
     """
-    from prefect.exceptions import ObjectNotFound
-
     try:
         with get_client(sync_client=True) as client:
             client.read_deployment_by_name(name)
     except ObjectNotFound:
         return False
-    except httpx.TransportError as error:
-        raise ValueError(f"Prefect's server cannot be reached ({error}): check PREFECT_API_URL") from error
+    except httpx.HTTPError as error:
+        message = str(error).partition("\n")[0]
+        raise ValueError(
+            f"Prefect's server does not answer ({message}): check PREFECT_API_URL and PREFECT_API_AUTH_STRING"
+        ) from error
     return True
 
 
-def _runs_on(lock: str) -> list[FlowRun]:
-    """Return the latest runs on a lock, in the order of their creation."""
+def _runs(*tags: str, alive: bool = False) -> list[FlowRun]:
+    """Return the runs with all of some tags, by the time when they were expected to start, the latest first."""
+    ended = FlowRunFilterState(type=FlowRunFilterStateType(not_any_=list(TERMINAL_STATES)))
+    which = FlowRunFilter(tags=FlowRunFilterTags(all_=list(tags)), state=ended if alive else None)
     with get_client(sync_client=True) as client:
-        return _read_all(client, FlowRunFilter(tags=FlowRunFilterTags(all_=[f"work:{lock}"])))
+        return client.read_flow_runs(flow_run_filter=which, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
 
 
-def _read_all(client: SyncPrefectClient, which: FlowRunFilter) -> list[FlowRun]:
-    newest_first = client.read_flow_runs(flow_run_filter=which, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=200)
-    return newest_first[::-1]
+def _look(ids: set[UUID]) -> list[FlowRun] | None:
+    """Return runs as they are now; None while the server, or its database, does not answer.
+
+    Raises:
+        DeploymentRunError: A run was deleted.
+    """
+    try:
+        with get_client(sync_client=True) as client:
+            found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(ids))))
+    except httpx.HTTPError as error:
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
+            raise
+        return None
+    if gone := ids - {run.id for run in found}:
+        raise DeploymentRunError(f"flow run {min(map(str, gone))} was deleted while this one waited for it: run again")
+    return found
 
 
 def _ended(run: FlowRun) -> bool:
     return run.state is not None and run.state.is_final()
 
 
-def _hint(runs: list[FlowRun], started: float) -> bool:
-    """Say once that no worker has taken up a run."""
+def _hint(runs: list[FlowRun]) -> bool:
+    """Say that no worker has taken up a run; tell whether that was so."""
     late = [run for run in runs if run.state is not None and (run.state.is_scheduled() or run.state.is_pending())]
-    if not late or time.monotonic() - started < WAITING_SECONDS:
-        return False
-    log(f"{len(late)} runs wait for a worker of the pool {late[0].work_pool_name}: is one started, and is it free?")
-    return True
+    if late:
+        log(f"{len(late)} runs wait for a worker of the pool {late[0].work_pool_name}: is one started, and is it free?")
+    return bool(late)

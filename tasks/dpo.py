@@ -18,8 +18,8 @@ from tasks.prompts import PromptTable
 from tasks.stage import stage
 from tasks.storage import Store
 from tasks.tables import read_slices
-from tasks.tokens import encode_prompt, load_tokenizer
-from tasks.training import Job, commit_model, keep_short, trained
+from tasks.tokens import encode_prompt, keep_short, load_tokenizer
+from tasks.training import Job, commit_model, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -62,6 +62,18 @@ class Draft:
         return self.store.find(self.folder)
 
     def commit(self, kind: str, files: Mapping[str, Content], digest: str, **facts: Any) -> Artifact:
-        """Write the output's files and manifest; `facts` are the manifest's rows, stats and parts."""
+        """Write the output's files and manifest; an output that is there already stays, since others may have read it.
+
+        Args:
+            kind: Kind of the artifact.
+            files: Name -> content.
+            digest: Names the content.
+            **facts: The manifest's rows, stats and parts.
+
+        Raises:
+            StoreError: Something could not be written; there is no manifest then.
+        """
+        if (found := self.find()) is not None:
+            return found
         manifest = Manifest(kind=kind, digest=digest, provenance=self.provenance, **facts)
         return self.writes_to.commit(self.folder, files, manifest)

@@ -13,10 +13,11 @@ from tasks.artifacts import NOTHING, Artifact, Content, files_digest
 from tasks.config import ModelSource, RewardModelConfig, SftConfig
 from tasks.copies import fetch
 from tasks.drafts import Draft
+from tasks.filesystem import open_fs
 from tasks.plan import PLAN
 from tasks.site import Site
 from tasks.stage import stage
-from tasks.storage import MANIFEST, open_fs, read_manifest
+from tasks.storage import MANIFEST, read_manifest
 from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, load_tokenizer
 
 if TYPE_CHECKING:

@@ -1,9 +1,11 @@
 """What a person sees while a run goes on: lines of its log, a bar on the terminal, a progress artifact in the UI."""
 
+import contextlib
 import sys
 import time
 from typing import Any
 
+import httpx
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
@@ -33,11 +35,10 @@ class Progress:
         """Open the bar; it stays silent where the terminal is none."""
         self.total = max(total, 1)
         self.bar = tqdm(total=self.total, initial=start, desc=what, disable=not sys.stderr.isatty(), leave=False)
-        self.artifact: Any = (
-            create_progress_artifact(100.0 * start / self.total, description=what)
-            if TaskRunContext.get() is not None
-            else None
-        )
+        self.artifact: Any = None
+        if TaskRunContext.get() is not None:
+            with contextlib.suppress(httpx.HTTPError):  # what is shown is not worth the work
+                self.artifact = create_progress_artifact(100.0 * start / self.total, description=what)
         self.updated = time.monotonic()
 
     def move_to(self, done: int, note: str = "") -> None:
@@ -54,5 +55,8 @@ class Progress:
 
     def _show(self, percent: float) -> None:
         self.updated = time.monotonic()
-        if self.artifact is not None:
-            update_progress_artifact(self.artifact, min(percent, 100.0))
+        artifact, self.artifact = self.artifact, None  # shown no more once the server is gone
+        if artifact is not None:
+            with contextlib.suppress(httpx.HTTPError):
+                update_progress_artifact(artifact, min(percent, 100.0))
+                self.artifact = artifact

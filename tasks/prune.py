@@ -1,6 +1,5 @@
 """Deletes what no run that is kept can reach. A record of each run (`tasks/runs.py`) says what it looked at."""
 
-import contextlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -57,7 +56,7 @@ def prune(store: Store, keep_last: int, dry_run: bool = False) -> Pruned:
     for start in range(0, len(found.entries), BATCH):
         still = {entry.folder for entry in _split(store, catalog, read_runs(store), keep_last)[0]}
         batch = [entry for entry in found.entries[start : start + BATCH] if entry.folder in still]
-        for _ in in_parallel(lambda entry: _delete(store, entry), batch, WORKERS):
+        for _ in in_parallel(lambda entry: store.delete(entry.folder), batch, WORKERS):
             pass
         gone.extend(batch)
     for run in found.runs:
@@ -136,16 +135,3 @@ def _is_quiet(store: Store, entry: Entry) -> bool:
         return [store.fs.modified(path) for path in store.fs.find(store.path(entry.folder))]
 
     return all(datetime.now(UTC) - time > QUIET for time in persist(changed, store.uri, "read"))
-
-
-def _delete(store: Store, entry: Entry) -> None:
-    """Delete a folder, and Prefect's cached reference to a stage's output."""
-    store.delete(entry.folder)
-    if entry.sort == "stage":
-        path = store.path(f"results/{entry.folder.rpartition('/')[2]}")
-        persist(lambda: _remove(store, path), store.uri, "written")
-
-
-def _remove(store: Store, path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        store.fs.rm_file(path)

@@ -18,8 +18,8 @@ from tasks.plan import pending
 from tasks.prompts import hash_fraction
 from tasks.score import RewardModel
 from tasks.stage import stage
-from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
-from tasks.training import OUTPUT, Job, are_short, commit_model, keep_short, trained
+from tasks.tokens import are_short, encode_completion, encode_prompt, keep_short, load_tokenizer
+from tasks.training import OUTPUT, Job, commit_model, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

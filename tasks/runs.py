@@ -15,8 +15,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.artifacts import Artifact, DamagedArtifactError, Manifest, Provenance, SafePath, sha256_of
-from tasks.filesystem import in_parallel, persist
-from tasks.storage import MANIFEST, Store, read_manifest
+from tasks.filesystem import in_parallel
+from tasks.storage import Store, read_manifest
 
 RUNS = "runs"
 KIND = "run"
@@ -48,7 +48,7 @@ class Run(BaseModel):
         """Tell whether the run goes on: its process lives here, or it wrote from elsewhere not long ago."""
         if self.status == "finished":
             return False
-        if (self.host, _namespace(self.process)) == (socket.gethostname(), _namespace(process_of(os.getpid()))):
+        if _machine(self.process) == _machine(process_of(os.getpid())):
             return process_of(self.pid) == self.process
         return datetime.now(UTC) - self.updated < SILENCE
 
@@ -96,7 +96,7 @@ def list_runs(store: Store) -> tuple[list[Run], list[str]]:
     """Return the runs of a store, oldest first, and the folders of records that cannot be read."""
     folders = [f"{RUNS}/{name}" for name in store.list(RUNS)]
     found = list(in_parallel(lambda folder: _read(store, folder), folders, READERS))
-    damaged = [folder for folder, run in zip(folders, found, strict=True) if run is None and _is_there(store, folder)]
+    damaged = [folder for folder, run in zip(folders, found, strict=True) if run is None and store.has_manifest(folder)]
     return [run for run in found if run is not None], damaged
 
 
@@ -115,16 +115,20 @@ def read_runs(store: Store) -> list[Run]:
 
 
 def process_of(pid: int) -> str:
-    """Return the namespace and the start of a process, in clock ticks since boot; "" where there is none (Linux)."""
+    """Return where a process is (boot and PID namespace) and its start in clock ticks; "" where there is none (Linux).
+
+    Host names would not do: clones and containers share them.
+    """
     try:
         # The name, in parentheses, may hold spaces; the start is the 22nd field of all, the 20th after the name.
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return ""
-    return "" if state == "Z" else f"{os.readlink('/proc/self/ns/pid')} {fields[18]}"
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return "" if state == "Z" else f"{boot}/{os.readlink('/proc/self/ns/pid')} {fields[18]}"
 
 
-def _namespace(process: str) -> str:
+def _machine(process: str) -> str:
     return process.partition(" ")[0]
 
 
@@ -133,9 +137,3 @@ def _read(store: Store, folder: str) -> Run | None:
         return Run.model_validate(read_manifest(f"{store.uri}/{folder}").stats)
     except (DamagedArtifactError, ValidationError):
         return None
-
-
-def _is_there(store: Store, folder: str) -> bool:
-    """Tell whether a record has a manifest: without one its run has just begun, or the record was just deleted."""
-    path = store.path(f"{folder}/{MANIFEST}")
-    return persist(lambda: bool(store.fs.exists(path)), f"{store.uri}/{folder}", "read")

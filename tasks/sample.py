@@ -115,7 +115,7 @@ def _preview(
 
 def _work(store: Store, policy: Artifact, prompts: Artifact, annotated: Artifact, sampling: SamplingConfig) -> Work:
     table = completions_table(store, policy, sampling)
-    return Work(table.provenance.key, len(missing_prompts(store, policy, prompts, sampling)))
+    return Work(table.provenance.key, lambda: len(missing_prompts(store, policy, prompts, sampling)))
 
 
 @stage(

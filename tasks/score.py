@@ -171,8 +171,12 @@ def _work(
     store: Store, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> Work:
     table = rewards_table(store, reward_model, scoring)
-    left = unscored(store, reward_model, read_slices(store, completions), scoring)
-    return Work(table.provenance.key, sum(slice_.part.rows for slice_ in left))
+
+    def left() -> int:
+        slices = unscored(store, reward_model, read_slices(store, completions), scoring)
+        return sum(slice_.part.rows for slice_ in slices)
+
+    return Work(table.provenance.key, left)
 
 
 @stage(version=1, preview=_preview, work=_work, retries=2)

@@ -11,8 +11,8 @@ from tasks.models import load_policy, model_tokenizer
 from tasks.parquet import read_table
 from tasks.plan import pending
 from tasks.stage import stage
-from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
-from tasks.training import Job, commit_model, keep_short, trained
+from tasks.tokens import encode_completion, encode_prompt, keep_short, load_tokenizer
+from tasks.training import Job, commit_model, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

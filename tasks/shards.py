@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import task
 from prefect.client.schemas.objects import FlowRun
-from prefect.tasks import exponential_backoff
 
 from tasks.artifacts import NOTHING, Artifact
 from tasks.config import SamplingConfig, ScoringConfig
-from tasks.dispatch import DeploymentRunError, check_ended_well, endings, start, under_way
+from tasks.dispatch import DeploymentFailedError, DeploymentRunError, check_ended_well, endings, start, under_way
 from tasks.drafts import Draft, provenance_of
 from tasks.models import model_tokenizer
 from tasks.parquet import read_table, table_bytes
@@ -27,17 +26,21 @@ from tasks.sample import completions_table, missing_prompts, sample_completions,
 from tasks.schemas import format_digest, rows_digest
 from tasks.score import rewards_table, score_completions, unscored
 from tasks.site import Site
-from tasks.stage import may_pass_next_time
-from tasks.storage import Store
+from tasks.stage import CRASH_SECONDS, CRASHES, may_pass_next_time
+from tasks.tables import commit_slices
 from tasks.tokens import encode_prompt
 
 
 class Sharded(NamedTuple):
-    """What the shards are sampled and scored with; `NOTHING` in place of a reward model samples only."""
+    """What is sampled and scored."""
 
+    site: Site
     policy: Artifact
     reward_model: Artifact
+    """`NOTHING`: sample only."""
     prompts: Artifact
+    rows: pa.Table
+    """The table of the prompts."""
     sampling: SamplingConfig
     scoring: ScoringConfig
 
@@ -55,6 +58,10 @@ def balance(costs: Sequence[float], shards: int) -> list[list[int]]:
 
     The dearest goes first, each to the group with the least so far: the largest sum is at most 4/3 of the best possible
     (Graham 1969, doi:10.1137/0117039).
+
+    Args:
+        costs: Anything additive and positive; here tokens, or rows.
+        shards: At least 1.
     """
     groups: list[list[int]] = [[] for _ in range(min(shards, len(costs)))]
     sums = [(0.0, number) for number in range(len(groups))]
@@ -73,51 +80,57 @@ def sample_and_score_in_shards(
     sampling: SamplingConfig,
     scoring: ScoringConfig,
 ) -> None:
-    """Fill the tables of completions and rewards on `compute.shards` workers; with one shard the stages do it."""
+    """Fill the tables of completions and rewards on `compute.shards` workers; with one shard the stages do it.
+
+    Raises:
+        DeploymentFailedError: A shard failed; the others have gone on to their ends.
+        DeploymentRunError: Runs crashed again and again, or Prefect's server is gone.
+    """
     if site.compute.shards > 1 and PLAN.get() is None and prompts:
-        _fill(site, Sharded(policy, reward_model, prompts, sampling, scoring))
+        _fill(Sharded(site, policy, reward_model, prompts, read_table(prompts), sampling, scoring))
 
 
 @task(
     name="sample_and_score_in_shards",
-    retries=2,
-    retry_delay_seconds=exponential_backoff(5),
+    retries=CRASHES,
+    retry_delay_seconds=CRASH_SECONDS,
     retry_condition_fn=may_pass_next_time,
     cache_result_in_memory=False,
 )
-def _fill(site: Site, what: Sharded) -> None:
-    """Start a run a shard, and its scoring when it is sampled; wait for all of them, however some end."""
-    for lock in _locks(site.store, what):  # of another pipeline, or of this one before it was killed
-        for _ in endings(under_way(lock), site.compute.poll_seconds):
-            pass
-    steps = [*_start_sampling(site, what), *_start_scoring(site, what)]
+def _fill(what: Sharded) -> None:
+    """Start a run a shard, and its scoring once it is sampled; wait for all of them, however some end."""
+    poll = what.site.compute.poll_seconds
+    # Of another pipeline, or of this one before it was killed. It may start more while we wait.
+    while others := [run for lock in _locks(what) for run in under_way(lock)]:
+        list(endings(others, poll))
+    steps = [*_start_sampling(what), *_start_scoring(what)]
     failed, total = [], len(steps)
     while steps:
-        ended = next(endings([step.run for step in steps], site.compute.poll_seconds))
+        ended = next(endings([step.run for step in steps], poll))
         step = next(step for step in steps if step.run.id == ended.id)
         steps.remove(step)
         try:
             check_ended_well(ended, committed=True)
-        except (ValueError, DeploymentRunError) as error:
+            if what.reward_model and not step.scores:
+                steps.append(_score(what, step.shard))
+        except (DeploymentFailedError, DeploymentRunError) as error:
             failed.append(error)
-            continue
-        if what.reward_model and not step.scores:
-            steps.append(_score(site, what, step.shard))
     if failed:
-        how = ValueError if any(isinstance(error, ValueError) for error in failed) else DeploymentRunError
+        how = next((type(error) for error in failed if isinstance(error, DeploymentFailedError)), DeploymentRunError)
         raise how(f"{len(failed)} of {total} shards failed, what they had committed is kept: {failed[0]}")
 
 
-def _locks(store: Store, what: Sharded) -> list[str]:
-    tables = [completions_table(store, what.policy, what.sampling)]
+def _locks(what: Sharded) -> list[str]:
+    tables = [completions_table(what.site.store, what.policy, what.sampling)]
     if what.reward_model:
-        tables.append(rewards_table(store, what.reward_model, what.scoring))
+        tables.append(rewards_table(what.site.store, what.reward_model, what.scoring))
     return [table.provenance.key for table in tables]
 
 
-def _start_sampling(site: Site, what: Sharded) -> list[Step]:
+def _start_sampling(what: Sharded) -> list[Step]:
     """Start the sampling of the prompts that have no completions, in shards of like expected tokens."""
-    missing, prompts = missing_prompts(site.store, what.policy, what.prompts, what.sampling), PromptTable(what.prompts)
+    site, prompts = what.site, PromptTable(what.prompts)
+    missing = missing_prompts(site.store, what.policy, what.prompts, what.sampling)
     if not missing:
         return []
     tokenizer, drawn = model_tokenizer(what.policy), what.sampling.k * what.sampling.max_new_tokens
@@ -125,48 +138,49 @@ def _start_sampling(site: Site, what: Sharded) -> list[Step]:
     groups = balance(costs, site.compute.shards)
     log(f"sampling {len(missing)} prompts x {what.sampling.k} in {len(groups)} shards")
     site.computed["sample_completions"] = len(missing)
-    return [_sample(site, what, shard_of(site.store, what.prompts, [missing[i] for i in group])) for group in groups]
+    if what.reward_model:
+        site.computed["score_completions"] = len(missing) * what.sampling.k
+    return [_sample(what, _shard(what, [missing[i] for i in group])) for group in groups]
 
 
-def _start_scoring(site: Site, what: Sharded) -> list[Step]:
+def _start_scoring(what: Sharded) -> list[Step]:
     """Start the scoring of completions that are there already and have no rewards."""
     if not what.reward_model:
         return []
-    missing = set(missing_prompts(site.store, what.policy, what.prompts, what.sampling))
-    ids = [prompt_id for prompt_id in PromptTable(what.prompts).ids if prompt_id not in missing]
+    store = what.site.store
+    missing = set(missing_prompts(store, what.policy, what.prompts, what.sampling))
+    ids = [prompt_id for prompt_id in what.rows["prompt_id"].to_pylist() if prompt_id not in missing]
     if not ids:
         return []
-    drawn = shard_of(site.store, what.prompts, ids)
-    slices, _ = sample_slices(site.store, what.policy, drawn, what.sampling)
-    todo = unscored(site.store, what.reward_model, slices, what.scoring)
+    slices, _ = sample_slices(store, what.policy, _shard(what, ids), what.sampling)
+    todo = unscored(store, what.reward_model, slices, what.scoring)
     steps = []
-    for group in balance([slice_.part.rows for slice_ in todo], site.compute.shards):
+    for group in balance([slice_.part.rows for slice_ in todo], what.site.compute.shards):
         # Whole slices, so that the rewards are found under the same names when all prompts are scored.
-        own = [prompt_id for i in group for prompt_id in todo[i].read()["prompt_id"].unique().to_pylist()]
-        shard = shard_of(site.store, what.prompts, own)
-        sample_completions(Site(site.store), what.policy, shard, NOTHING, what.sampling)
-        steps.append(_score(site, what, shard))
+        own = [todo[i] for i in group]
+        shard = _shard(what, [id_ for slice_ in own for id_ in slice_.read()["prompt_id"].unique().to_pylist()])
+        out = sample_completions.draft(what.site, what.policy, shard, NOTHING, what.sampling)
+        commit_slices(out, "completions", own, {"sampled_prompts": 0})
+        steps.append(_score(what, shard))
     return steps
 
 
-def _sample(site: Site, what: Sharded, shard: Artifact) -> Step:
-    order = sample_completions.order(site, what.policy, shard, NOTHING, what.sampling)
+def _sample(what: Sharded, shard: Artifact) -> Step:
+    order = sample_completions.order(what.site, what.policy, shard, NOTHING, what.sampling)
     return Step(start(order, shard.digest), shard, scores=False)
 
 
-def _score(site: Site, what: Sharded, shard: Artifact) -> Step:
-    completions = sample_completions.find(site, what.policy, shard, NOTHING, what.sampling)
+def _score(what: Sharded, shard: Artifact) -> Step:
+    completions = sample_completions.find(what.site, what.policy, shard, NOTHING, what.sampling)
     if completions is None:
-        raise DeploymentRunError("a shard was sampled, but its completions are not in the store")
-    order = score_completions.order(site, what.reward_model, completions, shard, what.scoring)
+        raise DeploymentRunError(f"the completions of {shard.uri} are no longer in the store: run again")
+    order = score_completions.order(what.site, what.reward_model, completions, shard, what.scoring)
     return Step(start(order, shard.digest), shard, scores=True)
 
 
-def shard_of(store: Store, prompts: Artifact, prompt_ids: list[str]) -> Artifact:
+def _shard(what: Sharded, prompt_ids: list[str]) -> Artifact:
     """Return some of the prompts as an artifact of their own."""
-    table = read_table(prompts)
-    rows = table.filter(pc.is_in(table["prompt_id"], pa.array(prompt_ids, pa.string())))
+    rows = what.rows.filter(pc.is_in(what.rows["prompt_id"], pa.array(prompt_ids, pa.string())))
     digest = format_digest(rows_digest(rows))
-    draft = Draft(store, provenance_of("shard_prompts", 1, {"prompts": prompts, "rows": digest}))
-    files = {"rows.parquet": table_bytes(rows, "prompts")}
-    return draft.find() or draft.commit("prompts", files, digest, rows=rows.num_rows)
+    draft = Draft(what.site.store, provenance_of("shard_prompts", 1, {"prompts": what.prompts, "rows": digest}))
+    return draft.commit("prompts", {"rows.parquet": table_bytes(rows, "prompts")}, digest, rows=rows.num_rows)

@@ -19,13 +19,14 @@ class Site:
     record: RunRecord | None = None
     """What `prune` keeps for this run; None for a part of another run."""
     computed: dict[str, int] = field(default_factory=dict)
-    """Stages that the store did not have, and how much of each was missing."""
+    """Stages that the store did not have, and how much of each was missing; 0 where its table was full."""
 
     def finish(self, artifacts: dict[str, Artifact]) -> dict[str, Artifact]:
         """Record the artifacts of a run that has ended, and say what it computed."""
         if self.record is not None:
             self.record.finish(artifacts)
-        missing = ", ".join(f"{stage} ({left})" if left > 1 else stage for stage, left in self.computed.items())
+        done = {stage: left for stage, left in self.computed.items() if left}
+        missing = ", ".join(f"{stage} ({left})" if left > 1 else stage for stage, left in done.items())
         log(f"computed {missing}" if missing else "nothing new: the store has every stage")
         return artifacts
 

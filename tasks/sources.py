@@ -20,7 +20,7 @@ from botocore.exceptions import NoCredentialsError, PartialCredentialsError
 from fsspec import AbstractFileSystem
 
 from tasks.config import DataSource
-from tasks.storage import open_fs
+from tasks.filesystem import open_fs
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -126,6 +126,8 @@ def _folder_files(fs: AbstractFileSystem, root: str, split: str) -> list[str]:
     if fs.exists(f"{root}/state.json") and fs.exists(f"{root}/dataset_info.json"):
         # A dataset without splits was saved as a whole, so that the split has nothing to choose.
         names = _read_json(fs, f"{root}/state.json", lambda state: [file["filename"] for file in state["_data_files"]])
+        if strange := [name for name in names if "/" in name]:
+            raise ValueError(f"{root}/state.json names {strange[0]!r}, which is not in its folder: save the data again")
         return [f"{root}/{name}" for name in sorted(names)]
     inside = [path.removeprefix(root) for path in sorted(fs.find(root))]
     paths = [root + name for name in inside if name.lower().endswith(tuple(_READERS)) and not _HIDDEN.search(name)]

@@ -1,32 +1,31 @@
 """A stage: a Prefect task around a function of artifacts and settings, keyed by what decides its output.
 
-The store is the truth. A stage whose folder is complete is not computed again, whatever Prefect remembers, and one
-whose folder is missing or damaged is, whatever Prefect remembers. A stage computes here, or on a pool of GPU workers.
+The store alone says what there is: a stage whose folder is complete is not computed again, and one whose folder is
+missing or damaged is. Prefect remembers nothing. A stage computes here, or on a pool of GPU workers.
 """
 
 import functools
-import hashlib
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec
 
 from prefect import Task
 from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.filesystems import RemoteFileSystem
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from tasks.artifacts import Artifact
-from tasks.dispatch import Order, check_ended_well, endings, start, under_way
+from tasks.dispatch import DeploymentFailedError, Order, check_ended_well, endings, start, under_way
 from tasks.drafts import Draft, plain, provenance_of
 from tasks.plan import PLAN, Preview
 from tasks.report import stage_page
 from tasks.site import Site
-from tasks.storage import S3_OPTIONS, Store
 
 P = ParamSpec("P")
+CRASHES, CRASH_SECONDS = 10, 10.0
+"""How often a stage is asked of a worker again where its run crashed or was preempted, and seconds in between."""
 Body = Callable[Concatenate[Draft, P], Artifact]
 
 
@@ -35,8 +34,8 @@ class Work(NamedTuple):
 
     lock: str
     """Names what is worked on: only one run of a deployment at a time works on it."""
-    left: int = 1
-    """How much is missing; 0: the store has it all, and what remains is to name it."""
+    left: Callable[[], int] = lambda: 1
+    """Returns how much is missing; 0: the store has it all, and what remains is to name it."""
 
 
 class Stage(Generic[P]):
@@ -68,9 +67,9 @@ class Stage(Generic[P]):
             retries=retries,
             retry_delay_seconds=exponential_backoff(5),
             retry_condition_fn=may_pass_next_time,
-            cache_key_fn=lambda _, parameters: parameters["draft"].provenance.key,
-            persist_result=True,
-            result_serializer="json",
+            # The store alone says what there is. A result of Prefect's names its own serializer, which may be pickle.
+            cache_policy=NO_CACHE,
+            persist_result=False,
         )
 
     def __call__(self, site: Site, *args: P.args, **kwargs: P.kwargs) -> Artifact:
@@ -84,15 +83,21 @@ class Stage(Generic[P]):
         if site.record is not None:
             site.record.note(draft.folder)
         found = draft.find()
-        if found is None:
-            site.computed.setdefault(self.name, self._work(draft, bound).left)
-        run: Any = self.task.with_options(refresh_cache=found is None, result_storage=_result_storage(site.store))
-        artifact: Artifact = run(draft, site, bound)
+        if found is None and site.record is not None and self.name not in site.computed:
+            site.computed[self.name] = self._work(draft, bound).left()
+        run = self.task
+        if self.name in site.compute.deployments():
+            run = run.with_options(retries=CRASHES, retry_delay_seconds=CRASH_SECONDS)
+        artifact: Any = run(draft, site, bound)
         return found or artifact
 
     def find(self, site: Site, *args: P.args, **kwargs: P.kwargs) -> Artifact | None:
         """Return the stage's output where the store has it."""
-        return self._draft(site, self._bind(*args, **kwargs)).find()
+        return self.draft(site, *args, **kwargs).find()
+
+    def draft(self, site: Site, *args: P.args, **kwargs: P.kwargs) -> Draft:
+        """Return where the stage's output is, or will be."""
+        return self._draft(site, self._bind(*args, **kwargs))
 
     def order(self, site: Site, *args: P.args, **kwargs: P.kwargs) -> Order:
         """Return what the stage's deployment needs to compute the output."""
@@ -118,7 +123,7 @@ class Stage(Generic[P]):
         if self.name not in site.compute.deployments():
             return self.body(draft, *bound.args[1:])
         while (artifact := draft.find()) is None:
-            if not self._work(draft, bound).left:
+            if not self._work(draft, bound).left():
                 return self.body(draft, *bound.args[1:])
             order = self._order(site, bound)
             for run in endings(under_way(order.lock) or [start(order)], site.compute.poll_seconds):
@@ -161,15 +166,5 @@ def stage(
 
 
 def may_pass_next_time(task: Any, run: Any, state: Any) -> bool:
-    """Say no to a ValueError: the same input would fail the same way."""
-    return not isinstance(state.result(raise_on_failure=False), ValueError)
-
-
-@functools.cache
-def _result_storage(store: Store) -> Path | RemoteFileSystem:
-    """Keep Prefect's cached references in the store itself, where any machine finds them."""
-    if store.uri.startswith("file://"):
-        return Path(store.root) / "results"
-    block = RemoteFileSystem(basepath=f"{store.uri}/results", settings=S3_OPTIONS)
-    block.save(f"rs-dpo-{hashlib.sha256(store.uri.encode()).hexdigest()[:12]}", overwrite=True)
-    return block
+    """Say no where the same input would fail the same way."""
+    return not isinstance(state.result(raise_on_failure=False), ValueError | DeploymentFailedError)

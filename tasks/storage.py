@@ -26,10 +26,7 @@ from tasks.artifacts import (
     safe_path,
     sha256_of,
 )
-from tasks.filesystem import S3_OPTIONS as S3_OPTIONS
-from tasks.filesystem import STORE_ERRORS as STORE_ERRORS
-from tasks.filesystem import explain, in_parallel, persist, write_file
-from tasks.filesystem import open_fs as open_fs
+from tasks.filesystem import STORE_ERRORS, explain, in_parallel, open_fs, persist, write_file
 from tasks.verify import etag_of, read_entry, verify
 
 MANIFEST = "manifest.json"
@@ -135,6 +132,15 @@ class Store:
         if any(found is None or found.digest != digest for found, digest in parts):
             return None
         return _artifact(uri, manifest)
+
+    def has_manifest(self, folder: str) -> bool:
+        """Tell whether something was committed in a folder, damaged by now or not.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        path = self.path(f"{folder}/{MANIFEST}")
+        return persist(lambda: bool(self.fs.exists(path)), f"{self.uri}/{folder}", "read")
 
     def list(self, folder: str) -> list[str]:
         """Return the names in a folder, sorted, strangers' left out; none where it does not exist."""

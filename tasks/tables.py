@@ -68,7 +68,13 @@ class GrowingTable:
         return (part for part in found if part is not None)
 
     def append(self, name: str, table: pa.Table, **stats: Any) -> Artifact:
-        """Commit rows as a part."""
+        """Commit rows as a part; one of this name that is there already stays, since others may have read it.
+
+        Raises:
+            StoreError: The part could not be written.
+        """
+        if (found := self.find(name)) is not None:
+            return found
         table = table.select(SCHEMAS[self.kind].names).cast(SCHEMAS[self.kind])
         digest = format_digest(rows_digest(table))
         manifest = Manifest(kind=self.kind, digest=digest, rows=table.num_rows, stats=stats, provenance=self.provenance)

@@ -8,6 +8,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from tasks.records import Messages
 
 if TYPE_CHECKING:
@@ -74,3 +78,27 @@ def context_length(folder: Path) -> int:
     config = {**config, **config.get("text_config", {})}
     names = ("max_position_embeddings", "n_positions", "max_seq_len")
     return next((int(config[name]) for name in names if config.get(name)), 1 << 30)
+
+
+def keep_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> tuple[pa.Table, int]:
+    """Drop examples with a sequence longer than `max_length` tokens; return the rest and how many went.
+
+    Args:
+        table: Tokenized examples.
+        sequences: The columns that make up each sequence, e.g. prompt and completion.
+        max_length: Longest sequence to keep.
+
+    Raises:
+        ValueError: None is left.
+    """
+    fits = are_short(table, sequences, max_length)
+    if not fits.any():
+        raise ValueError(f"all {table.num_rows} examples are longer than max_length = {max_length} tokens: raise it")
+    return table.filter(pa.array(fits)), int((~fits).sum())
+
+
+def are_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> np.ndarray:
+    """Return, for each example, whether all its sequences have at most `max_length` tokens."""
+    lengths = [sum(pc.list_value_length(table[column]).to_numpy() for column in columns) for columns in sequences]
+    fits: np.ndarray = np.all(np.stack(lengths) <= max_length, axis=0)
+    return fits

@@ -19,9 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
@@ -33,7 +31,7 @@ from tasks.models import model_folder, trained_files, trusts_remote_code
 from tasks.parquet import table_bytes
 from tasks.progress import log
 from tasks.schemas import SCHEMAS
-from tasks.scratch import scratch_folder
+from tasks.scratch import cache_folder, scratch_folder
 from tasks.storage import Store
 
 EXAMPLES, CHECKPOINT, OUTPUT = "examples.parquet", "checkpoint", "model"
@@ -182,30 +180,6 @@ def discard(store: Store, folder: str) -> None:
         store.delete(folder)
 
 
-def keep_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> tuple[pa.Table, int]:
-    """Drop examples with a sequence longer than `max_length` tokens; return the rest and how many went.
-
-    Args:
-        table: Tokenized examples.
-        sequences: The columns that make up each sequence, e.g. prompt and completion.
-        max_length: Longest sequence to keep.
-
-    Raises:
-        ValueError: None is left.
-    """
-    fits = are_short(table, sequences, max_length)
-    if not fits.any():
-        raise ValueError(f"all {table.num_rows} examples are longer than max_length = {max_length} tokens: raise it")
-    return table.filter(pa.array(fits)), int((~fits).sum())
-
-
-def are_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> np.ndarray:
-    """Return, for each example, whether all its sequences have at most `max_length` tokens."""
-    lengths = [sum(pc.list_value_length(table[column]).to_numpy() for column in columns) for columns in sequences]
-    fits: np.ndarray = np.all(np.stack(lengths) <= max_length, axis=0)
-    return fits
-
-
 def _let_save(child: "subprocess.Popen[bytes]") -> None:
     """Tell a child that still runs to stop, and wait until it has saved; a second SIGTERM does not cut that short."""
     if child.poll() is not None:
@@ -224,10 +198,13 @@ def _fetch_checkpoint(store: Store, job: Job) -> None:
         try:
             if (artifact := store.find(f"{job.checkpoints}/step-{step}")) is None:
                 continue
-            shutil.copytree(fetch(artifact), folder, copy_function=_link)
+            fetched = fetch(artifact)
+            shutil.copytree(fetched, folder, copy_function=_link)
         except (DamagedArtifactError, FileNotFoundError, shutil.Error):  # deleted meanwhile, by a run that is ahead
             shutil.rmtree(folder, ignore_errors=True)
             continue
+        if fetched.is_relative_to(cache_folder()):
+            shutil.rmtree(fetched, ignore_errors=True)  # weights and optimizer: too much to keep
         log(f"resuming after step {step}")
         return
 
@@ -246,5 +223,7 @@ def _call(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    die_with_parent(os.getppid())  # of several processes, each: the kernel does not pass the wish on
+    die_with_parent()  # of several processes, each: the kernel does not pass the wish on
+    if os.getppid() == 1:
+        raise SystemExit("the process that started this one is gone")
     _call(Job.model_validate_json(Path(sys.argv[1]).read_text()))

@@ -13,7 +13,8 @@ import hypothesis
 import pytest
 from s3_servers import moto, rclone, used_by_s3fs
 
-from tasks.storage import Store, open_fs
+from tasks.filesystem import open_fs
+from tasks.storage import Store
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")

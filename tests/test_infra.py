@@ -1,5 +1,6 @@
 """Where it runs: job templates, manifests and images against their schemas."""
 
+import asyncio
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 from docker.types import HostConfig
+from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import FlowRun
 from prefect.flows import load_flow_from_entrypoint
 from prefect.server.schemas.actions import WorkPoolCreate
@@ -73,6 +75,17 @@ def test_the_automations_are_for_all_our_flows_and_no_others() -> None:
     for automation in automations(timedelta(minutes=5)):
         related = automation.trigger.match_related.model_dump()  # type: ignore[union-attr]
         assert related["prefect.resource.name"] == list(FLOWS)
+
+
+def test_a_secret_block_in_a_job_template_is_resolved_by_the_worker(prefect_harness: None) -> None:
+    Secret(value="planted").save("s3-key", overwrite=True)  # type: ignore[arg-type]
+    template = job_template("process")
+    template["job_configuration"]["env"]["AWS_SECRET_ACCESS_KEY"] = "{{ prefect.blocks.secret.s3-key }}"
+
+    async def resolve() -> ProcessJobConfiguration:
+        return await ProcessJobConfiguration.from_template_and_values(base_job_template=template, values={})
+
+    assert asyncio.run(resolve()).env["AWS_SECRET_ACCESS_KEY"] == "planted"
 
 
 def test_processes_die_with_their_worker() -> None:

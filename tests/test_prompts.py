@@ -541,7 +541,9 @@ def test_a_pinned_part_that_holds_other_prompts_is_not_read(tmp_path, local):
     add_texts(local, tmp_path, "a", "b")
     found = find_added(local)
     part = next(iter(added_table(local).parts()))
-    added_table(local).append(part.uri.rsplit("/", 1)[1], read_table(part).slice(1))
+    rest = read_table(part).slice(1)
+    local.delete(local.folder_of(part))
+    added_table(local).append(part.uri.rsplit("/", 1)[1], rest)
     with pytest.raises(DamagedArtifactError, match="now holds"):
         list(read_added(found, Tally("added", 0)))
 

@@ -122,17 +122,6 @@ def test_added_prompts_stay(store):
     assert folders(store) == folder_set(store, added)
 
 
-def test_prefect_s_references_go_with_their_artifacts(store):
-    old, new = chain(store, "old"), chain(store, "new")
-    record(store, [old.aligned])
-    record(store, [new.aligned])
-    keys = {name: made.aligned.uri.rpartition("/")[2] for name, made in (("old", old), ("new", new))}
-    for name in (*keys.values(), "a-stranger"):
-        store._put(b"{}", f"results/{name}")
-    prune(store, 1)
-    assert store.list("results") == sorted([keys["new"], "a-stranger"])
-
-
 def test_strangers_are_left_alone(store):
     old, key = chain(store, "old"), "a" * 64
     strangers = [
@@ -247,7 +236,9 @@ def test_a_run_elsewhere_is_in_use_for_a_week(tmp_path):
     store = Store(str(tmp_path))
     old = chain(store, "old")
     last_week = datetime.now(UTC) - timedelta(days=6)
-    elsewhere = record(store, [old.aligned], status="running", host="elsewhere", began=200)
+    elsewhere = record(
+        store, [old.aligned], status="running", host="elsewhere", process="elsewhere/pid:[1] 5", began=200
+    )
     assert elsewhere.updated > last_week
     record(store, [])
     assert not prune(store, 1).entries

@@ -1,39 +1,17 @@
 """The whole flow, on the quickstart's world at a reduced size: real training, real sampling, real processes."""
 
-import os
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import runs
-from runs import digests
+from runs import digests, on_small_world, written
 
 from tasks.artifacts import Artifact
 from tasks.parquet import read_table
 from tasks.storage import Store
 from tasks.tables import read_slices
 from tasks.world import write_world
-
-SMALL = {
-    "data__max_prompts": 24,
-    "data__max_evaluation_prompts": 8,
-    "sft__max_steps": 30,
-    "sft__save_steps": 10,
-    "reward_model__max_steps": 12,
-    "sampling__k": 4,
-    "sampling__max_new_tokens": 16,
-    "sampling__part_size": 8,
-    "pairs__tau": 0.01,
-    "pairs__truncated": "keep",
-    "dpo__max_steps": 12,
-    "dpo__micro_batch_size": 8,
-    "dpo__batch_size": 8,
-    "dpo__save_steps": 4,
-    "evaluation__k": 2,
-}
 
 
 @pytest.fixture(scope="module")
@@ -43,24 +21,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def settings(world: Path, store: Path, **changes: object) -> dict[str, object]:
-    """Return the overrides that run the quickstart's configuration on a small world."""
-    files = ("prompts", "demonstrations", "preferences", "evaluation_prompts")
-    paths = {f"data__{name}": world / f"{name}.jsonl" for name in files}
-    return {**SMALL, **paths, "sft__base_model": world / "base_model", "store": store, **changes}
-
-
 def run(world: Path, store: Path, **changes: object) -> dict:
-    return runs.run("quickstart.yaml", **settings(world, store, **changes))
+    return runs.run("quickstart.yaml", **on_small_world(world, store, **changes))
 
 
 def plan(world: Path, store: Path, **changes: object) -> dict[str, str]:
-    return runs.plan("quickstart.yaml", **settings(world, store, **changes))
-
-
-def written(store: Path) -> dict[str, float]:
-    """Return the manifests of a store with the times at which they were written."""
-    return {str(path.relative_to(store)): path.stat().st_mtime_ns for path in store.rglob("manifest.json")}
+    return runs.plan("quickstart.yaml", **on_small_world(world, store, **changes))
 
 
 def completions(result: dict, store: Path) -> pa.Table:
@@ -138,22 +104,8 @@ def test_new_prompts_alone_are_sampled_and_scored(world: Path, first: tuple[dict
 
 def kill_when(world: Path, store: Path, appears: str) -> None:
     """Start the run, and SIGKILL its whole process group as soon as a path matches in the store."""
-    process = subprocess.Popen(
-        runs.command("quickstart.yaml", **settings(world, store)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=runs.ROOT,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 300
-    try:
-        while not any(store.glob(appears)):
-            assert process.poll() is None, f"the run ended before {appears} appeared"
-            assert time.monotonic() < deadline, f"{appears} never appeared"
-            time.sleep(0.02)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with runs.started(store.parent / "output", "quickstart.yaml", **on_small_world(world, store)) as process:
+        runs.wait_until(process, store, appears)
 
 
 @pytest.fixture(scope="module")

@@ -75,12 +75,12 @@ def test_a_pid_that_was_given_again_is_another_process():
     assert not run(process=f"{namespace} {int(start) - 1}").in_use()
 
 
-@pytest.mark.parametrize("elsewhere", [{"host": "another"}, {"process": "pid:[1] 5"}], ids=["host", "container"])
+@pytest.mark.parametrize("elsewhere", ["other-boot/pid:[1] 5", "/pid:[1] 5"])
 def test_a_run_elsewhere_is_in_use_for_a_week(elsewhere):
     almost, over = (datetime.now(UTC) - SILENCE + timedelta(minutes=m) for m in (1, -1))
-    assert run(**elsewhere, updated=almost).in_use()
-    assert not run(**elsewhere, updated=over).in_use()
-    assert not run(**elsewhere, updated=almost, status="finished").in_use()
+    assert run(process=elsewhere, updated=almost).in_use()
+    assert not run(process=elsewhere, updated=over).in_use()
+    assert not run(process=elsewhere, updated=almost, status="finished").in_use()
 
 
 def test_a_record_that_cannot_be_read_is_told(store, damage):

@@ -26,9 +26,10 @@ from tasks.artifacts import (
     files_digest,
     sha256_of,
 )
+from tasks.filesystem import open_fs
 from tasks.parquet import read_table
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.storage import Store, open_fs, open_store, read_bytes, read_files, read_manifest
+from tasks.storage import Store, open_store, read_bytes, read_files, read_manifest
 from tasks.verify import etag_of
 
 PROVENANCE = Provenance(

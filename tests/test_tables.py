@@ -167,10 +167,17 @@ def test_slices_with_a_damaged_part_are_not_found(store, name, how, damage):
 def test_slices_of_a_part_that_was_replaced_are_refused(store):
     (part,) = fill(store, "ab")
     artifact = commit_slices(draft(store), "rewards", [Slice(part)], {})
+    store.delete(store.folder_of(part))
     growing(store).append("00", rewards("a", "c"))
     assert draft(store).find() is None
     with pytest.raises(DamagedArtifactError, match="now holds"):
         read_slices(store, artifact)[0].read()
+
+
+def test_the_first_writer_of_a_part_stays(store):
+    first = growing(store).append("00", rewards("a"))
+    assert growing(store).append("00", rewards("a", "c")) == first
+    assert set(read_table(first)["prompt_id"].to_pylist()) == {"a"}
 
 
 @pytest.mark.parametrize("how", DAMAGES)

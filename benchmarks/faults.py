@@ -1,0 +1,247 @@
+"""Kill everything at random moments of every GPU stage, and compare what comes out with an undisturbed run.
+
+SIGKILL goes to the computing process, the GPU worker, the process of the pipeline, Prefect's server and the object
+store, 20 times in all. supervisord restarts what a site's supervisor would, and a pipeline that ended is started again,
+as its schedule would. At last a pipeline is cancelled, as from the UI, and timed until nothing of it computes.
+
+    python benchmarks/faults.py [--kills 20] [--seed 0] [--json]      (needs PostgreSQL; takes about half an hour)
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import httpx
+from _stack import pid_of, stack, wait_for
+from prefect import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.states import Cancelling
+
+from flows.command_line import load_config
+from infra.stack import Stack
+from tasks.config import STAGES
+from tasks.runs import read_runs
+from tasks.storage import Store, read_manifest
+from tasks.tables import read_slices
+
+TARGETS = ("process", "worker", "pipeline", "server", "store")
+PIPELINE = "rs-dpo/new-prompts"
+LONGEST_WAIT = 12.0
+"""Seconds from a stage's start within which it is struck: its process starts, loads its model and computes by then."""
+SMALLER = (
+    "data.prompts=.rsdpo/world/prompts.jsonl",
+    "data.max_prompts=96",
+    "data.max_evaluation_prompts=24",
+    "sft.max_steps=100",
+    "sft.save_steps=10",
+    "reward_model.max_steps=60",
+    "reward_model.save_steps=10",
+    "sampling.k=8",
+    "sampling.part_size=8",
+    "pairs.tau=0.1",
+    "pairs.truncated=keep",
+    "dpo.max_steps=40",
+    "dpo.save_steps=5",
+    "evaluation.k=2",
+)
+
+
+class Kill(NamedTuple):
+    """One SIGKILL."""
+
+    stage: str
+    target: str
+    after: float
+    """Seconds since the stage was seen to compute."""
+    until: float
+    """Seconds until it computed again."""
+    rewritten: int
+    """Artifacts and parts that had been committed and were written again."""
+
+
+class Pipeline:
+    """The pipeline on one store, started again whenever it has ended without its result."""
+
+    def __init__(self, store: str) -> None:
+        """Start it."""
+        config = load_config("configs/deployed.yaml", [*SMALLER, f"store={store}"])
+        self.parameters, self.store = config.model_dump(mode="json"), store
+        self.starts = 0
+        self.start()
+
+    def start(self) -> None:
+        """Start a run."""
+        self.run: Any = run_deployment(PIPELINE, parameters=self.parameters, timeout=0, as_subflow=False)
+        self.starts += 1
+
+    def is_done(self) -> bool:
+        """Tell whether the result is there; start again where the run ended without."""
+        state = self.read(self.run).state
+        if state.is_final() and not state.is_completed():
+            print(f"    pipeline {state.name}, started again", flush=True)
+            self.start()
+        return bool(state.is_completed())
+
+    def look(self, stage: str) -> FlowRun | Literal["done"] | None:
+        """Return the run whose process computes a stage now, or `done`; None in between, or while nobody answers."""
+        with contextlib.suppress(httpx.HTTPError, OSError):
+            self.is_done()
+            if self.has(stage):
+                return "done"
+            with get_client(sync_client=True) as client:
+                name = FlowFilter(name=FlowFilterName(any_=[stage.replace("_", "-")]))
+                runs = client.read_flow_runs(flow_filter=name)
+            for run in runs:
+                running = run.state is not None and run.state.is_running()
+                if running and run.parameters["store"] == self.store and processes_of({str(run.id)}):
+                    return run
+        return None
+
+    def has(self, stage: str) -> bool:
+        """Tell whether a stage's output is there."""
+        store = Store(self.store)
+        return any(store.find(f"{stage}/{key}") for key in store.list(stage))
+
+    @staticmethod
+    def read(run: FlowRun) -> FlowRun:
+        """Return the present state of a run."""
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(run.id)
+
+
+def processes_of(run_ids: set[str]) -> list[int]:
+    """Return the processes that work for flow runs."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            variables = dict(item.partition(b"=")[::2] for item in (folder / "environ").read_bytes().split(b"\0"))
+            if variables.get(b"PREFECT__FLOW_RUN_ID", b"").decode() in run_ids:
+                found.append(int(folder.name))
+    return found
+
+
+def strike(found: Stack, target: str, pipeline: Pipeline, run: FlowRun) -> None:
+    """Send SIGKILL."""
+    if target in ("process", "pipeline"):
+        for pid in processes_of({str(run.id if target == "process" else pipeline.run.id)}):
+            os.kill(pid, signal.SIGKILL)
+    elif target == "worker":
+        os.kill(pid_of(found, "gpu-worker:gpu-worker-0"), signal.SIGKILL)
+    else:
+        os.killpg(pid_of(found, {"server": "server", "store": "s3"}[target]), signal.SIGKILL)
+
+
+def committed(uri: str) -> dict[str, str]:
+    """Return the time of every manifest that no one may write again, by folder."""
+    store = Store(uri)
+    folders = [f"{stage}/{key}" for stage in (*STAGES, "build_pairs") for key in store.list(stage)]
+    tables = [f"tables/{kind}/{key}" for kind in store.list("tables") for key in store.list(f"tables/{kind}")]
+    folders += [f"{table}/{part}" for table in tables for part in store.list(table)]
+    return {
+        folder: str(store.fs.info(store.path(f"{folder}/manifest.json"))["LastModified"])
+        for folder in folders
+        if store.find(folder) is not None
+    }
+
+
+def result(uri: str) -> dict[str, Any]:
+    """Return digests of what a pipeline returned, and its completions' ids."""
+    store = Store(uri)
+    record = next(run for run in reversed(read_runs(store)) if run.status == "finished")
+    found = {name: store.find(folder) for name, folder in record.artifacts.items()}
+    completions = [slice_.read() for slice_ in read_slices(store, found["completions"])]
+    ids = [(row["prompt_id"], row["completion_id"]) for table in completions for row in table.to_pylist()]
+    expected = read_manifest(found["prompts"].uri).rows * 8
+    digests = {name: artifact.digest for name, artifact in found.items()}
+    return {"digests": digests, "completions": len(ids), "different": len(set(ids)), "expected": expected}
+
+
+def disturb(found: Stack, pipeline: Pipeline, kills: int, rng: random.Random) -> list[Kill]:
+    """Kill so often, over all stages, and print each kill."""
+    targets = [TARGETS[i % len(TARGETS)] for i in range(kills)]
+    rng.shuffle(targets)
+    done: list[Kill] = []
+    for number, stage in enumerate(STAGES, 1):
+        while len(done) < kills * number // len(STAGES):
+            kill = strike_once(found, pipeline, stage, targets[len(done)], rng.uniform(0, LONGEST_WAIT))
+            if kill is None:
+                break  # The stage was quicker.
+            done.append(kill)
+            print(f"{len(done):3} {stage:20} {kill.target:9} {kill.after:7.1f} {kill.until:7.1f} {kill.rewritten:9}")
+            sys.stdout.flush()
+    return done
+
+
+def strike_once(found: Stack, pipeline: Pipeline, stage: str, target: str, after: float) -> Kill | None:
+    """Kill while a stage computes, and wait until it computes again; None where it was done before."""
+    wait_for(stage, lambda: pipeline.look(stage))
+    time.sleep(after)
+    run = wait_for(stage, lambda: pipeline.look(stage))
+    if run == "done":
+        return None
+    before = committed(pipeline.store)
+    strike(found, target, pipeline, run)
+    began = time.monotonic()
+    time.sleep(1)
+    wait_for(f"{stage} going on", lambda: pipeline.look(stage))
+    until = time.monotonic() - began
+    now = committed(pipeline.store)
+    return Kill(stage, target, after, until, sum(now.get(folder) != made for folder, made in before.items()))
+
+
+def cancel(pipeline: Pipeline) -> float:
+    """Cancel a pipeline while a worker samples for it; return the seconds until nothing computes."""
+    wait_for("sampling", lambda: pipeline.look("sample_completions"))
+    with get_client(sync_client=True) as client:
+        tags = FlowRunFilter(tags=FlowRunFilterTags(all_=[f"parent:{pipeline.run.id}"]))
+        ids = {str(run.id) for run in client.read_flow_runs(flow_run_filter=tags)} | {str(pipeline.run.id)}
+        client.set_flow_run_state(pipeline.run.id, Cancelling())
+    began = time.monotonic()
+    wait_for("the end of all processes", lambda: not processes_of(ids), seconds=120)
+    return time.monotonic() - began
+
+
+def main() -> None:
+    """Run it all and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with stack() as found:
+        calm = Pipeline("s3://rs-dpo/calm")
+        wait_for("the undisturbed run", calm.is_done, seconds=3600)
+        print(f"{'':3} {'stage':20} {'killed':9} {'after s':>7} {'until s':>7} {'rewritten':>9}", flush=True)
+        stormy = Pipeline("s3://rs-dpo/stormy")
+        kills = disturb(found, stormy, options.kills, random.Random(options.seed))
+        wait_for("the end", lambda: stormy.look("evaluate_policy") == "done" and stormy.is_done(), seconds=3600)
+        one, other = result(calm.store), result(stormy.store)
+        cancelled = cancel(Pipeline("s3://rs-dpo/cancelled"))
+    counts = {
+        "kills": len(kills),
+        "pipeline_starts": stormy.starts,
+        "rewritten": sum(kill.rewritten for kill in kills),
+        "artifacts_that_differ": sum(one["digests"][name] != other["digests"][name] for name in one["digests"]),
+        "completions_lost": other["expected"] - other["different"],
+        "completions_doubled": other["completions"] - other["different"],
+        "seconds_to_cancel": round(cancelled, 1),
+    }
+    for name, value in counts.items():
+        print(f"{name.replace('_', ' '):24} {value}")
+    if options.json:
+        print(json.dumps(counts))
+    wrong = [name for name in counts if name not in ("kills", "pipeline_starts", "seconds_to_cancel") and counts[name]]
+    sys.exit(f"wrong: {wrong}" if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
