@@ -27,7 +27,7 @@ from prefect.deployments import run_deployment
 from prefect.states import Cancelling
 
 from flows.command_line import load_config
-from infra.stack import Stack
+from infra.stack import ROOT, Stack
 from tasks.config import STAGES
 from tasks.runs import read_runs
 from tasks.storage import Store, read_manifest
@@ -73,7 +73,7 @@ class Pipeline:
 
     def __init__(self, store: str) -> None:
         """Start it."""
-        config = load_config("configs/deployed.yaml", [*SMALLER, f"store={store}"])
+        config = load_config(str(ROOT / "configs/deployed.yaml"), [*SMALLER, f"store={store}"])
         self.parameters, self.store = config.model_dump(mode="json"), store
         self.starts = 0
         self.start()

@@ -36,7 +36,7 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
     try:
         parameters = sections(load_config(options.config, options.set))
         plan = foresee(flow, parameters)
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         stop(error)
     except FAILS as error:
         stop(error, status=1)

@@ -184,7 +184,7 @@ def test_an_empty_file_names_what_is_missing(folder):
         ("sft.ready_model.chat_template=/no.jinja", ["chat_template = '/no.jinja' must be"]),
         ("store=ftp://host/x", ["store = 'ftp://host/x' must be a folder, file:///... or s3://"]),
         ("store=/proc/nothing/here", ["store file:///proc/nothing/here cannot be written", "permissions"]),
-        ("store=s3://key:secret@bucket/x", ["store must not carry credentials"]),
+        ("store=s3://key:secret@bucket/x", ["a secret must not be here", "AWS_SECRET_ACCESS_KEY"]),
         ("sampling.max_new_tokens=510", ["longer than the model's context", "pairs.jsonl line"]),
         ("data.evaluation_fraction=0.001", ["no prompt is held out", "raise data.evaluation_fraction"]),
         ("evaluation.gold_reward.function=tasks.gold:nothing", ["no function 'nothing'"]),
@@ -261,8 +261,8 @@ def plan(folder, capsys, *arguments):
 
 def test_a_dry_run_foresees_every_stage_and_leaves_nothing(folder, capsys):
     steps = plan(folder, capsys)
-    order = ["store_model", "load_held_out", "load_prompts", "load_preferences", "sample_completions"]
-    order += ["train_reward_model", "score_completions", "build_pairs", "train_dpo", "evaluate_policy"]
+    order = ["store_model", "load_held_out", "load_prompts", "load_preferences", "train_reward_model"]
+    order += ["sample_completions", "score_completions", "build_pairs", "train_dpo", "evaluate_policy"]
     assert list(steps) == order
     assert {step["action"] for step in steps.values()} == {"compute"}
     assert files(folder) == []
