@@ -17,7 +17,8 @@ from _stack import stack
 from prefect import flow
 
 from tasks.artifacts import Artifact, sha256_of
-from tasks.config import ComputeConfig, SftConfig
+from tasks.compute import ComputeConfig
+from tasks.config import SftConfig
 from tasks.dispatch import check_ended_well, endings, start
 from tasks.drafts import Draft, provenance_of
 from tasks.sft import train_sft

@@ -28,7 +28,7 @@ from prefect.states import Cancelling
 
 from flows.command_line import load_config
 from infra.stack import ROOT, Stack
-from tasks.config import STAGES
+from tasks.compute import STAGES
 from tasks.runs import read_runs
 from tasks.storage import Store, read_manifest
 from tasks.tables import read_slices

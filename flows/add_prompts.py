@@ -17,10 +17,10 @@ from prefect.settings import PREFECT_API_URL
 from flows.command_line import stop
 from tasks.added_prompts import append_prompts
 from tasks.artifacts import DamagedArtifactError
-from tasks.config import DataSource
 from tasks.filesystem import STORE_ERRORS
 from tasks.progress import log
 from tasks.prompts import collect_prompts
+from tasks.sections import DataSource
 from tasks.storage import Store, open_store
 from tasks.tally import Tally, read_records
 

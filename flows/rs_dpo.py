@@ -10,8 +10,8 @@ from prefect import flow, runtime
 from flows.command_line import main
 from tasks.artifacts import NOTHING, Artifact
 from tasks.checks import check_compute, check_run
+from tasks.compute import ComputeConfig
 from tasks.config import (
-    ComputeConfig,
     DataConfig,
     DpoConfig,
     EvaluationConfig,

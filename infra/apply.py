@@ -24,7 +24,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
-from tasks.config import STAGES
+from tasks.compute import STAGES
 from tasks.dispatch import GPU_LIMIT
 from tasks.storage import Store
 

@@ -4,18 +4,10 @@ import dataclasses
 
 from prefect.settings import PREFECT_API_URL
 
-from tasks.config import (
-    ComputeConfig,
-    DataConfig,
-    DataSource,
-    DpoConfig,
-    EvaluationConfig,
-    PairsConfig,
-    RewardModelConfig,
-    SftConfig,
-    Training,
-)
+from tasks.compute import ComputeConfig
+from tasks.config import DataConfig, DpoConfig, EvaluationConfig, PairsConfig, RewardModelConfig, SftConfig, Training
 from tasks.dispatch import has_deployment
+from tasks.sections import DataSource
 
 
 def check_run(

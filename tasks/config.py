@@ -1,26 +1,15 @@
-"""Every knob of a run: frozen pydantic sections with bounds, each field documented in place.
+"""Every knob of a run: a section a stage, with bounds, each field documented in place.
 
-A field marked `NOT_IN_KEY` is left out of the stage key: it changes how a stage runs but not what it computes, or it
-says where something is whose content is in the key.
+A field marked `NOT_IN_KEY` is left out of the stage key.
 """
 
-import re
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    ValidationError,
-    model_validator,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+from pydantic import Field, model_validator
 
-NOT_IN_KEY = "not in the stage key"
+from tasks.compute import ComputeConfig
+from tasks.sections import NOT_IN_KEY, DataSource, Function, ModelSource, Section
+
 ENGINE_ARGUMENTS = frozenset(
     {
         "block_size",
@@ -40,117 +29,6 @@ ENGINE_ARGUMENTS = frozenset(
 )
 """Arguments of vLLM's `LLM` that may stay out of the stage key."""
 Dtype = Literal["float32", "bfloat16", "float16"]
-
-
-_SECRET_NAME = re.compile(
-    r"(.*(hub|hf|auth|access|bearer)_?)?token|.*api_?key|.*access_?key(_?id)?|.*(password|passwd|secret).*", re.I
-)
-_SECRET_IN_URI = re.compile(r"://[^/\s]*@")
-
-
-def _secrets(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield where a value, as it was read, holds credentials: in a URI, or under a name that says so."""
-    if isinstance(value, str):
-        if _SECRET_IN_URI.search(value):
-            yield place
-    elif isinstance(value, dict | list | tuple):
-        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
-            if _SECRET_NAME.fullmatch(str(name)) and item is not None and not isinstance(item, bool):
-                yield (*place, name)
-            else:
-                yield from _secrets(item, (*place, name))
-
-
-class Section(BaseModel):
-    """One section of the configuration: immutable, with no unknown keys and no secrets."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_no_secrets(cls, values: Any) -> Any:
-        """Refuse secrets before any other check, whose message would repeat them."""
-        problem = PydanticCustomError(
-            "secret",
-            "a secret must not be here: what is configured is written into manifests and shown in Prefect's UI. "
-            "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (S3), HF_TOKEN (the hub), or another environment "
-            "variable that the code reads",
-        )
-        if found := [InitErrorDetails(type=problem, loc=place, input="***") for place in _secrets(values)]:
-            raise ValidationError.from_exception_data(cls.__name__, found)
-        return values
-
-    def key_fields(self) -> dict[str, Any]:
-        """Return the fields that decide the stage's output, as plain JSON values."""
-        hidden = {name for name, field in type(self).model_fields.items() if NOT_IN_KEY in field.metadata}
-        fields = {name: getattr(self, name) for name in type(self).model_fields if name not in hidden}
-        return {
-            name: value.key_fields()
-            if isinstance(value, Section)
-            else self.model_dump(mode="json", include={name})[name]
-            for name, value in fields.items()
-        }
-
-
-def _reachable(path: str) -> str:
-    """Return a path that is read from here, from S3 or from the hub, and from no other place."""
-    if "://" in path and not re.match(r"file://|s3://[^/]", path):
-        raise ValueError("must be a file, a folder, file:///..., s3://bucket/key or a hub id: download it first")
-    return path
-
-
-class Located(Section):
-    """A thing named by a path, a URI or a hub id; a plain string is short for its `path`."""
-
-    path: Annotated[str, NOT_IN_KEY, AfterValidator(_reachable)] = Field(min_length=1)
-    """File, folder, `file://` or `s3://` URI, or Hugging Face hub id. What it holds is in the key, not where it is."""
-    revision: Annotated[str | None, NOT_IN_KEY] = None
-    """Branch, tag or commit on the hub."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_string(cls, value: Any) -> Any:
-        return {"path": value} if isinstance(value, str) else value
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Admit a plain string, so that Prefect's server does too."""
-        reference = handler(core_schema)
-        schema = handler.resolve_ref_schema(reference)
-        fields = dict(schema)
-        schema.clear()
-        schema.update({"title": fields["title"], "anyOf": [{"type": "string"}, fields]})
-        return reference
-
-
-class DataSource(Located):
-    """A file (JSONL, JSONL.gz, Parquet), a folder of them, a saved dataset folder, or a hub dataset id."""
-
-    name: str | None = None
-    """Configuration of a hub dataset."""
-    data_dir: str | None = None
-    """Folder within a hub dataset."""
-    split: str = "train"
-    """Split of a hub dataset or of a saved dataset folder."""
-
-
-class ModelSource(Located):
-    """A model folder with safetensors, in a file system, a store or the hub."""
-
-    trust_remote_code: bool = False
-    """Run Python code that comes with the model. Only for models whose code you have read."""
-    chat_template: Annotated[str | None, NOT_IN_KEY] = None
-    """None: the tokenizer's own, or `plain` where it has none. `plain`: "Human:" and "Assistant:" turns.
-    `text`: messages are joined as they are and continued. Otherwise the path of a Jinja file."""
-
-
-class Function(Section):
-    """A Python function named `module:function`, called with further keyword options."""
-
-    function: Annotated[str, NOT_IN_KEY] = Field(pattern=r"^[\w.]+:\w+$")
-    """For a gold reward: `f(messages, completion, **options) -> float`."""
-    options: Annotated[dict[str, Any], NOT_IN_KEY] = {}
-    """Keyword options. Stages that call the function are keyed by its source, its options, and the files they name."""
 
 
 class Lora(Section):
@@ -197,7 +75,7 @@ class Training(Section):
     """Type of frozen weights, of autocast and of the stored model; trained weights are float32. bfloat16 suits GPUs."""
     lora: Lora | None = None
     """Adapters instead of all weights."""
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of TRL's trainer configuration, passed on as they are."""
 
     @model_validator(mode="after")
@@ -292,7 +170,7 @@ class Decoding(Section):
     """auto: vLLM where it is installed, else transformers. Both draw from the same distribution."""
     part_size: Annotated[int, NOT_IN_KEY] = Field(64, ge=1)
     """Prompts a part: what a crash can lose."""
-    extra: Annotated[dict[str, Any], NOT_IN_KEY] = {}
+    extra: Annotated[dict[str, Any], NOT_IN_KEY] = Field(default_factory=dict)
     """Further arguments of vLLM's `LLM` that decide memory and parallelism, not what is drawn."""
 
     @model_validator(mode="after")
@@ -361,51 +239,6 @@ class EvaluationConfig(Section):
     """Resamples of the prompts behind the 95% interval."""
     gold_reward: Function | None = None
     """Known reward, where the task has one; reported beside the reward model's."""
-
-
-INLINE = "inline"
-"""Computes a stage in the process of the flow."""
-
-
-class ComputeConfig(Section):
-    """Where the GPU stages compute: `inline`, in the flow's own process, or a deployment on a pool of GPU workers."""
-
-    train_sft: str = INLINE
-    """`inline` or `flow/deployment`."""
-    train_reward_model: str = INLINE
-    """`inline` or `flow/deployment`."""
-    sample_completions: str = INLINE
-    """`inline` or `flow/deployment`."""
-    score_completions: str = INLINE
-    """`inline` or `flow/deployment`."""
-    train_dpo: str = INLINE
-    """`inline` or `flow/deployment`."""
-    evaluate_policy: str = INLINE
-    """`inline` or `flow/deployment`."""
-    shards: int = Field(1, ge=1, le=100)
-    """Workers that sampling and scoring are split over, each with its own prompts; at most what the pool has."""
-    poll_seconds: float = Field(1.0, gt=0, le=60)
-    """Seconds between two looks at a deployment's run."""
-
-    @model_validator(mode="after")
-    def _names_a_deployment(self) -> Self:
-        for stage, place in self.deployments().items():
-            if not re.fullmatch(r"[^/]+/[^/]+", place):
-                raise ValueError(f"compute.{stage} = {place!r} must be `inline` or the name of a flow/deployment")
-        if self.shards > 1 and INLINE in (self.sample_completions, self.score_completions):
-            raise ValueError(
-                f"compute.shards = {self.shards} needs deployments in compute.sample_completions and "
-                "compute.score_completions: one process samples and scores in one piece"
-            )
-        return self
-
-    def deployments(self) -> dict[str, str]:
-        """Return the stages that a deployment computes, with its name."""
-        return {stage: place for stage in STAGES if (place := getattr(self, stage)) != INLINE}
-
-
-STAGES = tuple(name for name in ComputeConfig.model_fields if name not in ("shards", "poll_seconds"))
-"""Stages that need a GPU: those that `compute` places."""
 
 
 class Config(Section):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.artifacts import Artifact, Content, Manifest, Provenance
-from tasks.config import Section
+from tasks.sections import Section
 from tasks.storage import Store
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.artifacts import Artifact, sha256_of
-from tasks.config import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig, Section
+from tasks.config import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
 from tasks.drafts import Draft
 from tasks.functions import GoldReward, load_function
 from tasks.logps import completion_logps
@@ -20,6 +20,7 @@ from tasks.prompts import PromptTable
 from tasks.sample import sample_slices
 from tasks.schemas import SCHEMAS
 from tasks.score import score_slices
+from tasks.sections import Section
 from tasks.stage import stage
 from tasks.storage import Store
 from tasks.tokens import encode_prompt

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
-from tasks.config import NOT_IN_KEY, Function, Section
+from tasks.sections import NOT_IN_KEY, Function, Section
 
 Reward = Callable[[list[dict], str], float]
 

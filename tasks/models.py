@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.artifacts import NOTHING, Artifact, Content, files_digest
-from tasks.config import ModelSource, RewardModelConfig, SftConfig
+from tasks.config import RewardModelConfig, SftConfig
 from tasks.copies import fetch
 from tasks.drafts import Draft
 from tasks.filesystem import open_fs
 from tasks.plan import PLAN
+from tasks.sections import ModelSource
 from tasks.site import Site
 from tasks.stage import stage
 from tasks.storage import MANIFEST, read_manifest

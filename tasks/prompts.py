@@ -12,12 +12,13 @@ import pyarrow as pa
 
 from tasks.added_prompts import find_added, read_added
 from tasks.artifacts import NOTHING, Artifact
-from tasks.config import DataConfig, DataSource
+from tasks.config import DataConfig
 from tasks.drafts import Draft
 from tasks.models import model_folder, model_tokenizer
 from tasks.parquet import read_table, table_bytes
 from tasks.records import Messages, Record, Role, prompt_id, recognise
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.sections import DataSource
 from tasks.sources import read_rows, source_digest
 from tasks.stage import stage
 from tasks.storage import Store

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from tasks.artifacts import Artifact
-from tasks.config import ComputeConfig
+from tasks.compute import ComputeConfig
 from tasks.plan import PLAN
 from tasks.progress import log
 from tasks.runs import RunRecord

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from botocore.exceptions import NoCredentialsError, PartialCredentialsError
 from fsspec import AbstractFileSystem
 
-from tasks.config import DataSource
 from tasks.filesystem import open_fs
+from tasks.sections import DataSource
 
 if TYPE_CHECKING:
     from datasets import Dataset

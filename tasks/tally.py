@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.config import DataSource
 from tasks.progress import log
 from tasks.records import BadRow, Record, Role, parse_record, recognise
+from tasks.sections import DataSource
 from tasks.sources import read_rows
 
 

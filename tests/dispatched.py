@@ -8,8 +8,8 @@ from pathlib import Path
 from prefect import flow
 
 from tasks.artifacts import Artifact, sha256_of
-from tasks.config import Section
 from tasks.drafts import Draft
+from tasks.sections import Section
 from tasks.site import Site
 from tasks.stage import stage
 from tasks.storage import Store

@@ -20,7 +20,7 @@ from flows import command_line
 from flows.add_prompts import add_prompts, main
 from flows.rs_dpo import rs_dpo
 from tasks.added_prompts import added_table, append_prompts, find_added, read_added
-from tasks.config import DataSource
+from tasks.sections import DataSource
 from tasks.storage import Store
 from tasks.tally import Tally
 

@@ -12,21 +12,18 @@ from flows.command_line import explain, load_config
 from tasks.config import (
     Config,
     DataConfig,
-    DataSource,
     Decoding,
     DpoConfig,
     EvaluationConfig,
-    Function,
     Lora,
-    ModelSource,
     PairsConfig,
     RewardModelConfig,
     SamplingConfig,
     ScoringConfig,
-    Section,
     SftConfig,
     Training,
 )
+from tasks.sections import DataSource, Function, ModelSource, Section
 from tasks.training import Job
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

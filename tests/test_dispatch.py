@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from tasks.artifacts import Artifact
 from tasks.checks import check_compute
-from tasks.config import ComputeConfig
+from tasks.compute import ComputeConfig
 from tasks.dispatch import DeploymentFailedError, DeploymentRunError, cancel_children, endings, start
 from tasks.shards import balance
 from tasks.site import Site, open_site
@@ -110,7 +110,7 @@ import sys
 from dispatched import Behaviour, train_sft
 from prefect import flow
 from tasks.artifacts import Artifact
-from tasks.config import ComputeConfig
+from tasks.compute import ComputeConfig
 from tasks.site import Site
 from tasks.storage import Store
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks import functions, gold
-from tasks.config import Function
 from tasks.gold import ANSWERS, FACTS, POLITE_CLOSINGS, RELATIONS, RUDE_OPENINGS, SUBJECTS, words
+from tasks.sections import Function
 
 FOX = [{"role": "user", "content": "What is the colour of the fox?"}]  # red
 LEXICON = "good\t1.9\t0.9\t[2, 1]\nbad\t-2.5\t0.7\t[-3, -2]\nmother's\t0.5\n"

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tasks.artifacts import NOTHING, Artifact, Provenance, files_digest
-from tasks.config import ModelSource, RewardModelConfig, SftConfig
+from tasks.config import RewardModelConfig, SftConfig
 from tasks.drafts import Draft
 from tasks.models import (
     import_model,
@@ -21,6 +21,7 @@ from tasks.models import (
     store_model,
 )
 from tasks.plan import PLAN, Plan
+from tasks.sections import ModelSource
 from tasks.site import Site
 from tasks.storage import Store
 from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, encode_prompt, load_tokenizer

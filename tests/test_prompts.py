@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.added_prompts import added_table, append_prompts, find_added, read_added
 from tasks.artifacts import NOTHING, Artifact, DamagedArtifactError, Provenance
-from tasks.config import DataConfig, DataSource, ModelSource
+from tasks.config import DataConfig
 from tasks.drafts import Draft
 from tasks.models import model_files
 from tasks.parquet import read_table
@@ -26,6 +26,7 @@ from tasks.prompts import (
 )
 from tasks.records import prompt_id
 from tasks.schemas import SCHEMAS
+from tasks.sections import DataSource, ModelSource
 from tasks.storage import Store, read_files
 from tasks.tally import Tally, read_records
 

@@ -18,12 +18,13 @@ from transformers import (
 )
 
 from tasks.artifacts import Artifact, Provenance
-from tasks.config import ModelSource, ScoringConfig
+from tasks.config import ScoringConfig
 from tasks.drafts import Draft
 from tasks.models import model_files
 from tasks.parquet import read_table, table_bytes
 from tasks.schemas import SCHEMAS
 from tasks.score import RewardModel, check_finite, describe, length_batches, score_completions, score_sequences
+from tasks.sections import ModelSource
 from tasks.storage import Store
 from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
 from tasks.tokens import encode_completion, encode_prompt

@@ -24,8 +24,8 @@ from s3_servers import rclone, used_by_s3fs
 
 from tasks.added_prompts import added_table, append_prompts, find_added
 from tasks.artifacts import Artifact
-from tasks.config import DataSource
 from tasks.prompts import collect_prompts
+from tasks.sections import DataSource
 from tasks.site import Site
 from tasks.storage import Store
 from tasks.tally import Tally, read_records
@@ -45,7 +45,8 @@ from prefect import flow
 from flows.add_prompts import add_prompts
 from dispatched import Behaviour, train_sft
 from tasks.artifacts import Artifact
-from tasks.config import ComputeConfig, DataSource
+from tasks.compute import ComputeConfig
+from tasks.sections import DataSource
 from tasks.site import open_site
 
 store, prompts, source, refused = sys.argv[1:]

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from s3fs import S3FileSystem
 
-from tasks.config import DataSource
 from tasks.records import BadRow, parse_record
+from tasks.sections import DataSource
 from tasks.sources import read_rows, source_digest
 
 ROWS = [{"prompt": "größer\u2028als"}, {"prompt": "b"}, {"prompt": None}]

@@ -16,10 +16,11 @@ from prefect import flow, get_client
 from prefect.client.schemas.filters import ArtifactFilter
 
 from tasks.artifacts import NOTHING, Artifact, sha256_of
-from tasks.config import NOT_IN_KEY, ModelSource, SamplingConfig, Section
+from tasks.config import SamplingConfig
 from tasks.drafts import Draft, canonical_json, stage_key
 from tasks.plan import PLAN, Plan, pending
 from tasks.progress import Progress
+from tasks.sections import NOT_IN_KEY, ModelSource, Section
 from tasks.site import Site
 from tasks.stage import stage
 from tasks.storage import Store, read_bytes, read_files, read_manifest
