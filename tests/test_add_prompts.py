@@ -271,8 +271,8 @@ def refused(capsys, *arguments, command=main):
         (["{file}", "--name", "x"], ["name = 'x' is for hub datasets", "leave it out"]),
         (["{file}", "--data-dir", "x"], ["data_dir = 'x' is for hub datasets"]),
         (["{file}", "--store", "/proc/nothing/here"], ["store file:///proc/nothing/here cannot be written"]),
-        (["{file}", "--store", "s3://key:secret@bucket/x"], ["store must not carry credentials"]),
-        (["s3://key:secret@bucket/x.jsonl"], ["a secret must not be here"]),
+        (["{file}", "--store", "s3://key:pass-0451@bucket/x"], ["store must not carry credentials"]),
+        (["s3://key:pass-0451@bucket/x.jsonl"], ["a secret must not be here"]),
         (["{columns}"], ["columns.jsonl line 1 cannot serve as prompts", "Rename the columns"]),
         (["{cut}"], ["cut.jsonl line 2 is not JSON"]),
         (["no-such-owner/no-such-dataset", "--split", "test"], ["neither a local file", "HF_HUB_OFFLINE"]),
@@ -289,7 +289,7 @@ def test_mistakes(tmp_path, capsys, arguments, pieces):
     message = refused(capsys, *(given if "--store" in given else [*given, "--store", store]))
     for piece in pieces:
         assert piece in message
-    assert "secret" not in message
+    assert "pass-0451" not in message
     assert not [path for path in store.rglob("*") if path.is_file()]
 
 
@@ -311,11 +311,11 @@ def test_the_command_needs_and_starts_no_server(tmp_path, monkeypatch):
 
 def test_a_server_that_is_down_loses_the_event_but_no_prompts(tmp_path, capsys):
     store = Store(str(tmp_path / "store"))
-    with temporary_settings({PREFECT_API_URL: "http://name:secret@127.0.0.1:9/api"}):
+    with temporary_settings({PREFECT_API_URL: "http://name:pass-0451@127.0.0.1:9/api"}):
         main([write(tmp_path / "a.jsonl", ["a", "b"]), "--store", store.uri])
     output = capsys.readouterr().out
     assert "the server did not take it (ConnectError): check PREFECT_API_URL" in output
-    assert "secret" not in output
+    assert "pass-0451" not in output
     assert added(store) == ["a", "b"]
 
 
