@@ -141,16 +141,12 @@ def strike(found: Stack, target: str, pipeline: Pipeline, run: FlowRun) -> None:
 
 
 def committed(uri: str) -> dict[str, str]:
-    """Return the time of every manifest that no one may write again, by folder."""
+    """Return the checksum of every manifest that no one may make anew, by folder. It holds the time of its making."""
     store = Store(uri)
     folders = [f"{stage}/{key}" for stage in (*STAGES, "build_pairs") for key in store.list(stage)]
     tables = [f"tables/{kind}/{key}" for kind in store.list("tables") for key in store.list(f"tables/{kind}")]
     folders += [f"{table}/{part}" for table in tables for part in store.list(table)]
-    return {
-        folder: str(store.fs.info(store.path(f"{folder}/manifest.json"))["LastModified"])
-        for folder in folders
-        if store.find(folder) is not None
-    }
+    return {folder: read_manifest(f"{uri}/{folder}").checksum for folder in folders if store.find(folder) is not None}
 
 
 def result(uri: str) -> dict[str, Any]:

@@ -3,8 +3,12 @@
 The flow computes in its own process and commits to the store; the pipeline that asked for it reads it there.
 """
 
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from prefect import flow
 from prefect.concurrency.sync import concurrency
@@ -22,6 +26,9 @@ from tasks.evaluate import Method
 from tasks.site import Site
 from tasks.storage import Store
 
+LAST_SECONDS = 4.0
+"""What a run has after SIGTERM to end by itself."""
+
 
 @contextmanager
 def gpu() -> Iterator[None]:
@@ -30,8 +37,33 @@ def gpu() -> Iterator[None]:
     Raises:
         ConcurrencySlotAcquisitionError: The server has no such limit.
     """
-    with concurrency(GPU_LIMIT, strict=True, lease_duration=60, raise_on_lease_renewal_failure=False):
+    slot = concurrency(GPU_LIMIT, strict=True, lease_duration=60, raise_on_lease_renewal_failure=False)
+    with slot, ended_by_sigterm():
         yield
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """End the process soon after SIGTERM, even where a library swallows the exception that Prefect makes of it.
+
+    Prefect itself would wait for 30 s. A training puts its own handler in place of this one, and takes time to save.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        last = threading.Timer(LAST_SECONDS, os._exit, [128 + number])
+        last.daemon = True
+        last.start()
+        before(number, frame)
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @flow(name="train-sft", flow_run_name="SFT on {demonstrations.rows} demonstrations")

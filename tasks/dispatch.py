@@ -4,6 +4,7 @@ Only one run at a time works on a stage's output, or on a shard of a table: a pi
 its own killed predecessor, has asked for already waits for that run. Whatever a run did, the store says so.
 """
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.states import Cancelling
 
 from tasks.progress import log
@@ -99,7 +100,14 @@ def endings(runs: Iterable[FlowRun], poll_seconds: float) -> Iterator[FlowRun]:
     Raises:
         DeploymentRunError: A run was deleted, or Prefect's server was gone for longer than `OUTAGE_SECONDS`.
     """
-    waiting = {run.id for run in runs}
+    try:
+        yield from _endings({run.id for run in runs}, poll_seconds)
+    except TerminationSignal:  # sooner than the hook of the flow, which waits for this process to end
+        _cancel_children_if_cancelled()
+        raise
+
+
+def _endings(waiting: set[UUID], poll_seconds: float) -> Iterator[FlowRun]:
     seen = began = time.monotonic()
     hinted = False
     while waiting:
@@ -139,6 +147,13 @@ def cancel_children(flow_run_id: UUID) -> None:
     with get_client(sync_client=True) as client:
         for run in _runs(f"parent:{flow_run_id}", alive=True):
             client.set_flow_run_state(run.id, Cancelling(message="its pipeline was cancelled"))
+
+
+def _cancel_children_if_cancelled() -> None:
+    with contextlib.suppress(httpx.HTTPError), get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(runtime.flow_run.id)).state
+        if state is not None and state.is_cancelling():
+            cancel_children(UUID(runtime.flow_run.id))
 
 
 def has_deployment(name: str) -> bool:
