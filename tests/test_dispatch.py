@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -50,10 +51,11 @@ def worker(prefect_harness, tmp_path_factory) -> Iterator[None]:
             stdout=output,
             stderr=output,
             preexec_fn=die_with_parent,
+            start_new_session=True,
         )
     yield
-    process.terminate()
-    process.wait(60)
+    os.killpg(process.pid, signal.SIGKILL)  # with its flow runs, which it would wait for
+    process.wait()
 
 
 @pytest.fixture

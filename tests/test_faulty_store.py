@@ -73,6 +73,7 @@ def completions(*prompt_ids: str) -> pa.Table:
 # A network that fails
 
 
+@pytest.mark.slow
 def test_hundreds_of_commits_finds_and_reads_are_all_right(faulty):
     store, proxy = faulty
     with ThreadPoolExecutor(12) as pool:

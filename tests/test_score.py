@@ -216,7 +216,7 @@ def completions(store, texts, part="part"):
 def prompts(store, ids):
     rows = [{"prompt_id": id_, "messages": user(f"Prompt {id_}"), "source": "s"} for id_ in ids]
     data = table_bytes(pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"]), "prompts")
-    draft = Draft(store, Provenance(stage="prompts", version=1, key="prompts"))
+    draft = Draft(store, Provenance(stage="prompts", version=1, key=f"prompts-{ids}"))
     return draft.commit("prompts", {"rows.parquet": data}, "d", rows=len(rows))
 
 
