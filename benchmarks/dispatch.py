@@ -10,12 +10,15 @@ is that of a whole run: 13 tasks, of which 6 are dispatched.
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
 import uuid
 
 from _stack import stack
 from prefect import flow
 
+from infra.stack import ROOT
 from tasks.artifacts import Artifact, sha256_of
 from tasks.compute import ComputeConfig
 from tasks.config import SftConfig
@@ -44,19 +47,22 @@ def committed(site: Site) -> tuple[Artifact, Artifact, SftConfig]:
 
 
 @flow(name="benchmark-dispatch")
-def measure(store: str, rounds: int) -> tuple[list[float], list[float]]:
-    """Return seconds of each dispatched stage, and of each task here, in turn."""
-    site, dispatched, here = Site(open_store(store), COMPUTE), [], []
+def measure(store: str, rounds: int) -> tuple[list[float], list[float], list[float]]:
+    """Return seconds of each dispatched stage, of each start of Python with the stages, and of each task, in turn."""
+    site, dispatched, imports, here = Site(open_store(store), COMPUTE), [], [], []
     for _ in range(rounds):
         arguments = committed(site)
         began = time.perf_counter()
-        for run in endings([start(train_sft.order(site, *arguments))], COMPUTE.poll_seconds):
+        for run in endings([start(train_sft.order(site, *arguments))]):
             check_ended_well(run, committed=True)
         dispatched.append(time.perf_counter() - began)
         began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import prefect.engine, flows.stages"], cwd=ROOT, check=True)
+        imports.append(time.perf_counter() - began)
+        began = time.perf_counter()
         train_sft(site, *arguments)
         here.append(time.perf_counter() - began)
-    return dispatched, here
+    return dispatched, imports, here
 
 
 def main() -> None:
@@ -66,13 +72,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with stack():
-        dispatched, here = measure("s3://rs-dpo/benchmark", options.rounds)
+        dispatched, imports, here = measure("s3://rs-dpo/benchmark", options.rounds)
     share = (DISPATCHED * statistics.median(dispatched) + TASKS * statistics.median(here)) / HOUR
-    for name, seconds in (("dispatched stage", dispatched), ("task", here)):
+    for name, seconds in (("dispatched stage", dispatched), ("of which imports", imports), ("task", here)):
         print(f"{name:18} median {statistics.median(seconds):6.2f} s  (from {min(seconds):.2f} to {max(seconds):.2f})")
     print(f"share of a run of an hour: {share:.2%}")
     if options.json:
-        print(json.dumps({"dispatched_s": dispatched, "task_s": here, "share_of_an_hour": share}))
+        print(json.dumps({"dispatched_s": dispatched, "imports_s": imports, "task_s": here, "share_of_an_hour": share}))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from tasks.compute import STAGES
 from tasks.dispatch import GPU_LIMIT
 from tasks.storage import Store
 
-POOLS = Path(__file__).parent / "pools"
+ROOT = Path(__file__).parent.parent
+POOLS = ROOT / "infra" / "pools"
 CPU_POOL, GPU_POOL = "rs-dpo-cpu", "rs-dpo-gpu"
 PIPELINES = 4
 """Flow runs at once on the CPU pool: they mostly wait, but selecting pairs takes memory."""
@@ -82,6 +83,8 @@ async def apply(gpus: int, gpu_pool: str = "process") -> None:
 def job_template(kind: str) -> dict[str, Any]:
     """Return the base job template of a type of pool: process, docker or kubernetes."""
     template: dict[str, Any] = yaml.safe_load((POOLS / f"{kind}.yaml").read_text())
+    if kind == "process":
+        template["variables"]["properties"]["working_dir"]["default"] = str(ROOT)
     return template
 
 

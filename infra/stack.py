@@ -202,7 +202,7 @@ def service_env(stack: Stack, values: dict[str, str], gpus: int, programs: Path)
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
         # Leases in memory would be gone with the server, and their slots taken for ever.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "0.5",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     }
 

@@ -28,8 +28,6 @@ class ComputeConfig(Section):
     """`inline` or `flow/deployment`."""
     shards: int = Field(1, ge=1, le=100)
     """Workers that sampling and scoring are split over, each with its own prompts; at most what the pool has."""
-    poll_seconds: float = Field(1.0, gt=0, le=60)
-    """Seconds between two looks at a deployment's run."""
 
     @model_validator(mode="after")
     def _names_a_deployment(self) -> Self:
@@ -48,5 +46,5 @@ class ComputeConfig(Section):
         return {stage: place for stage in STAGES if (place := getattr(self, stage)) != INLINE}
 
 
-STAGES = tuple(name for name in ComputeConfig.model_fields if name not in ("shards", "poll_seconds"))
+STAGES = tuple(name for name in ComputeConfig.model_fields if name != "shards")
 """Stages that need a GPU: those that `compute` places."""

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import httpx
 from prefect import get_client, runtime
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -31,6 +32,8 @@ GPU_LIMIT = "rs-dpo-gpu"
 """Global concurrency limit of Prefect's server that a stage holds while it computes: a slot a GPU."""
 OUTAGE_SECONDS = 600.0
 """How long Prefect's server may be gone while a pipeline waits."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between two looks at the runs that a pipeline waits for."""
 WAITING_SECONDS = 60.0
 """After so long without a worker the log says so."""
 
@@ -90,28 +93,28 @@ def start(order: Order, shard: str = "") -> FlowRun:
     return run
 
 
-def endings(runs: Iterable[FlowRun], poll_seconds: float) -> Iterator[FlowRun]:
+def endings(runs: Iterable[FlowRun]) -> Iterator[FlowRun]:
     """Yield each run when it has ended, however it ended.
 
     Args:
-        runs: At most 200.
-        poll_seconds: Seconds between two looks.
+        runs: At most 200. Looks at them follow one another after 2% of the time waited so far.
 
     Raises:
         DeploymentRunError: A run was deleted, or Prefect's server was gone for longer than `OUTAGE_SECONDS`.
     """
     try:
-        yield from _endings({run.id for run in runs}, poll_seconds)
+        with get_client(sync_client=True) as client:
+            yield from _endings(client, {run.id for run in runs})
     except TerminationSignal:  # sooner than the hook of the flow, which waits for this process to end
         _cancel_children_if_cancelled()
         raise
 
 
-def _endings(waiting: set[UUID], poll_seconds: float) -> Iterator[FlowRun]:
+def _endings(client: SyncPrefectClient, waiting: set[UUID]) -> Iterator[FlowRun]:
     seen = began = time.monotonic()
     hinted = False
     while waiting:
-        found = _look(waiting)
+        found = _look(client, waiting)
         if found is None and time.monotonic() - seen > OUTAGE_SECONDS:
             raise DeploymentRunError(f"Prefect's server is gone for {OUTAGE_SECONDS:.0f} s: run again once it is back")
         if found is not None:
@@ -119,7 +122,7 @@ def _endings(waiting: set[UUID], poll_seconds: float) -> Iterator[FlowRun]:
             yield from (run for run in found if _ended(run))
             waiting -= {run.id for run in found if _ended(run)}
             hinted = hinted or (seen - began > WAITING_SECONDS and _hint(found))
-        time.sleep(poll_seconds if waiting else 0)
+        time.sleep(min(max((time.monotonic() - began) / 50, SHORTEST_PAUSE), LONGEST_PAUSE) if waiting else 0)
 
 
 def check_ended_well(run: FlowRun, committed: bool) -> None:
@@ -183,15 +186,14 @@ def _runs(*tags: str, alive: bool = False) -> list[FlowRun]:
         return client.read_flow_runs(flow_run_filter=which, sort=FlowRunSort.EXPECTED_START_TIME_DESC)
 
 
-def _look(ids: set[UUID]) -> list[FlowRun] | None:
+def _look(client: SyncPrefectClient, ids: set[UUID]) -> list[FlowRun] | None:
     """Return runs as they are now; None while the server, or its database, does not answer.
 
     Raises:
         DeploymentRunError: A run was deleted.
     """
     try:
-        with get_client(sync_client=True) as client:
-            found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(ids))))
+        found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(ids))))
     except httpx.HTTPError as error:
         if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
             raise

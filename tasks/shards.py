@@ -99,14 +99,13 @@ def sample_and_score_in_shards(
 )
 def _fill(what: Sharded) -> None:
     """Start a run a shard, and its scoring once it is sampled; wait for all of them, however some end."""
-    poll = what.site.compute.poll_seconds
     # Of another pipeline, or of this one before it was killed. It may start more while we wait.
     while others := [run for lock in _locks(what) for run in under_way(lock)]:
-        list(endings(others, poll))
+        list(endings(others))
     steps = [*_start_sampling(what), *_start_scoring(what)]
     failed, total = [], len(steps)
     while steps:
-        ended = next(endings([step.run for step in steps], poll))
+        ended = next(endings([step.run for step in steps]))
         step = next(step for step in steps if step.run.id == ended.id)
         steps.remove(step)
         try:

@@ -126,7 +126,7 @@ class Stage(Generic[P]):
             if not self._work(draft, bound).left():
                 return self.body(draft, *bound.args[1:])
             order = self._order(site, bound)
-            for run in endings(under_way(order.lock) or [start(order)], site.compute.poll_seconds):
+            for run in endings(under_way(order.lock) or [start(order)]):
                 if f"key:{order.key}" in run.tags:
                     check_ended_well(run, committed=draft.find() is not None)
         return artifact

@@ -24,8 +24,8 @@ PIPELINES = {
 
 
 def flow_of(deployment: dict[str, Any]) -> Any:
-    path, _, name = deployment["entrypoint"].partition(":")
-    return getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
+    module, _, name = deployment["entrypoint"].rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 DEPLOYMENTS = {

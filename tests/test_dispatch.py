@@ -31,7 +31,7 @@ from tasks.storage import read_bytes
 from tasks.training import die_with_parent
 
 SOURCE = Artifact(kind="number", uri="file:///anywhere", digest="5" * 64, rows=5)
-COMPUTE = ComputeConfig(train_sft="train-sft/test", poll_seconds=0.2)
+COMPUTE = ComputeConfig(train_sft="train-sft/test")
 POOL = "test-dispatch"
 
 
@@ -164,7 +164,7 @@ def test_what_a_cancelled_pipeline_has_started_ends(site, worker):
     run = flow(begin, name="cancelled")()
     parent = next(tag.partition(":")[2] for tag in run.tags if tag.startswith("parent:"))
     cancel_children(parent)
-    assert [ended.state.name for ended in endings([run], 0.2)] == ["Cancelled"]
+    assert [ended.state.name for ended in endings([run])] == ["Cancelled"]
     assert site.store.list("train_sft") == []
 
 
@@ -185,7 +185,7 @@ def test_a_run_that_was_deleted_is_not_waited_for_for_ever(site, worker):
     with get_client(sync_client=True) as client:
         client.delete_flow_run(run.id)
     with pytest.raises(DeploymentRunError, match="was deleted"):
-        list(endings([run], 0.1))
+        list(endings([run]))
 
 
 # Before anything runs
