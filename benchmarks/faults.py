@@ -36,7 +36,9 @@ from tasks.tables import read_slices
 TARGETS = ("process", "worker", "pipeline", "server", "store")
 PIPELINE = "rs-dpo/new-prompts"
 LONGEST_WAIT = 12.0
-"""Seconds from a stage's start within which it is struck: its process starts, loads its model and computes by then."""
+"""Seconds from a stage's start within which it is struck: its process starts, loads its model and computes by then.
+Half of them for the last stage, since no later one makes up for a kill that comes too late.
+"""
 SMALLER = (
     "data.prompts=.rsdpo/world/prompts.jsonl",
     "data.max_prompts=96",
@@ -167,8 +169,9 @@ def disturb(found: Stack, pipeline: Pipeline, kills: int, rng: random.Random) ->
     rng.shuffle(targets)
     done: list[Kill] = []
     for number, stage in enumerate(STAGES, 1):
+        longest = LONGEST_WAIT / (2 if stage == STAGES[-1] else 1)
         while len(done) < kills * number // len(STAGES):
-            kill = strike_once(found, pipeline, stage, targets[len(done)], rng.uniform(0, LONGEST_WAIT))
+            kill = strike_once(found, pipeline, stage, targets[len(done)], rng.uniform(0, longest))
             if kill is None:
                 break  # The stage was quicker.
             done.append(kill)

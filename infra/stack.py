@@ -203,6 +203,8 @@ def service_env(stack: Stack, values: dict[str, str], gpus: int, programs: Path)
         # Leases in memory would be gone with the server, and their slots taken for ever.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+        # How often a worker asks what was cancelled, once its connection for events was lost with the server.
+        "PREFECT_RUNNER_POLL_FREQUENCY": "2",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     }
 
