@@ -20,6 +20,7 @@ STORIES = {
 }
 
 
+@pytest.mark.parametrize("store_uri", ["s3"], indirect=True)
 def test_stories(store_uri: str, test_data: Path) -> None:
     result = run("stories.yaml", **STORIES, store=store_uri)
     metrics = result["metrics"]
@@ -59,6 +60,7 @@ def hh_result(hh: dict[str, object]) -> dict:
     return run("hh.yaml", **hh)
 
 
+@pytest.mark.slow
 def test_hh_with_adapters(hh_result: dict) -> None:
     assert hh_result["artifacts"]["completions"]["rows"] == 64 * 4
     prompts = artifact(hh_result, "prompts")

@@ -124,11 +124,13 @@ def survivor(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dic
     return run(world, store), store, parts
 
 
+@pytest.mark.slow
 def test_killed_runs_end_with_the_undisturbed_result(first: tuple[dict, Path], survivor: tuple) -> None:
     result, _, _ = survivor
     assert digests(result) == digests(first[0])
 
 
+@pytest.mark.slow
 def test_nothing_is_computed_again_but_the_part_in_flight(survivor: tuple) -> None:
     _, store, parts = survivor
     now = written(store)
@@ -137,6 +139,7 @@ def test_nothing_is_computed_again_but_the_part_in_flight(survivor: tuple) -> No
         assert kept.items() <= now.items(), f"rewritten after the kill in {stage}"
 
 
+@pytest.mark.slow
 def test_no_completion_is_lost_or_doubled(survivor: tuple) -> None:
     result, store, _ = survivor
     table = completions(result, store)
