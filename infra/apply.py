@@ -10,7 +10,6 @@ import asyncio
 import os
 import sys
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -24,11 +23,11 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
+from infra.stack import ROOT
 from tasks.compute import STAGES
 from tasks.dispatch import GPU_LIMIT
 from tasks.storage import Store
 
-ROOT = Path(__file__).parent.parent
 POOLS = ROOT / "infra" / "pools"
 CPU_POOL, GPU_POOL = "rs-dpo-cpu", "rs-dpo-gpu"
 PIPELINES = 4

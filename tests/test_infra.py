@@ -92,6 +92,7 @@ def test_processes_die_with_their_worker() -> None:
     job = ProcessJobConfiguration(**rendered("process"))
     job.prepare_for_flow_run(FlowRun(id=uuid4(), flow_id=uuid4(), name="run"))
     assert job.command == "setpriv --pdeathsig KILL python -m prefect.engine"
+    assert job.working_dir == ROOT
     assert job.env["PREFECT_RESULTS_DEFAULT_SERIALIZER"] == "json"
 
 
