@@ -57,7 +57,7 @@ def faster(name: str, seconds: tuple[float, float], at_least: float | None = Non
 
 
 def report(title: str, facts: dict[str, Any], rows: Iterable[Row]) -> None:
-    """Print the machine, the facts and the rows, and put the rows into results.json in place of those of their names."""
+    """Print the machine, the facts and the rows, and put the rows into results.json, each in place of its namesake."""
     rows, console = list(rows), Console(width=120)
     console.print(f"[bold]{title}[/bold] on {machine()}")
     for name, value in facts.items():
