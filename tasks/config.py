@@ -28,6 +28,37 @@ ENGINE_ARGUMENTS = frozenset(
     }
 )
 """Arguments of vLLM's `LLM` that may stay out of the stage key."""
+PAIRWISE_LOSSES = (
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+    "sigmoid_norm",
+)
+"""TRL's losses of one pair at a time; `aot` and `aot_unpaired` sort the pairs of a batch."""
+NOT_FOR_DPO = {
+    "ld_alpha": "it cuts a completion's log-probability at the length of its partner, which stored ones do not know",
+    "sync_ref_model": "the reference's log-probabilities are computed once",
+    "precompute_ref_log_probs": "the reference's log-probabilities are computed once, always",
+    "disable_dropout": "a completion is forwarded once for all of its pairs, which dropout would have differ",
+    "router_aux_loss_coef": "the router's balance is not a pair's",
+    "use_liger_kernel": "it replaces the forward pass that prompts are shared in",
+    "per_device_train_batch_size": "set dpo.tokens_per_batch",
+    "gradient_accumulation_steps": "set dpo.batch_size and dpo.tokens_per_batch",
+    "num_train_epochs": "set dpo.epochs",
+    "max_steps": "set dpo.max_steps",
+    "loss_type": "set dpo.loss_type",
+    "loss_weights": "set dpo.loss_weights",
+}
+"""Arguments of TRL's `DPOConfig` that grouped DPO cannot take, and why or what to set instead."""
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -55,8 +86,6 @@ class Training(Section):
     """Optimizer steps; overrides `epochs`."""
     batch_size: int = Field(64, ge=1)
     """Examples (for preferences: pairs) an optimizer step, over all devices and accumulation."""
-    micro_batch_size: Annotated[int, NOT_IN_KEY] = Field(8, ge=1)
-    """Examples a forward pass on one device."""
     devices: Annotated[int, NOT_IN_KEY] = Field(1, ge=1)
     """Devices to train on; more than one starts `torchrun`."""
     max_length: int = Field(1024, ge=8)
@@ -77,6 +106,13 @@ class Training(Section):
     """Adapters instead of all weights."""
     extra: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of TRL's trainer configuration, passed on as they are."""
+
+
+class FixedBatches(Training):
+    """Training with the same number of examples in every forward pass."""
+
+    micro_batch_size: Annotated[int, NOT_IN_KEY] = Field(8, ge=1)
+    """Examples a forward pass on one device."""
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:
@@ -113,7 +149,7 @@ class DataConfig(Section):
     """Share of bad rows (null, empty, over-long, ...) that is dropped and counted; above it the run stops."""
 
 
-class SftConfig(Training):
+class SftConfig(FixedBatches):
     """Supervised fine-tuning of the base model on demonstrations, or a ready policy."""
 
     base_model: ModelSource | None = None
@@ -128,7 +164,7 @@ class SftConfig(Training):
         return self
 
 
-class RewardModelConfig(Training):
+class RewardModelConfig(FixedBatches):
     """Bradley-Terry reward model on preferences, or a ready one."""
 
     base_model: ModelSource | None = None
@@ -218,14 +254,46 @@ class PairsConfig(Section):
 
 
 class DpoConfig(Training):
-    """Direct preference optimization against the SFT policy."""
+    """Direct preference optimization against the SFT policy.
+
+    An optimizer step takes whole prompts with all their pairs, `batch_size` pairs or the nearest number to it; a prompt
+    that has more is cut.
+    """
 
     beta: float = Field(0.1, gt=0)
     """Strength of the pull towards the reference model."""
-    loss_type: str = "sigmoid"
-    """TRL's name of the pairwise loss."""
+    loss_type: str | tuple[str, ...] = "sigmoid"
+    """TRL's name of a pairwise loss, or of several that are added up."""
+    loss_weights: tuple[float, ...] | None = None
+    """Weight of each loss; None: 1 each."""
+    tokens_per_batch: Annotated[int, NOT_IN_KEY] = Field(8192, ge=1)
+    """Most tokens, padding apart, in one forward and backward pass on one device. A single pair may have more."""
     lora: Lora | None = Lora()
     """Adapters instead of all weights (paper: r = 8)."""
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Return the names of the losses."""
+        return (self.loss_type,) if isinstance(self.loss_type, str) else self.loss_type
+
+    @model_validator(mode="after")
+    def _losses_are_of_pairs(self) -> Self:
+        if unknown := [name for name in self.losses if name not in PAIRWISE_LOSSES]:
+            raise ValueError(
+                f"dpo.loss_type = {unknown[0]!r} must be one of {', '.join(PAIRWISE_LOSSES)}: a loss must be a pair's "
+                "own, whatever else is in its batch (`aot` and `aot_unpaired` sort the batch)"
+            )
+        if not self.losses or len(self.loss_weights or self.losses) != len(self.losses):
+            raise ValueError(f"dpo.loss_weights = {self.loss_weights} must be one weight a loss of {self.losses}")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_can_be_shared(self) -> Self:
+        if refused := sorted(self.extra.keys() & NOT_FOR_DPO.keys()):
+            raise ValueError(f"dpo.extra.{refused[0]} cannot be set: {NOT_FOR_DPO[refused[0]]}")
+        if self.lora is not None and self.lora.dropout:
+            raise ValueError(f"dpo.lora.dropout = {self.lora.dropout} must be 0: {NOT_FOR_DPO['disable_dropout']}")
+        return self
 
 
 class EvaluationConfig(Section):

@@ -1,90 +1,120 @@
 """Direct preference optimization: reads the policy and the pairs, writes the aligned policy.
 
 Loss (arXiv:2305.18290): -log sigma(beta log pi(y_w|x)/pi_SFT(y_w|x) - beta log pi(y_l|x)/pi_SFT(y_l|x)). The reference
-pi_SFT is the policy before the first step; completions are trained on by the very tokens that were sampled.
+pi_SFT is the policy before the first step; completions are trained on by the very tokens that were sampled. A prompt
+has many completions and a completion is in many pairs: each is forwarded once.
 """
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from tasks.artifacts import Artifact
 from tasks.config import DpoConfig
 from tasks.drafts import Draft
-from tasks.models import load_policy, model_tokenizer
-from tasks.parquet import read_table
+from tasks.models import device, load_policy, model_tokenizer
+from tasks.packs import Group, Limits, plan
+from tasks.pair_groups import Grouping
 from tasks.plan import pending
-from tasks.prompts import PromptTable
+from tasks.progress import log
+from tasks.reference import GROUPS, find_ref_logps, read_groups
+from tasks.scratch import scratch_folder
 from tasks.stage import stage
-from tasks.storage import Store
-from tasks.tables import read_slices
-from tasks.tokens import encode_prompt, keep_short, load_tokenizer
-from tasks.training import Job, commit_model, trained
+from tasks.tokens import load_tokenizer
+from tasks.training import Job, commit_model, trained, write_tables
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 
-def join_pairs(
-    store: Store, pairs: Artifact, completions: Artifact, prompts: Artifact, tokenizer: "PreTrainedTokenizerBase"
-) -> pa.Table:
-    """Return `prompt_ids`, `chosen_ids` and `rejected_ids` of each pair, joined by ids and in the order of the ids.
+class Groups(Sequence[Group]):
+    """The examples of a job as groups, in the order of their prompts' ids, each read when it is asked for."""
 
-    Raises:
-        ValueError: A pair names a completion that is not there.
-    """
-    order = [("prompt_id", "ascending"), ("chosen_id", "ascending"), ("rejected_id", "ascending")]
-    pair_rows = read_table(pairs).sort_by(order).to_pylist()
-    wanted = {(row["prompt_id"], row[side]) for row in pair_rows for side in ("chosen_id", "rejected_id")}
-    token_ids: dict[tuple[str, int], list[int]] = {}
-    for slice_ in read_slices(store, completions):
-        rows = slice_.read()
-        keys = zip(rows["prompt_id"].to_pylist(), rows["completion_id"].to_pylist(), strict=True)
-        token_ids |= {key: rows["token_ids"][i].as_py() for i, key in enumerate(keys) if key in wanted}
-    if missing := wanted - token_ids.keys():
-        raise ValueError(f"{len(missing)} paired completions are missing, first {min(missing)}: build the pairs again")
-    messages = PromptTable(prompts)
-    encoded = {id_: encode_prompt(tokenizer, messages[id_]) for id_ in {prompt_id for prompt_id, _ in wanted}}
-    return pa.table(
-        {
-            "prompt_ids": [encoded[row["prompt_id"]] for row in pair_rows],
-            "chosen_ids": [token_ids[row["prompt_id"], row["chosen_id"]] for row in pair_rows],
-            "rejected_ids": [token_ids[row["prompt_id"], row["rejected_id"]] for row in pair_rows],
-        }
-    )
+    def __init__(self, job: Job) -> None:
+        """Find the order: the digest of the pairs does not know that of the rows."""
+        self.rows = job.examples()
+        self.order = np.argsort(np.array(self.rows["prompt_id"]))
+
+    def __len__(self) -> int:
+        """Return the number of prompts."""
+        return len(self.order)
+
+    def __getitem__(self, number: Any) -> Any:
+        """Return a group."""
+        row = self.rows[int(self.order[number])]
+        return Group(*(row[name] for name in ("prompt", "completions", "ref_logps", "chosen", "rejected")))
+
+
+def with_ref_logps(folder: Path, ref_logps: dict[str, float]) -> Iterator[pa.Table]:
+    """Yield the groups of a folder with the log-probabilities of their completions under the reference."""
+    for rows in read_groups(folder):
+        column = [[ref_logps[id_] for id_ in ids] for ids in rows["sequence_ids"].to_pylist()]
+        kept = rows.select(["prompt_id", "prompt", "completions", "chosen", "rejected"])
+        yield kept.append_column("ref_logps", pa.array(column, pa.list_(pa.float64())))
 
 
 def fit(job: Job) -> None:
-    """Train with TRL's DPOTrainer on token ids; with adapters the reference is the model without them."""
-    import torch
+    """Train with TRL's loss on packs of whole prompts."""
     from transformers import set_seed
     from trl import DPOConfig as DpoArguments
-    from trl import DPOTrainer
 
+    from tasks.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
     from tasks.trainer import callbacks, lora_config, run_trainer, trainer_arguments, weight_dtype
-
-    class TokenizedDPOTrainer(DPOTrainer):
-        """TRL's trainer for examples that are token ids already."""
-
-        def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
-            return dataset
 
     config = DpoConfig.model_validate(job.config)
     set_seed(config.seed)
-    reference_model = None
-    if config.lora is None:
-        reference_model = load_policy(job.model, getattr(torch, config.dtype), job.trust_remote_code)
-    arguments = {"beta": config.beta, "loss_type": [config.loss_type], **trainer_arguments(job, config)}
-    trainer = TokenizedDPOTrainer(
-        model=load_policy(job.model, weight_dtype(config), job.trust_remote_code),
-        ref_model=reference_model,
+    model = load_policy(job.model, weight_dtype(config), job.trust_remote_code)
+    shared = prompts_are_shared(model, config)
+    limits = Limits(config.batch_size, config.tokens_per_batch, config.devices, shared)
+    groups = Groups(job)
+    planned = plan(groups, limits, config.epochs, config.max_steps, config.seed)
+    arguments = trainer_arguments(job, config) | {
+        "beta": config.beta,
+        "loss_type": list(config.losses),
+        "loss_weights": None if config.loss_weights is None else list(config.loss_weights),
+        "precompute_ref_log_probs": True,
+        "router_aux_loss_coef": 0.0,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": planned.accumulation,
+        "max_steps": planned.steps,
+        "train_sampling_strategy": "sequential",
+        "remove_unused_columns": False,
+    }
+    trainer = GroupedDPOTrainer(
+        model=model,
         args=DpoArguments(**arguments),
-        train_dataset=job.examples(),
+        data_collator=PackCollator(groups, planned.packs, shared, is_sharded(config)),
+        train_dataset=pack_numbers(planned),
         processing_class=load_tokenizer(job.model, job.trust_remote_code),
         peft_config=lora_config(config.lora, "CAUSAL_LM"),
         callbacks=callbacks(job),
     )
     run_trainer(trainer, job)
+
+
+def is_sharded(config: DpoConfig) -> bool:
+    """Tell whether the weights are spread over the devices, which must then call the model alike."""
+    return bool(config.extra.get("fsdp") or config.extra.get("deepspeed"))
+
+
+def prompts_are_shared(model: "PreTrainedModel", config: DpoConfig) -> bool:
+    """Tell whether each prompt is computed once for its completions, and log why where it is not."""
+    from tasks.grouped import why_not_shared
+
+    if config.extra.get("gradient_checkpointing"):
+        reason: str | None = "gradient checkpointing keeps no keys and values"
+    elif is_sharded(config):
+        reason = "the weights are spread over the devices, which must call the model alike"
+    else:
+        reason = why_not_shared(model.to(device()))
+    if reason:
+        log(f"each completion is forwarded once, with its prompt, since prompts cannot be shared: {reason}")
+    else:
+        log("each prompt is forwarded once for its completions, and each completion once for its pairs")
+    return reason is None
 
 
 def _preview(
@@ -94,16 +124,20 @@ def _preview(
     return pending(0, "train_dpo", **policy.stats), cost
 
 
-@stage(version=1, preview=_preview, retries=2)
+@stage(version=2, preview=_preview, retries=2)
 def train_dpo(
     out: Draft, policy: Artifact, pairs: Artifact, completions: Artifact, prompts: Artifact, dpo: DpoConfig
 ) -> Artifact:
     """Train the policy on the pairs with beta, against itself before the training."""
-    tokenizer = model_tokenizer(policy)
-    table = join_pairs(out.store, pairs, completions, prompts, tokenizer)
-    examples, too_long = keep_short(
-        table, [["prompt_ids", "chosen_ids"], ["prompt_ids", "rejected_ids"]], dpo.max_length
-    )
-    stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}}
-    with trained(out, "tasks.dpo:fit", policy, dpo, examples) as folder:
-        return commit_model(out, policy, folder, stats)
+    with scratch_folder(f"{out.provenance.key[:16]}-groups") as folder:
+        grouping = Grouping(pairs, prompts, model_tokenizer(policy), dpo.max_length)
+        write_tables(folder / GROUPS, grouping.join(out.store, completions))
+        reference = find_ref_logps(out.store, policy, dpo, folder)
+        stats = {
+            "examples": grouping.kept,
+            "completions": len(reference.of),
+            "ref_logps_computed": reference.forwarded,
+            "dropped": {"too_long": grouping.too_long},
+        }
+        with trained(out, "tasks.dpo:fit", policy, dpo, with_ref_logps(folder, reference.of)) as trained_in:
+            return commit_model(out, policy, trained_in, stats, reference.parts)

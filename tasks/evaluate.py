@@ -12,8 +12,7 @@ from tasks.artifacts import Artifact, sha256_of
 from tasks.config import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
 from tasks.drafts import Draft
 from tasks.functions import GoldReward, load_function
-from tasks.logps import completion_logps
-from tasks.models import model_tokenizer
+from tasks.models import device, load_policy, model_folder, model_tokenizer, trusts_remote_code
 from tasks.parquet import table_bytes
 from tasks.plan import pending
 from tasks.prompts import PromptTable
@@ -115,11 +114,17 @@ def divergence(
     aligned: Artifact, policy: Artifact, drawn: Drawn, prompts: PromptTable, how: Method
 ) -> dict[str, float]:
     """Return KL(pi || pi_SFT) in nats, a sequence and a token, estimated on the aligned policy's completions."""
-    tokenizer = model_tokenizer(policy)
-    contexts = [encode_prompt(tokenizer, prompts[prompt_id]) for prompt_id in drawn.rows["prompt_id"].to_pylist()]
-    tokens, budget = drawn.rows["token_ids"].to_pylist(), how.scoring.tokens_per_batch
-    ours, theirs = (completion_logps(m, contexts, tokens, how.decoding.dtype, budget) for m in (aligned, policy))
-    gap = ours - theirs
+    from tasks.logps import CompletionLogps
+
+    tokenizer, prompt_ids = model_tokenizer(policy), drawn.rows["prompt_id"].dictionary_encode().combine_chunks()
+    contexts = [encode_prompt(tokenizer, prompts[prompt_id]) for prompt_id in prompt_ids.dictionary.to_pylist()]
+    prompt_of, tokens = prompt_ids.indices.to_pylist(), drawn.rows["token_ids"].to_pylist()
+
+    def logps(model: Artifact) -> np.ndarray:
+        loaded = load_policy(model_folder(model), how.decoding.dtype, trusts_remote_code(model))
+        return CompletionLogps(loaded.to(device()))(contexts, tokens, prompt_of)
+
+    gap = logps(aligned) - logps(policy)
     return {"kl_sequence": float(gap.mean()), "kl_token": float(gap.sum() / drawn.rows["num_tokens"].to_numpy().sum())}
 
 

@@ -6,19 +6,18 @@ a completion is forwarded behind a copy of its prompt. Rows are forwarded in buc
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from types import MethodType
+from typing import Any, NamedTuple
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 Ids = Sequence[int]
 LEAST_FILL = 0.75
-"""A bucket's shortest row has at least this share of its longest one's tokens."""
+"""Share of a bucket's longest row that its shortest has at least."""
 
 
 class Bucket(NamedTuple):
@@ -52,7 +51,13 @@ class Batch(NamedTuple):
         return self._replace(prefix=prefix, buckets=[Bucket(*(t.to(device) for t in b)) for b in self.buckets])
 
 
-def lay_out(prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int], shared: bool) -> Batch:
+def lay_out(
+    prompts: Sequence[Ids],
+    completions: Sequence[Ids],
+    prompt_of: Sequence[int],
+    shared: bool,
+    least_fill: float = LEAST_FILL,
+) -> Batch:
     """Return a batch that asks for the state before each completion token: what its log-probability is read from.
 
     Args:
@@ -60,14 +65,89 @@ def lay_out(prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Seque
         completions: Token ids, at least one each.
         prompt_of: Each completion's prompt.
         shared: Compute each prompt once.
+        least_fill: Share of a bucket's longest row that its shortest has at least; 0: all rows in one bucket.
     """
     heads = [prompt[-1:] if shared else prompt for prompt in prompts]
     rows = [[*heads[of], *completion] for of, completion in zip(prompt_of, completions, strict=True)]
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
     prefixes = [prompt[:-1] for prompt in prompts] if shared else []
-    buckets = [_bucket(chosen, rows, completions, prompt_of) for chosen in _alike(order, rows)]
+    buckets = [_bucket(chosen, rows, completions, prompt_of) for chosen in _alike(order, rows, least_fill)]
     tokens = sum(map(len, rows)) + sum(map(len, prefixes))
     return Batch(_padded_left(prefixes) if any(prefixes) else None, buckets, order, tokens)
+
+
+def cut_batches(
+    prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int], tokens: int, shared: bool
+) -> Iterator[list[int]]:
+    """Yield the numbers of the completions that go into each batch: a prompt's together, prompts of like length.
+
+    Args:
+        prompts: Token ids.
+        completions: Token ids.
+        prompt_of: Each completion's prompt.
+        tokens: Most tokens a batch, padding apart; a single completion may have more.
+        shared: Compute each prompt once.
+    """
+    order = sorted(range(len(completions)), key=lambda i: (-len(prompts[prompt_of[i]]), prompt_of[i]))
+    batch: list[int] = []
+    held = 0
+    for number in order:
+        prompt, again = len(prompts[prompt_of[number]]), bool(batch) and prompt_of[batch[-1]] == prompt_of[number]
+        cost = len(completions[number]) + (1 if shared and again else prompt)
+        if batch and held + cost > tokens:
+            yield batch
+            batch, held, cost = [], 0, len(completions[number]) + prompt
+        batch.append(number)
+        held += cost
+    if batch:
+        yield batch
+
+
+def lay_out_some(
+    prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int], some: Sequence[int], shared: bool
+) -> Batch:
+    """Return a batch of some of the completions; `order` holds their numbers among all."""
+    used = sorted({prompt_of[i] for i in some})
+    own = [used.index(prompt_of[i]) for i in some]
+    batch = lay_out([prompts[i] for i in used], [completions[i] for i in some], own, shared)
+    return batch._replace(order=[some[i] for i in batch.order])
+
+
+def cut_batches(
+    prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int], tokens: int, shared: bool
+) -> Iterator[list[int]]:
+    """Yield the numbers of the completions that go into each batch: a prompt's together, prompts of like length.
+
+    Args:
+        prompts: Token ids.
+        completions: Token ids.
+        prompt_of: Each completion's prompt.
+        tokens: Most tokens a batch, padding apart; a single completion may have more.
+        shared: Compute each prompt once.
+    """
+    order = sorted(range(len(completions)), key=lambda i: (-len(prompts[prompt_of[i]]), prompt_of[i]))
+    batch: list[int] = []
+    held = 0
+    for number in order:
+        prompt, again = len(prompts[prompt_of[number]]), bool(batch) and prompt_of[batch[-1]] == prompt_of[number]
+        cost = len(completions[number]) + (1 if shared and again else prompt)
+        if batch and held + cost > tokens:
+            yield batch
+            batch, held, cost = [], 0, len(completions[number]) + prompt
+        batch.append(number)
+        held += cost
+    if batch:
+        yield batch
+
+
+def lay_out_some(
+    prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int], some: Sequence[int], shared: bool
+) -> Batch:
+    """Return a batch of some of the completions; `order` holds their numbers among all."""
+    used = sorted({prompt_of[i] for i in some})
+    own = [used.index(prompt_of[i]) for i in some]
+    batch = lay_out([prompts[i] for i in used], [completions[i] for i in some], own, shared)
+    return batch._replace(order=[some[i] for i in batch.order])
 
 
 def last_states_only(batch: Batch) -> Batch:
@@ -85,7 +165,7 @@ def targets(batch: Batch) -> torch.Tensor:
     return torch.cat([bucket.ids[:, 1:][bucket.wanted[:, :-1]] for bucket in batch.buckets])
 
 
-def wanted_states(backbone: torch.nn.Module, batch: Batch) -> torch.Tensor:
+def wanted_states(backbone: Callable[..., Any], batch: Batch) -> torch.Tensor:
     """Return the wanted hidden states, (tokens, hidden), row after row in the order of the batch.
 
     Args:
@@ -113,7 +193,7 @@ def wanted_states(backbone: torch.nn.Module, batch: Batch) -> torch.Tensor:
     return torch.cat(states)
 
 
-def why_not_shared(model: "PreTrainedModel") -> str | None:
+def why_not_shared(model: PreTrainedModel) -> str | None:
     """Return why a model's prompts cannot be shared, or None where they can."""
     backbone = model.base_model
     if model.is_gradient_checkpointing:
@@ -127,7 +207,19 @@ def why_not_shared(model: "PreTrainedModel") -> str | None:
         return _disagreement(backbone, model.config.get_text_config().vocab_size)
 
 
-def _disagreement(backbone: "PreTrainedModel", vocabulary: int) -> str | None:
+def takes_batches(backbone: PreTrainedModel) -> None:
+    """Let a backbone take a `batch` and return the states that it wants, (1, tokens, hidden)."""
+    plain = backbone.forward
+
+    def forward(self: PreTrainedModel, *args: Any, batch: Any = None, **kwargs: Any) -> Any:
+        if batch is None:
+            return plain(*args, **kwargs)
+        return BaseModelOutput(last_hidden_state=wanted_states(plain, batch)[None])
+
+    backbone.forward = MethodType(forward, backbone)
+
+
+def _disagreement(backbone: PreTrainedModel, vocabulary: int) -> str | None:
     """Compare the hidden states of both ways on random tokens."""
     random = torch.Generator().manual_seed(0)
     lengths = ((5, 9), (3, 4, 11, 7))
@@ -147,7 +239,7 @@ def _by_completion(states: torch.Tensor, batch: Batch, completions: Sequence[Ids
     return torch.cat([pieces[batch.order.index(i)] for i in range(len(completions))])
 
 
-def _forward(backbone: torch.nn.Module, bucket: Bucket, **known: Any) -> torch.Tensor:
+def _forward(backbone: Callable[..., Any], bucket: Bucket, **known: Any) -> torch.Tensor:
     arguments = {"attention_mask": bucket.mask, "use_cache": False, **known}
     states: torch.Tensor = backbone(input_ids=bucket.ids, **arguments).last_hidden_state
     return states
@@ -164,11 +256,11 @@ def _rows_of(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
     return chosen
 
 
-def _alike(order: list[int], rows: list[list[int]]) -> Iterator[list[int]]:
+def _alike(order: list[int], rows: list[list[int]], least_fill: float) -> Iterator[list[int]]:
     """Cut rows, longest first, into buckets of like length."""
     start = 0
     for end in range(1, len(order) + 1):
-        if end == len(order) or len(rows[order[end]]) < LEAST_FILL * len(rows[order[start]]):
+        if end == len(order) or len(rows[order[end]]) < least_fill * len(rows[order[start]]):
             yield order[start:end]
             start = end
 

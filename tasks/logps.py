@@ -1,53 +1,52 @@
-"""Log-probabilities of completions under a policy, summed over a completion's tokens."""
+"""Log-probabilities of completions under a policy, summed over a completion's tokens, each prompt computed once.
 
-from typing import TYPE_CHECKING
+Imports torch and TRL, so import it inside functions only.
+"""
+
+import contextlib
+from collections.abc import Sequence
 
 import numpy as np
+import torch
+from transformers import PreTrainedModel
+from trl.trainer.utils import add_fused_lm_head
 
-from tasks.artifacts import Artifact
-from tasks.models import device, load_policy, model_folder, trusts_remote_code
-from tasks.score import length_batches
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel
+from tasks.grouped import Ids, cut_batches, lay_out_some, takes_batches, targets, why_not_shared
 
 
-def completion_logps(
-    policy: Artifact, prompts: list[list[int]], completions: list[list[int]], dtype: str, tokens_per_batch: int
-) -> np.ndarray:
-    """Return log pi(y | x) of each completion, in nats, at temperature 1.
+class CompletionLogps:
+    """A causal model that gives completions their log-probabilities."""
 
-    Args:
-        policy: A causal model.
-        prompts: Token ids of each x.
-        completions: Token ids of each y.
-        dtype: Type of the weights.
-        tokens_per_batch: Most tokens in one forward pass, padding included.
-    """
-    import torch
+    def __init__(
+        self, model: PreTrainedModel, tokens_per_batch: int = 8192, autocast: torch.dtype | None = None
+    ) -> None:
+        """Take a model on its device.
 
-    model = load_policy(model_folder(policy), dtype, trusts_remote_code(policy)).eval().to(device())
-    sequences = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
-    logps = np.empty(len(sequences))
-    for rows in length_batches([len(ids) for ids in sequences], tokens_per_batch):
-        with torch.inference_mode():
-            logps[rows] = (
-                _batch_logps(model, [sequences[i] for i in rows], [len(prompts[i]) for i in rows]).cpu().numpy()
-            )
-    return logps
+        Args:
+            model: Gets TRL's head, which computes the log-probability of each completion token alone.
+            tokens_per_batch: Most tokens in one forward pass, padding apart.
+            autocast: Type to compute in where it is not that of the weights.
+        """
+        self.model, self.tokens_per_batch, self.autocast = model.eval(), tokens_per_batch, autocast
+        self.not_shared = why_not_shared(model)
+        add_fused_lm_head(model)
+        takes_batches(model.base_model)
 
+    def __call__(self, prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int]) -> np.ndarray:
+        """Return log pi(y | x) of each completion, (completions,) float64, in nats, at temperature 1.
 
-def _batch_logps(model: "PreTrainedModel", sequences: list[list[int]], prompt_lengths: list[int]) -> "torch.Tensor":
-    """Return the summed log-probability of what follows each prompt; rows are padded on the right."""
-    import torch
-
-    width = max(len(ids) for ids in sequences)
-    ids = torch.tensor([s + [0] * (width - len(s)) for s in sequences], device=model.device)
-    place = torch.arange(width, device=model.device)
-    lengths = torch.tensor([len(s) for s in sequences], device=model.device)[:, None]
-    starts = torch.tensor(prompt_lengths, device=model.device)[:, None]
-    logits = model(input_ids=ids, attention_mask=(place < lengths).long()).logits[:, :-1].float()
-    tokens = torch.log_softmax(logits, -1).gather(-1, ids[:, 1:, None])[..., 0]
-    counted = (place[1:] >= starts) & (place[1:] < lengths)
-    return (tokens.double() * counted).sum(-1)
+        Args:
+            prompts: Token ids of each x, at least one.
+            completions: Token ids of each y, at least one.
+            prompt_of: Each completion's prompt.
+        """
+        logps, shared = np.empty(len(completions)), self.not_shared is None
+        kind = self.model.device.type
+        computing = torch.autocast(kind, self.autocast) if self.autocast else contextlib.nullcontext()
+        for some in cut_batches(prompts, completions, prompt_of, self.tokens_per_batch, shared):
+            batch = lay_out_some(prompts, completions, prompt_of, some, shared).to(self.model.device)
+            with torch.no_grad(), computing:
+                tokens = self.model(batch=batch, shift_labels=targets(batch)[None], fused_lm_head=True).log_probs[0]
+            sums = [own.double().sum() for own in tokens.split([len(completions[i]) for i in batch.order])]
+            logps[batch.order] = torch.stack(sums).cpu().numpy()
+        return logps

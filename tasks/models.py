@@ -4,6 +4,7 @@ import atexit
 import fnmatch
 import functools
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -188,10 +189,10 @@ def load_policy(folder: Path, dtype: "torch.dtype | str", trust_remote_code: boo
 
 
 def device() -> str:
-    """Return the device to run models on."""
+    """Return the device to run models on: of several processes, each has its own."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 def trained_files(folder: Path, with_code: bool) -> dict[str, Content]:

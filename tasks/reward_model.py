@@ -64,7 +64,7 @@ def fit(job: Job) -> None:
     from transformers import AutoModelForSequenceClassification, set_seed
     from trl import RewardConfig, RewardTrainer
 
-    from tasks.trainer import callbacks, lora_config, run_trainer, trainer_arguments, weight_dtype
+    from tasks.trainer import callbacks, fixed_batches, lora_config, run_trainer, trainer_arguments, weight_dtype
 
     config = RewardModelConfig.model_validate(job.config)
     set_seed(config.seed)
@@ -79,7 +79,7 @@ def fit(job: Job) -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
     trainer = RewardTrainer(
         model=model,
-        args=RewardConfig(**trainer_arguments(job, config)),
+        args=RewardConfig(**(fixed_batches(config) | trainer_arguments(job, config))),
         train_dataset=job.examples(),
         processing_class=tokenizer,
         peft_config=lora_config(config.lora, "SEQ_CLS"),
@@ -116,5 +116,5 @@ def train_reward_model(
     examples, too_long = keep_short(encode_preferences(tokenizer, train_rows, reward_model.use_margin), sides, longest)
     held_out = held_out.filter(pa.array(are_short(encode_preferences(tokenizer, held_out, False), sides, longest)))
     stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}, "held_out_pairs": held_out.num_rows}
-    with trained(out, "tasks.reward_model:fit", base_model, reward_model, examples) as folder:
+    with trained(out, "tasks.reward_model:fit", base_model, reward_model, [examples]) as folder:
         return commit_model(out, base_model, folder, stats | measure(folder / OUTPUT, held_out, base_model))

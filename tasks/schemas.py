@@ -45,6 +45,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         finish_reason=pa.string(),
     ),
     "rewards": _schema(1, prompt_id=pa.string(), completion_id=pa.int32(), reward=pa.float32()),
+    "ref_logps": _schema(
+        1, prompt_id=pa.string(), completion_id=pa.int32(), sequence_id=pa.string(), logps=pa.float64()
+    ),
     "pairs": _schema(
         1,
         prompt_id=pa.string(),

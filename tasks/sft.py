@@ -35,13 +35,15 @@ def fit(job: Job) -> None:
     from trl import SFTConfig as SftArguments
     from trl import SFTTrainer
 
-    from tasks.trainer import callbacks, lora_config, run_trainer, trainer_arguments, weight_dtype
+    from tasks.trainer import callbacks, fixed_batches, lora_config, run_trainer, trainer_arguments, weight_dtype
 
     config = SftConfig.model_validate(job.config)
     set_seed(config.seed)
+    arguments = {"completion_only_loss": True, "packing": False}
+    arguments |= fixed_batches(config) | trainer_arguments(job, config)
     trainer = SFTTrainer(
         model=load_policy(job.model, weight_dtype(config), job.trust_remote_code),
-        args=SftArguments(**{"completion_only_loss": True, "packing": False, **trainer_arguments(job, config)}),
+        args=SftArguments(**arguments),
         train_dataset=job.examples(),
         processing_class=load_tokenizer(job.model, job.trust_remote_code),
         peft_config=lora_config(config.lora, "CAUSAL_LM"),
@@ -69,5 +71,5 @@ def train_sft(out: Draft, base_model: Artifact, demonstrations: Artifact, sft: S
     table = read_table(demonstrations).sort_by([("prompt_id", "ascending"), ("completion", "ascending")])
     examples, too_long = keep_short(encode_demonstrations(tokenizer, table), [["input_ids"]], sft.max_length)
     stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}}
-    with trained(out, "tasks.sft:fit", base_model, sft, examples) as folder:
+    with trained(out, "tasks.sft:fit", base_model, sft, [examples]) as folder:
         return commit_model(out, base_model, folder, stats)

@@ -14,7 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from tasks.artifacts import Manifest, Provenance, files_digest
-from tasks.config import Lora, Training
+from tasks.config import FixedBatches, Lora, Training
 from tasks.progress import Progress, log
 from tasks.storage import Store
 from tasks.training import CHECKPOINT, OUTPUT, Job, checkpoint_steps, discard, on_sigterm
@@ -97,12 +97,8 @@ class ReportProgress(TrainerCallback):
 
 def trainer_arguments(job: Job, config: Training) -> dict[str, Any]:
     """Return the arguments that TRL's three trainer configurations have in common."""
-    micro_batch = min(config.micro_batch_size, max(1, config.batch_size // config.devices))
     return {
         "output_dir": str(job.folder / "trainer"),
-        "per_device_train_batch_size": micro_batch,
-        "per_device_eval_batch_size": micro_batch,
-        "gradient_accumulation_steps": max(1, config.batch_size // (micro_batch * config.devices)),
         "learning_rate": config.learning_rate,
         "num_train_epochs": config.epochs,
         "max_steps": config.max_steps or -1,
@@ -123,6 +119,13 @@ def trainer_arguments(job: Job, config: Training) -> dict[str, Any]:
         "max_length": None,
         **config.extra,
     }
+
+
+def fixed_batches(config: FixedBatches) -> dict[str, Any]:
+    """Return the arguments that give every forward pass the same number of examples."""
+    micro_batch = min(config.micro_batch_size, max(1, config.batch_size // config.devices))
+    accumulated = max(1, config.batch_size // (micro_batch * config.devices))
+    return {"per_device_train_batch_size": micro_batch, "gradient_accumulation_steps": accumulated}
 
 
 def weight_dtype(config: Training) -> torch.dtype:

@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import functools
 import importlib
+import itertools
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from tasks.artifacts import Artifact, DamagedArtifactError, files_digest
+from tasks.artifacts import Artifact, DamagedArtifactError, Provenance, files_digest
 from tasks.config import Training
 from tasks.copies import fetch
 from tasks.drafts import Draft
@@ -47,13 +48,15 @@ class Job(BaseModel):
     fit: str
     """`module:function`, called with the job."""
     folder: Path
-    """Working folder: holds the examples, receives the model and its metrics."""
+    """Working folder: holds the examples, receives the model and its metrics, if it trains one."""
     model: Path
     """Folder of the model to start from."""
     store: str
-    """Store that the checkpoints go to."""
-    checkpoints: str
+    """Store that the checkpoints, or parts of a table, go to."""
+    checkpoints: str = ""
     """Folder of the checkpoints in the store."""
+    table: Provenance | None = None
+    """Growing table that a job fills which trains nothing."""
     config: dict[str, Any]
     """The stage's section of the configuration."""
     trust_remote_code: bool = False
@@ -66,7 +69,7 @@ class Job(BaseModel):
 
 
 @contextlib.contextmanager
-def trained(out: Draft, fit: str, start: Artifact, config: Training, examples: pa.Table) -> Iterator[Path]:
+def trained(out: Draft, fit: str, start: Artifact, config: Training, examples: Iterable[pa.Table]) -> Iterator[Path]:
     """Train a model, from its last checkpoint where there is one, and give the working folder that holds it.
 
     Args:
@@ -74,11 +77,11 @@ def trained(out: Draft, fit: str, start: Artifact, config: Training, examples: p
         fit: `module:function` that trains, given a `Job`.
         start: Model to start from.
         config: The stage's section.
-        examples: Tokenized examples.
+        examples: Tokenized examples, some at a time.
     """
     checkpoints = f"checkpoints/{out.folder}"
     with scratch_folder(out.provenance.key[:16]) as folder:
-        pq.write_table(examples, folder / EXAMPLES)
+        write_tables(folder / EXAMPLES, examples)
         job = Job(
             fit=fit,
             folder=folder,
@@ -94,8 +97,19 @@ def trained(out: Draft, fit: str, start: Artifact, config: Training, examples: p
     discard(out.store, checkpoints)
 
 
-def commit_model(out: Draft, start: Artifact, folder: Path, stats: dict[str, Any]) -> Artifact:
-    """Commit the model in a working folder, with the log of its training as a table."""
+def write_tables(path: Path, tables: Iterable[pa.Table]) -> None:
+    """Write tables of one schema, at least one, into one Parquet file, a table in memory at a time."""
+    tables = iter(tables)
+    first = next(tables)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table)
+
+
+def commit_model(
+    out: Draft, start: Artifact, folder: Path, stats: dict[str, Any], parts: dict[str, str] | None = None
+) -> Artifact:
+    """Commit the model in a working folder, with the log of its training, and name the parts that it came from."""
     files = trained_files(folder / OUTPUT, trusts_remote_code(start))
     rows = [
         {"step": entry["step"], "metric": name, "value": float(value)}
@@ -107,7 +121,7 @@ def commit_model(out: Draft, start: Artifact, folder: Path, stats: dict[str, Any
     digest = files_digest(files)
     files["training_log.parquet"] = table_bytes(log_table, "training_log")
     stats = {**stats, "trust_remote_code": trusts_remote_code(start)}
-    return out.commit("model", files, digest, rows=stats["examples"], stats=stats)
+    return out.commit("model", files, digest, rows=stats["examples"], stats=stats, parts=parts or {})
 
 
 def run_job(job: Job) -> None:

@@ -23,7 +23,6 @@ SMALL = {
     "pairs__tau": 0.01,
     "pairs__truncated": "keep",
     "dpo__max_steps": 12,
-    "dpo__micro_batch_size": 8,
     "dpo__batch_size": 8,
     "dpo__save_steps": 4,
     "evaluation__k": 2,

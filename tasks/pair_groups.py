@@ -1,0 +1,149 @@
+"""Pairs joined with tokens: one row a prompt, with its unique completions and the pairs of them."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.artifacts import Artifact
+from tasks.parquet import read_tables
+from tasks.prompts import PromptTable
+from tasks.storage import Store
+from tasks.tables import read_ahead, read_slices
+from tasks.tokens import encode_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IDS = pa.list_(pa.int32())
+GROUPS = pa.schema(
+    {
+        "prompt_id": pa.string(),
+        "prompt": IDS,
+        "completion_ids": IDS,
+        "completions": pa.list_(IDS),
+        "sequence_ids": pa.list_(pa.string()),
+        "chosen": IDS,
+        "rejected": IDS,
+    }
+)
+"""`chosen` and `rejected` are places in `completions`; of completions with equal tokens, the first stands for all."""
+
+
+class PairsByPrompt:
+    """The pairs of each prompt, as ids."""
+
+    def __init__(self, pairs: Artifact) -> None:
+        """Read the ids of every pair, and nothing else of it."""
+        tables = [table.select(["prompt_id", "chosen_id", "rejected_id"]) for table in read_tables(pairs)]
+        table = pa.concat_tables(tables)
+        column = table["prompt_id"].combine_chunks().dictionary_encode()
+        code = column.indices.to_numpy()
+        order = np.lexsort((table["rejected_id"].to_numpy(), table["chosen_id"].to_numpy(), code))
+        self.total: int = table.num_rows
+        self._ids = np.stack([table[name].to_numpy()[order] for name in ("chosen_id", "rejected_id")], 1)
+        self._ends = np.cumsum(np.bincount(code, minlength=len(column.dictionary)))
+        self._code = {prompt_id: i for i, prompt_id in enumerate(column.dictionary.to_pylist())}
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the prompts."""
+        return iter(self._code)
+
+    def __contains__(self, prompt_id: str) -> bool:
+        """Tell whether a prompt has pairs."""
+        return prompt_id in self._code
+
+    def __getitem__(self, prompt_id: str) -> np.ndarray:
+        """Return the (pairs, 2) ids of chosen and rejected completions, in order."""
+        code = self._code[prompt_id]
+        return self._ids[self._ends[code - 1] if code else 0 : self._ends[code]]
+
+
+class Grouping:
+    """Joins pairs with tokens, a part of the completions at a time, and counts what it drops."""
+
+    def __init__(
+        self, pairs: Artifact, prompts: Artifact, tokenizer: "PreTrainedTokenizerBase", max_length: int
+    ) -> None:
+        """Read the pairs.
+
+        Args:
+            pairs: Pairs of completion ids.
+            prompts: Conversations.
+            tokenizer: The policy's.
+            max_length: Longest prompt plus completion in tokens; pairs with a longer one are dropped.
+        """
+        self.pairs, self.messages = PairsByPrompt(pairs), PromptTable(prompts)
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.kept = 0
+
+    @property
+    def too_long(self) -> int:
+        """Return the number of dropped pairs, once all are joined."""
+        return self.pairs.total - self.kept
+
+    def join(self, store: Store, completions: Artifact) -> Iterator[pa.Table]:
+        """Yield the groups of each part of the completions.
+
+        Raises:
+            ValueError: A pair names a completion that is not there, or no pair is short enough.
+        """
+        missing = set(self.pairs)
+        for rows in read_ahead(read_slices(store, completions)):
+            rows = rows.select(["prompt_id", "completion_id", "token_ids"])
+            found = self._tokens(rows)
+            missing -= found.keys()
+            groups = [self._group(prompt_id, found[prompt_id]) for prompt_id in sorted(found)]
+            yield pa.Table.from_pylist([group for group in groups if group["chosen"]], GROUPS)
+        if missing:
+            raise ValueError(
+                f"the completions of {len(missing)} paired prompts are missing, first {min(missing)}: {AGAIN}"
+            )
+        if not self.kept:
+            raise ValueError(
+                f"all {self.pairs.total} pairs are longer than dpo.max_length = {self.max_length} tokens: raise it"
+            )
+
+    def _tokens(self, rows: pa.Table) -> dict[str, dict[int, list[int]]]:
+        """Return the token ids of the completions of each prompt that has pairs."""
+        found: dict[str, dict[int, list[int]]] = {}
+        for place, (prompt_id, number) in enumerate(
+            zip(rows["prompt_id"].to_pylist(), rows["completion_id"].to_pylist(), strict=True)
+        ):
+            if prompt_id in self.pairs:
+                found.setdefault(prompt_id, {})[number] = rows["token_ids"][place].as_py()
+        return found
+
+    def _group(self, prompt_id: str, tokens: dict[int, list[int]]) -> dict[str, Any]:
+        pairs = self.pairs[prompt_id]
+        if missing := set(pairs.flatten().tolist()) - tokens.keys():
+            raise ValueError(f"completion {prompt_id}/{min(missing)} is in a pair, and missing: {AGAIN}")
+        prompt = encode_prompt(self.tokenizer, self.messages[prompt_id])
+        lengths = {number: len(prompt) + len(ids) for number, ids in tokens.items()}
+        kept = [pair for pair in pairs.tolist() if max(lengths[number] for number in pair) <= self.max_length]
+        self.kept += len(kept)
+        unique: dict[tuple[int, ...], int] = {}
+        for number in sorted({number for pair in kept for number in pair}):
+            unique.setdefault(tuple(tokens[number]), number)
+        place = {ids: i for i, ids in enumerate(unique)}
+        chosen, rejected = ([place[tuple(tokens[pair[side]])] for pair in kept] for side in (0, 1))
+        return {
+            "prompt_id": prompt_id,
+            "prompt": prompt,
+            "completion_ids": list(unique.values()),
+            "completions": [list(ids) for ids in unique],
+            "sequence_ids": [sequence_id(prompt, ids) for ids in unique],
+            "chosen": chosen,
+            "rejected": rejected,
+        }
+
+
+AGAIN = "build the pairs again"
+
+
+def sequence_id(prompt: list[int], completion: tuple[int, ...]) -> str:
+    """Return what names a prompt and completion by their tokens: 128 bits of a hash."""
+    content = np.array([len(prompt), *prompt, *completion], "<i4").tobytes()
+    return hashlib.sha256(content).hexdigest()[:32]
