@@ -113,43 +113,6 @@ def lay_out_some(
     return batch._replace(order=[some[i] for i in batch.order])
 
 
-def cut_batches(
-    prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int], tokens: int, shared: bool
-) -> Iterator[list[int]]:
-    """Yield the numbers of the completions that go into each batch: a prompt's together, prompts of like length.
-
-    Args:
-        prompts: Token ids.
-        completions: Token ids.
-        prompt_of: Each completion's prompt.
-        tokens: Most tokens a batch, padding apart; a single completion may have more.
-        shared: Compute each prompt once.
-    """
-    order = sorted(range(len(completions)), key=lambda i: (-len(prompts[prompt_of[i]]), prompt_of[i]))
-    batch: list[int] = []
-    held = 0
-    for number in order:
-        prompt, again = len(prompts[prompt_of[number]]), bool(batch) and prompt_of[batch[-1]] == prompt_of[number]
-        cost = len(completions[number]) + (1 if shared and again else prompt)
-        if batch and held + cost > tokens:
-            yield batch
-            batch, held, cost = [], 0, len(completions[number]) + prompt
-        batch.append(number)
-        held += cost
-    if batch:
-        yield batch
-
-
-def lay_out_some(
-    prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int], some: Sequence[int], shared: bool
-) -> Batch:
-    """Return a batch of some of the completions; `order` holds their numbers among all."""
-    used = sorted({prompt_of[i] for i in some})
-    own = [used.index(prompt_of[i]) for i in some]
-    batch = lay_out([prompts[i] for i in used], [completions[i] for i in some], own, shared)
-    return batch._replace(order=[some[i] for i in batch.order])
-
-
 def last_states_only(batch: Batch) -> Batch:
     """Return the batch asking for the state at each row's last token: what a reward is read from."""
     buckets = []

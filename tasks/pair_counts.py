@@ -27,6 +27,7 @@ class PairCounts:
             selected_rows: The row of each selected pair.
         """
         present = (~np.isnan(rewards)).sum(axis=1)
+        first = -self.prompts % self._every  # of the prompts in the sample, which is spaced evenly over all parts
         self.prompts += present.size
         self.completions += int(present.sum())
         self.truncated += int(truncated.sum())
@@ -34,7 +35,7 @@ class PairCounts:
         self.pairs += selected_rows.size
         self.active += np.unique(selected_rows).size
         widest_gaps = np.fmax.reduce(rewards, axis=1) - np.fmin.reduce(rewards, axis=1)
-        self._gaps = np.concatenate([self._gaps, widest_gaps[:: self._every]])
+        self._gaps = np.concatenate([self._gaps, widest_gaps[first :: self._every]])
         while self._gaps.size > self.SAMPLE:
             self._gaps, self._every = self._gaps[::2], 2 * self._every
 

@@ -37,8 +37,7 @@ class PairsByPrompt:
 
     def __init__(self, pairs: Artifact) -> None:
         """Read the ids of every pair, and nothing else of it."""
-        tables = [table.select(["prompt_id", "chosen_id", "rejected_id"]) for table in read_tables(pairs)]
-        table = pa.concat_tables(tables)
+        table = pa.concat_tables(read_tables(pairs, ["prompt_id", "chosen_id", "rejected_id"]))
         column = table["prompt_id"].combine_chunks().dictionary_encode()
         code = column.indices.to_numpy()
         order = np.lexsort((table["rejected_id"].to_numpy(), table["chosen_id"].to_numpy(), code))
@@ -91,8 +90,7 @@ class Grouping:
             ValueError: A pair names a completion that is not there, or no pair is short enough.
         """
         missing = set(self.pairs)
-        for rows in read_ahead(read_slices(store, completions)):
-            rows = rows.select(["prompt_id", "completion_id", "token_ids"])
+        for rows in read_ahead(read_slices(store, completions), ["prompt_id", "completion_id", "token_ids"]):
             found = self._tokens(rows)
             missing -= found.keys()
             groups = [self._group(prompt_id, found[prompt_id]) for prompt_id in sorted(found)]

@@ -5,12 +5,15 @@ sigma((r_j - r_l) / tau) is above eta, that is, whose reward gap r_j - r_l is ab
 """
 
 import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.artifacts import Artifact
+from tasks.candidates import COLUMNS, Candidates, gather
 from tasks.config import PairsConfig
 from tasks.drafts import Draft
 from tasks.pair_counts import PairCounts
@@ -19,36 +22,24 @@ from tasks.plan import pending
 from tasks.schemas import SCHEMAS, add_digests, format_digest, rows_digest
 from tasks.scratch import scratch_folder
 from tasks.stage import stage
-from tasks.tables import read_slices
+from tasks.tables import read_ahead, read_slices
 
-Indices = np.ndarray
 BLOCK = 1 << 20
-"""Comparisons made at once; bounds the memory of the k x k comparison."""
+"""Most comparisons made at once: bounds their memory."""
+FILE_ROWS = 1 << 17
+"""Pairs a file, about 2 MB: parts of a few prompts would make files that are mostly header."""
 
 
 class PairIndices(NamedTuple):
     """Selected pairs: three int arrays of one length, ordered by row, then chosen, then rejected."""
 
-    row: Indices
-    chosen: Indices
-    rejected: Indices
+    row: np.ndarray
+    chosen: np.ndarray
+    rejected: np.ndarray
 
     def where(self, keep: np.ndarray) -> "PairIndices":
         """Return the pairs that a mask or an index array picks."""
         return PairIndices(self.row[keep], self.chosen[keep], self.rejected[keep])
-
-
-class Candidates(NamedTuple):
-    """The completions of some prompts as (n, k) arrays."""
-
-    prompt_ids: np.ndarray
-    """(n,) strings."""
-    rewards: np.ndarray
-    """(n, k) float64; NaN where a sample is missing."""
-    truncated: np.ndarray
-    """(n, k) bool: cut at max_new_tokens."""
-    texts: np.ndarray
-    """(n, k) int: equal numbers within a row are equal texts."""
 
 
 def preference_prob(reward_gap: np.ndarray, tau: float) -> np.ndarray:
@@ -93,18 +84,29 @@ def select_pairs(rewards: np.ndarray, tau: float, eta: float) -> PairIndices:
     rewards = _matrix(rewards)
     if rewards.shape[1] < 2:
         return _no_pairs()
-    low = np.fmin.reduce(rewards, axis=1)
-    with np.errstate(invalid="ignore"):
-        active = np.flatnonzero(np.fmax.reduce(rewards, axis=1) - low > threshold)
     found = [_no_pairs()]
     step = max(1, BLOCK // rewards.shape[1] ** 2)
-    for start in range(0, active.size, step):
-        block = active[start : start + step]
-        values = rewards[block]
-        with np.errstate(invalid="ignore"):
-            row, chosen, rejected = np.nonzero(values[:, :, None] - values[:, None, :] > threshold)
-        found.append(PairIndices(block[row], chosen, rejected))
+    for start in range(0, rewards.shape[0], step):
+        row, chosen, rejected = _pairs_above(rewards[start : start + step], threshold)
+        found.append(PairIndices(start + row, chosen, rejected))
     return PairIndices(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+
+def _pairs_above(rewards: np.ndarray, threshold: float) -> PairIndices:
+    """Return the pairs of a block of prompts, comparing only what can be chosen: what beats its prompt's lowest reward.
+
+    Places in the flattened (n, k) arrays, place // k being the row, are found faster than pairs of indices.
+    """
+    k = rewards.shape[1]
+    columns = np.ascontiguousarray(rewards.T)  # a few long rows are reduced faster than many short ones
+    low, high = np.fmin.reduce(columns), np.fmax.reduce(columns)
+    with np.errstate(invalid="ignore"):  # inf - inf
+        active = np.flatnonzero(high - low > threshold)
+        rewards = rewards[active]
+        above_low = np.flatnonzero(rewards - low[active, None] > threshold)
+        pair = np.flatnonzero(rewards.ravel()[above_low, None] - rewards[above_low // k] > threshold)
+    chosen, rejected = above_low[pair // k], pair % k
+    return PairIndices(active[chosen // k], chosen % k, rejected)
 
 
 def best_against_worst(chosen_rewards: np.ndarray, rejected_rewards: np.ndarray) -> PairIndices:
@@ -156,34 +158,12 @@ def widest(pairs: PairIndices, rewards: np.ndarray, limit: int | None) -> PairIn
     return pairs.where(np.sort(order[rank < limit]))
 
 
-def gather(completions: pa.Table, rewards: pa.Table) -> Candidates:
-    """Join completions and rewards by (prompt_id, completion_id) into (n, k) arrays, prompts in order of their ids.
-
-    Raises:
-        ValueError: A completion has no reward, or a reward no completion.
-    """
-    keys = ["prompt_id", "completion_id"]
-    columns = completions.select([*keys, "completion", "finish_reason"])
-    joined = columns.join(rewards, keys, join_type="full outer").sort_by([(key, "ascending") for key in keys])
-    for column in ("reward", "completion"):
-        if joined[column].null_count:
-            raise ValueError(f"{joined[column].null_count} samples have no {column}: score the completions again")
-    prompt_ids, row = np.unique(joined["prompt_id"].to_numpy(zero_copy_only=False), return_inverse=True)
-    column = joined["completion_id"].to_numpy()
-    shape = (prompt_ids.size, int(column.max()) + 1)
-    matrices = np.full(shape, np.nan), np.zeros(shape, bool), np.full(shape, -1)
-    matrices[0][row, column] = joined["reward"].to_numpy()
-    matrices[1][row, column] = joined["finish_reason"].to_numpy(zero_copy_only=False) == "length"
-    matrices[2][row, column] = joined["completion"].combine_chunks().dictionary_encode().indices.to_numpy()
-    return Candidates(prompt_ids, *matrices)
-
-
 def pair_table(candidates: Candidates, pairs: PairIndices, tau: float) -> pa.Table:
     """Return the stored columns of the selected pairs."""
     chosen = candidates.rewards[pairs.row, pairs.chosen]
     rejected = candidates.rewards[pairs.row, pairs.rejected]
     columns = {
-        "prompt_id": pa.array(candidates.prompt_ids[pairs.row], pa.string()),
+        "prompt_id": candidates.prompt_ids.take(pa.array(pairs.row)),
         "chosen_id": pairs.chosen,
         "rejected_id": pairs.rejected,
         "chosen_reward": chosen,
@@ -192,6 +172,38 @@ def pair_table(candidates: Candidates, pairs: PairIndices, tau: float) -> pa.Tab
         "preference_prob": preference_prob(chosen - rejected, tau),
     }
     return pa.table(columns).cast(SCHEMAS["pairs"], safe=False)
+
+
+def pairs_of_parts(
+    parts: Iterable[tuple[pa.Table, pa.Table]], config: PairsConfig, counts: PairCounts
+) -> Iterator[pa.Table]:
+    """Yield the pairs of each part, that is, of some prompts' completions and their rewards, and count them."""
+    for completions, rewards in parts:
+        candidates = gather(completions, rewards)
+        selected = select(candidates, config)
+        counts.add(candidates.rewards, candidates.truncated, selected.row)
+        yield pair_table(candidates, selected, config.tau)
+
+
+def write_pairs(tables: Iterable[pa.Table], folder: Path) -> str:
+    """Write tables of pairs as files of `FILE_ROWS` rows or somewhat more; return the digest of all rows."""
+    digests = []
+    for number, table in enumerate(_joined(tables)):
+        (folder / f"rows-{number:06d}.parquet").write_bytes(table_bytes(table, "pairs"))
+        digests.append(rows_digest(table))
+    return format_digest(add_digests(digests))
+
+
+def _joined(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    waiting, rows = [], 0
+    for table in tables:
+        waiting.append(table)
+        rows += table.num_rows
+        if rows >= FILE_ROWS:
+            yield pa.concat_tables(waiting)
+            waiting, rows = [], 0
+    if rows:
+        yield pa.concat_tables(waiting)
 
 
 def _preview(
@@ -203,21 +215,14 @@ def _preview(
 @stage(version=1, preview=_preview)
 def build_pairs(out: Draft, rewards: Artifact, completions: Artifact, pairs: PairsConfig) -> Artifact:
     """Select the pairs to train on: sigma((r_j - r_l) / tau) > eta."""
-    counts, digests = PairCounts(), []
-    parts = zip(read_slices(out.store, completions), read_slices(out.store, rewards), strict=True)
+    counts = PairCounts()
+    drawn = read_ahead(read_slices(out.store, completions), COLUMNS)
+    scored = read_ahead(read_slices(out.store, rewards))
     with scratch_folder(out.provenance.key[:16]) as folder:
-        for number, (own, scored) in enumerate(parts):
-            candidates = gather(own.read(), scored.read())
-            selected = select(candidates, pairs)
-            counts.add(candidates.rewards, candidates.truncated, selected.row)
-            table = pair_table(candidates, selected, pairs.tau)
-            digests.append(rows_digest(table))
-            if table.num_rows:
-                (folder / f"rows-{number:06d}.parquet").write_bytes(table_bytes(table, "pairs"))
+        digest = write_pairs(pairs_of_parts(zip(drawn, scored, strict=True), pairs, counts), folder)
         if not counts.pairs:
             raise ValueError(counts.explain_none(pairs, gap_threshold(pairs.tau, pairs.eta)))
         files = {path.name: path for path in sorted(folder.iterdir())}
-        digest = format_digest(add_digests(digests))
         return out.commit("pairs", files, digest, rows=counts.pairs, stats=counts.stats())
 
 

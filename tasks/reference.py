@@ -96,7 +96,7 @@ def look_up(table: GrowingTable, wanted: set[str]) -> tuple[dict[str, float], di
     for part in table.parts():
         if read_manifest(part.uri).provenance.key != table.provenance.key:
             raise ValueError(f"{part.uri} was computed for another reference model or data type: delete it")
-        rows = read_table(part)
+        rows = read_table(part, ["sequence_id", "logps"])
         rows = rows.filter(pc.is_in(rows["sequence_id"], pa.array(wanted - found.keys(), pa.string())))
         if not pc.all(pc.is_finite(rows["logps"])).as_py():
             raise ValueError(f"{part.uri} holds log-probabilities that are no numbers: the reference model is broken")

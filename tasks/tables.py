@@ -29,9 +29,9 @@ class Slice(NamedTuple):
     part: Artifact
     prompt_ids: frozenset[str] | None = None
 
-    def read(self) -> pa.Table:
-        """Return the rows of the slice, verified."""
-        table = read_table(self.part)
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        """Return the rows of the slice, verified; of some columns, `prompt_id` among them, or of all."""
+        table = read_table(self.part, columns)
         if self.prompt_ids is None:
             return table
         return table.filter(pc.is_in(table["prompt_id"], pa.array(sorted(self.prompt_ids), pa.string())))
@@ -101,9 +101,9 @@ def _prompt_ids(part: Artifact) -> set[str]:
     return set(read_column(part, "prompt_id").unique().to_pylist())
 
 
-def read_ahead(slices: Iterable[Slice]) -> Iterator[pa.Table]:
-    """Yield the rows of each slice, verified, the next ones already on their way."""
-    return in_parallel(Slice.read, slices, READ_AHEAD)
+def read_ahead(slices: Iterable[Slice], columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of each slice, verified, the next ones already on their way; `columns` as for `Slice.read`."""
+    return in_parallel(lambda slice_: slice_.read(columns), slices, READ_AHEAD)
 
 
 def commit_slices(draft: Draft, kind: str, slices: list[Slice], stats: dict[str, Any]) -> Artifact:

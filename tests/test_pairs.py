@@ -1,5 +1,6 @@
 """Pair selection: Algorithm 1 by hand and as a plain double loop, its laws, the rules around it, and the stage."""
 
+import itertools
 import math
 import socket
 import tracemalloc
@@ -11,26 +12,28 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tasks.artifacts import Provenance
+from tasks.artifacts import DamagedArtifactError, Provenance
+from tasks.candidates import Candidates, gather
 from tasks.config import PairsConfig
 from tasks.drafts import Draft
+from tasks.pair_counts import PairCounts
 from tasks.pairs import (
-    Candidates,
     PairIndices,
     annotated_pairs,
     best_against_worst,
     build_pairs,
     gap_threshold,
-    gather,
     pair_table,
+    pairs_of_parts,
     preference_prob,
     select,
     select_pairs,
     widest,
+    write_pairs,
 )
 from tasks.parquet import read_table
-from tasks.schemas import SCHEMAS
-from tasks.storage import Store
+from tasks.schemas import SCHEMAS, format_digest
+from tasks.storage import Store, read_files
 from tasks.tables import GrowingTable, Slice, commit_slices
 
 NAN = math.nan
@@ -56,10 +59,10 @@ def algorithm_1(rewards, tau, eta):
     threshold = tau * math.log(eta / (1 - eta))
     return [
         (row, j, i)
-        for row in range(rewards.shape[0])
-        for j in range(rewards.shape[1])
-        for i in range(rewards.shape[1])
-        if rewards[row, j] - rewards[row, i] > threshold
+        for row, own in enumerate(np.asarray(rewards).tolist())
+        for j in range(len(own))
+        for i in range(len(own))
+        if own[j] - own[i] > threshold
     ]
 
 
@@ -69,7 +72,7 @@ def candidates(rewards, texts=None, cut=()):
     for place in cut:
         truncated[place] = True
     texts = np.arange(rewards.size).reshape(rewards.shape) if texts is None else np.array(texts)
-    return Candidates(np.array([f"p{row}" for row in range(len(rewards))]), rewards, truncated, texts)
+    return Candidates(pa.array([f"p{row}" for row in range(len(rewards))]), rewards, truncated, texts)
 
 
 def chosen(found):
@@ -168,6 +171,23 @@ def test_equals_algorithm_1_over_many_blocks(k, monkeypatch):
     rewards[3] = rewards[3, 0]
     found = select_pairs(rewards, 0.7, 0.8)
     assert list(zip(*(array.tolist() for array in found), strict=True)) == algorithm_1(rewards, 0.7, 0.8)
+
+
+@given(
+    shape=st.tuples(st.integers(0, 9), st.integers(1, 20)),
+    values=st.sampled_from([(-1.0, 0.0, 1.0), (-2.0, 0.0, 0.5, 2.0, NAN), (-math.inf, 0.0, 3.0, math.inf, NAN), None]),
+    tau=TAUS,
+    eta=ETAS,
+    block=st.integers(1, 2000),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_equals_algorithm_1_for_any_k_and_block(shape, values, tau, eta, block, seed):
+    rng = np.random.default_rng(seed)
+    rewards = rng.normal(scale=3, size=shape) if values is None else rng.choice(values, shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.pairs.BLOCK", block)
+        found = select_pairs(rewards, tau, eta)
+    assert list(zip(*(array.tolist() for array in found), strict=True)) == algorithm_1(rewards, tau, eta)
 
 
 @pytest.mark.parametrize("tau", [0.05, 0.25, 1.0])
@@ -393,7 +413,7 @@ REWARDS = [("b", 0, 0.5), ("b", 1, 1.5), ("a", 0, 2.5), ("a", 2, 3.5)]
 @settings(max_examples=30, deadline=None)
 def test_gather_joins_by_id_whatever_the_order(completions, rewards):
     found = gather(completions_table(completions), rewards_table(rewards))
-    assert found.prompt_ids.tolist() == ["a", "b"]
+    assert found.prompt_ids.to_pylist() == ["a", "b"]
     np.testing.assert_array_equal(found.rewards, [[2.5, NAN, 3.5], [0.5, 1.5, NAN]])
     np.testing.assert_array_equal(found.truncated, [[False, False, False], [False, True, False]])
     same = found.texts[0, 0]
@@ -406,6 +426,20 @@ def test_gather_reads_tables_of_many_chunks():
     scores = [rewards_table(REWARDS[3:]), rewards_table(REWARDS[:3])]
     found = gather(pa.concat_tables(halves), pa.concat_tables(scores))
     np.testing.assert_array_equal(found.rewards, [[2.5, NAN, 3.5], [0.5, 1.5, NAN]])
+
+
+def test_only_some_columns_are_decoded_and_all_bytes_are_verified(tmp_path, damage):
+    table = completions_table([(id_, i, id_ * i, "stop") for id_ in "ab" for i in range(4)])
+    tokens = pa.array(np.random.default_rng(0).integers(0, 2**31 - 1, (8, 2000)).tolist(), pa.list_(pa.int32()))
+    table = table.set_column(table.column_names.index("token_ids"), "token_ids", tokens)  # most of the file
+    provenance = Provenance(stage="completions", version=1, key="k")
+    part = GrowingTable(Store(str(tmp_path)), "completions", provenance).append("one", table)
+    columns = ["finish_reason", "prompt_id"]
+    assert Slice(part).read(columns).equals(table.select(columns))
+    assert Slice(part, frozenset("b")).read(columns).equals(table.select(columns).slice(4))
+    damage(f"{part.uri}/{read_files(part)['rows.parquet'].path}", "flip")
+    with pytest.raises(DamagedArtifactError, match="does not match"):
+        Slice(part).read(columns)
 
 
 def test_gather_refuses_missing_rewards():
@@ -428,6 +462,97 @@ def test_pair_table_by_hand():
     assert row["chosen_reward"] == pytest.approx(1 + math.log(9), rel=1e-6)
     assert row["reward_gap"] == pytest.approx(math.log(9), rel=1e-6)
     assert row["preference_prob"] == pytest.approx(0.75, rel=1e-6)  # sigma(log(9) / 2) = 3 / 4
+
+
+# Part by part
+
+
+def parts_of(rewards, cuts):
+    """Cut prompts "000", "001", ... into parts: tables of their completions, every fifth text alike, and rewards."""
+    parts = []
+    for rows in cuts:
+        places = [(f"{row:03}", j, rewards[row][j]) for row in rows for j in range(len(rewards[row]))]
+        own = [(id_, j, f"text {j % 5}", "length" if j == 3 else "stop") for id_, j, _ in places]
+        parts.append((completions_table(own), rewards_table(places)))
+    return parts
+
+
+def streamed(parts, folder, config):
+    """Return the pairs that the parts give, their digest, and what was counted."""
+    folder.mkdir()
+    counts = PairCounts()
+    digest = write_pairs(pairs_of_parts(parts, config, counts), folder)
+    rows = [row for path in sorted(folder.iterdir()) for row in pq.read_table(path).to_pylist()]
+    assert len(rows) == counts.pairs
+    return sorted(map(tuple, map(dict.values, rows))), digest, counts.stats()
+
+
+@given(
+    prompts=st.integers(1, 12),
+    k=st.integers(1, 8),
+    strategy=st.sampled_from(["threshold", "best_vs_worst"]),
+    cap=st.sampled_from([None, 2]),
+    data=st.data(),
+)
+@settings(max_examples=30)
+def test_parts_of_any_size_and_order_give_the_same(tmp_path_factory, prompts, k, strategy, cap, data):
+    rewards = np.random.default_rng(data.draw(st.integers(0, 99))).normal(size=(prompts, k)).tolist()
+    config = PairsConfig(eta=0.6, strategy=strategy, max_pairs_per_prompt=cap)
+    order = data.draw(st.permutations(range(prompts)))
+    edges = sorted(data.draw(st.sets(st.integers(1, prompts), max_size=4)) | {0, prompts})
+    folder = tmp_path_factory.mktemp("streamed")
+    once = streamed(parts_of(rewards, [range(prompts)]), folder / "once", config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.pairs.FILE_ROWS", data.draw(st.integers(1, 50)))
+        cuts = [order[start:end] for start, end in itertools.pairwise(edges)]
+        assert streamed(parts_of(rewards, cuts), folder / "parts", config) == once
+
+
+def test_small_parts_share_a_file_and_no_file_is_empty(tmp_path, monkeypatch):
+    (tmp_path / "two").mkdir()
+    (tmp_path / "none").mkdir()
+    monkeypatch.setattr("tasks.pairs.FILE_ROWS", 3)
+    # 1, 0, 2, 1 and 0 pairs: the first three parts fill a file.
+    rewards = [[0.0, 9.0], [0.0, 0.0], [0.0, 0.0, 9.0], [0.0, 9.0], [0.0]]
+    config, cuts = PairsConfig(truncated="keep"), [[row] for row in range(5)]
+    write_pairs(pairs_of_parts(parts_of(rewards, cuts), config, PairCounts()), tmp_path / "two")
+    files = sorted((tmp_path / "two").iterdir())
+    assert [path.name for path in files] == ["rows-000000.parquet", "rows-000001.parquet"]
+    assert [pq.read_metadata(path).num_rows for path in files] == [3, 1]
+    empty = pairs_of_parts(parts_of(rewards, [[1], [4]]), config, PairCounts())
+    assert write_pairs(empty, tmp_path / "none") == format_digest(0)
+    assert list((tmp_path / "none").iterdir()) == []
+
+
+def test_memory_does_not_grow_with_the_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.pairs.FILE_ROWS", 5000)
+    rng, held = np.random.default_rng(0), []
+
+    def parts():
+        for number in range(40):
+            ids = pa.array([f"{number:03}-{row:060}" for row in range(500)]).take(pa.array(np.arange(4000) // 8))
+            keys = {"prompt_id": ids, "completion_id": np.tile(np.arange(8), 500)}
+            texts = {"completion": [str(i) for i in range(4000)], "finish_reason": ["stop"] * 4000}
+            yield pa.table(keys | texts), pa.table(keys | {"reward": rng.normal(size=4000)})
+            held.append(pa.total_allocated_bytes())
+
+    counts = PairCounts()
+    write_pairs(pairs_of_parts(parts(), PairsConfig(), counts), tmp_path)
+    assert counts.prompts == 20_000
+    assert counts.pairs > 5000 * 4
+    assert max(held[20:]) < 1.1 * max(held[:20])
+
+
+def test_gap_quantiles_do_not_depend_on_the_parts():
+    rewards = np.random.default_rng(0).normal(size=(30_001, 2)) * np.linspace(0, 1, 30_001)[:, None]
+    whole, cut = PairCounts(), PairCounts()
+    truncated, none = np.zeros(rewards.shape, bool), np.empty(0, np.intp)
+    whole.add(rewards, truncated, none)
+    for start in range(0, len(rewards), 7):
+        cut.add(rewards[start : start + 7], truncated[start : start + 7], none)
+    assert cut.stats() == whole.stats()
+    gaps = np.abs(rewards[:, 0] - rewards[:, 1])
+    assert whole.quantiles()["50%"] == pytest.approx(np.median(gaps), rel=0.05)
 
 
 # The stage

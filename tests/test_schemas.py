@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tasks.schemas import SCHEMAS, add_digests, format_digest, rows_digest
 
-KINDS = {"prompts", "demonstrations", "preferences", "completions", "rewards", "pairs", "evaluation", "training_log"}
+KINDS = {"prompts", "demonstrations", "preferences", "completions", "rewards", "ref_logps", "pairs"}
+KINDS |= {"evaluation", "training_log"}
 ROW = st.fixed_dictionaries(
     {
         "prompt_id": st.text(max_size=3),
