@@ -1,0 +1,71 @@
+"""What the benchmarks of DPO train: a model, and prompts with completions and pairs like the paper's."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from tasks.artifacts import Artifact
+from tasks.config import DpoConfig
+from tasks.packs import Group
+from tasks.pair_groups import sequence_id
+from tasks.pairs import select_pairs
+
+K = 16
+"""Completions sampled a prompt."""
+
+
+class World(NamedTuple):
+    """What both sides train."""
+
+    model: Artifact
+    groups: list[dict[str, Any]]
+    config: DpoConfig
+    folder: Path
+    micro_batch: int
+    """Pairs that TRL forwards at once."""
+
+
+def draw(prompts: int, vocabulary: int) -> list[dict[str, Any]]:
+    """Return the prompts that have pairs, as the rows that DPO reads."""
+    random = np.random.default_rng(0)
+    spread = np.where(random.random(prompts) < 0.225, 0.778, 0.359)
+    pairs = select_pairs(random.normal(size=(prompts, K)) * spread[:, None], tau=1.0, eta=0.85)
+    groups = []
+    for row in np.unique(pairs.row):
+        chosen, rejected = pairs.chosen[pairs.row == row], pairs.rejected[pairs.row == row]
+        used = np.union1d(chosen, rejected)
+        prompt = random.integers(2, vocabulary, int(np.clip(random.normal(175, 50), 20, 400))).tolist()
+        lengths = random.normal(256, 80, used.size).clip(16, 512).astype(int)
+        completions = [[*random.integers(2, vocabulary, length - 1).tolist(), 0] for length in lengths]
+        group = {"prompt_id": f"{row:08d}", "prompt": prompt, "completion_ids": used, "completions": completions}
+        group["sequence_ids"] = [sequence_id(prompt, tuple(ids)) for ids in completions]
+        groups.append(group | {"chosen": np.searchsorted(used, chosen), "rejected": np.searchsorted(used, rejected)})
+    return groups
+
+
+def as_groups(rows: list[dict[str, Any]], ref_logps: dict[str, float] | None = None) -> list[Group]:
+    """Return rows as groups."""
+    of = {} if ref_logps is None else ref_logps
+    return [
+        Group(
+            row["prompt"],
+            row["completions"],
+            [of.get(id_, 0.0) for id_ in row["sequence_ids"]],
+            row["chosen"].tolist(),
+            row["rejected"].tolist(),
+        )
+        for row in rows
+    ]
+
+
+def write_model(folder: Path, config: Any) -> Artifact:
+    """Write a model with random weights and a tokenizer."""
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(config.vocab_size)}, "w0"))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w0", pad_token="w1").save_pretrained(folder)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return Artifact(kind="model", uri=str(folder), digest=folder.name)

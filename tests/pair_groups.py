@@ -1,0 +1,39 @@
+"""Random groups of pairs, and a tiny model and tokenizer to train on them."""
+
+import torch
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from tasks.packs import Group
+
+VOCABULARY = 40
+TOKEN = st.integers(2, VOCABULARY - 1)
+
+
+@st.composite
+def groups(draw: st.DrawFn, most: int = 4) -> list[Group]:
+    """Return some prompts with completions, of which two may be equal, and at least one pair each."""
+    found = []
+    for _ in range(draw(st.integers(1, most))):
+        prompt = draw(st.lists(TOKEN, min_size=1, max_size=8))
+        completions = draw(st.lists(st.lists(TOKEN, min_size=1, max_size=9), min_size=2, max_size=6))
+        every = [(a, b) for a in range(len(completions)) for b in range(len(completions)) if a != b]
+        pairs = sorted(draw(st.lists(st.sampled_from(every), min_size=1, unique=True)))
+        ref_logps = draw(st.lists(st.floats(-60, -1), min_size=len(completions), max_size=len(completions)))
+        chosen, rejected = zip(*pairs, strict=True)
+        found.append(Group(prompt, completions, ref_logps, list(chosen), list(rejected)))
+    return found
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer with the vocabulary's size; its texts do not matter."""
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, "w0"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w0", pad_token="w1")
+
+
+def neox(**sizes: int) -> PreTrainedModel:
+    """Return a model whose every part computes in the type of its weights, float64 included."""
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    return AutoModelForCausalLM.from_config(GPTNeoXConfig(vocab_size=VOCABULARY, **small | sizes)).eval()
