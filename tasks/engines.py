@@ -1,13 +1,16 @@
 """Sampling engines: vLLM's offline `LLM`, and transformers' `generate` where vLLM is not installed.
 
-Both draw k completions a prompt from the same distribution, seeded by prompt, from token ids to token ids.
+Both draw k completions a prompt from the same distribution, seeded by prompt, from token ids to token ids. Prompts are
+added at any time and come back as they are done, so that an engine never has to run dry.
 """
 
 import gc
 import importlib.util
 import logging
+import math
 import os
 import warnings
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -19,6 +22,10 @@ from tasks.tokens import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+DRAWN_BY = {"temperature", "top_p", "top_k"}
+"""Settings that both engines call the same."""
 
 
 class Sample(NamedTuple):
@@ -33,9 +40,14 @@ class Engine(Protocol):
     """Draws completions from one policy."""
 
     name: str
+    capacity: int
+    """Prompts that it works on at once."""
 
-    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[list[Sample]]:
-        """Return k samples for each prompt's token ids; a prompt's samples depend on its own seed only."""
+    def add(self, number: int, prompt: list[int], seed: int) -> None:
+        """Take a prompt's token ids, under a number of the caller's; its samples depend on its own seed only."""
+
+    def step(self) -> list[tuple[int, list[Sample]]]:
+        """Work for a moment; return the numbers of the prompts that this completed, with their k samples."""
 
     def close(self) -> None:
         """Free the engine's memory."""
@@ -75,11 +87,11 @@ class VllmEngine:
         on_cpu = not torch.cuda.is_available()
         if on_cpu:
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB
         logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # before vLLM reads the variable itself
         from vllm import LLM
 
         arguments: dict[str, Any] = {
+            "model": str(model),
             "dtype": decoding.dtype,
             "max_model_len": max_model_len,
             "enable_prefix_caching": True,
@@ -90,36 +102,38 @@ class VllmEngine:
             "trust_remote_code": trust_remote_code,
             **decoding.extra,
         }
-        self.decoding = decoding
         with warnings.catch_warnings(action="ignore", category=FutureWarning):
-            self.llm = LLM(model=str(model), **arguments)
+            self.llm = LLM(**{**cache_arguments(arguments, decoding), **arguments})
+        self.decoding = decoding
+        config = self.llm.llm_engine.vllm_config
+        sequences = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
+        self.capacity = math.ceil(sequences / decoding.k)
 
-    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[list[Sample]]:
-        """Return k samples for each prompt's token ids."""
-        from vllm import SamplingParams, TokensPrompt
+    def add(self, number: int, prompt: list[int], seed: int) -> None:
+        """Queue a prompt's k completions."""
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind
 
         settings = self.decoding
-        parameters = [
-            SamplingParams(
-                n=settings.k,
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                top_k=settings.top_k,
-                max_tokens=settings.max_new_tokens,
-                stop=list(settings.stop),
-                seed=seed,
-            )
-            for seed in seeds
-        ]
-        requests = [TokensPrompt(prompt_token_ids=ids) for ids in prompts]
-        outputs = self.llm.generate(requests, parameters, use_tqdm=False)
-        return [
-            [
-                Sample(o.text, list(o.token_ids), str(o.finish_reason))
-                for o in sorted(request.outputs, key=lambda o: o.index)
-            ]
-            for request in outputs
-        ]
+        parameters = SamplingParams(
+            n=settings.k,
+            max_tokens=settings.max_new_tokens,
+            stop=list(settings.stop),
+            seed=seed,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            **settings.model_dump(include=DRAWN_BY),
+        )
+        self.llm.llm_engine.add_request(str(number), tokens_input(prompt), parameters)
+
+    def step(self) -> list[tuple[int, list[Sample]]]:
+        """Draw one token for every sequence under way."""
+        done = []
+        for request in self.llm.llm_engine.step():
+            outputs = sorted(request.outputs, key=lambda o: o.index)
+            samples = [Sample(o.text, list(o.token_ids), str(o.finish_reason)) for o in outputs]
+            done.append((int(request.request_id), samples))
+        return done
 
     def close(self) -> None:
         """Stop the engine and free its memory."""
@@ -130,16 +144,46 @@ class VllmEngine:
         gc.collect()
 
 
+def cache_arguments(arguments: dict[str, Any], decoding: Decoding) -> dict[str, int]:
+    """Return how many sequences vLLM shall work on at once, `max_num_seqs`; on CPU also the bytes of its KV cache.
+
+    There are as many sequences as the cache is expected to hold, at most 1024 on a GPU and 256 on CPU, where they get a
+    quarter of the free memory at most. On average a sequence is half way to its limit, and the k of a prompt share the
+    prompt; if vLLM runs out of room all the same, some wait. What arguments and environment say of the cache holds.
+    """
+    from vllm import EngineArgs
+    from vllm.platforms import current_platform
+
+    config, on_cpu = EngineArgs(**arguments).create_engine_config(), current_platform.is_cpu()
+    model, parallel, cache = config.model_config, config.parallel_config, config.cache_config
+    heads, layers = model.get_num_kv_heads(parallel), model.get_num_layers(parallel)
+    block = 2 * layers * heads * model.get_head_size() * model.dtype.itemsize * cache.block_size  # bytes
+    memory, room = current_platform.get_device_total_memory(), cache.kv_cache_memory_bytes
+    most = arguments.get("max_num_seqs", 256 if on_cpu else 1024)
+    if room is None and on_cpu:
+        free = memory - int(current_platform.get_current_memory_usage())
+        room = min((most + 1) * math.ceil(model.max_model_len / cache.block_size) * block, free // 4)
+    elif room is None:
+        weights = sum(file.stat().st_size for file in Path(arguments["model"]).glob("*.safetensors"))
+        room = int(memory * cache.gpu_memory_utilization) - weights // parallel.world_size
+    new = min(decoding.max_new_tokens, model.max_model_len)
+    length = (model.max_model_len - new) / decoding.k + new / 2
+    sequences = max(1, min(most, room // (block * math.ceil(length / cache.block_size))))
+    return {"max_num_seqs": sequences, **({"kv_cache_memory_bytes": room} if on_cpu else {})}
+
+
 class TransformersEngine:
     """`generate`, one prompt at a time: slow, and everywhere."""
 
     name = "transformers"
+    capacity = 1
 
     def __init__(self, model: Path, decoding: Decoding, trust_remote_code: bool) -> None:
         """Load the policy onto the GPU where there is one."""
         from transformers import GenerationConfig
 
         self.decoding = decoding
+        self.waiting: deque[tuple[int, list[int], int]] = deque()
         self.tokenizer = load_tokenizer(model, trust_remote_code)
         self.model = load_policy(model, decoding.dtype, trust_remote_code).eval().to(device())
         ends = self.model.generation_config.eos_token_id
@@ -149,9 +193,14 @@ class TransformersEngine:
             eos_token_id=sorted(self.end_ids), pad_token_id=self.tokenizer.pad_token_id
         )
 
-    def generate(self, prompts: Sequence[list[int]], seeds: Sequence[int]) -> list[list[Sample]]:
-        """Return k samples for each prompt's token ids."""
-        return [self._complete(ids, seed) for ids, seed in zip(prompts, seeds, strict=True)]
+    def add(self, number: int, prompt: list[int], seed: int) -> None:
+        """Queue a prompt."""
+        self.waiting.append((number, prompt, seed))
+
+    def step(self) -> list[tuple[int, list[Sample]]]:
+        """Complete the prompt that has waited longest."""
+        number, prompt, seed = self.waiting.popleft()
+        return [(number, self._complete(prompt, seed))]
 
     def close(self) -> None:
         """Free the memory."""
@@ -162,20 +211,14 @@ class TransformersEngine:
         import torch
 
         settings = self.decoding
-        drawn: dict[str, Any] = {"do_sample": False}
-        if settings.temperature > 0:
-            drawn = {
-                "do_sample": True,
-                "temperature": settings.temperature,
-                "top_p": settings.top_p,
-                "top_k": settings.top_k,
-            }
+        drawn = settings.model_dump(include=DRAWN_BY) if settings.temperature > 0 else {}
         stop = {"stop_strings": list(settings.stop), "tokenizer": self.tokenizer} if settings.stop else {}
         torch.manual_seed(seed)
         rows = self.model.generate(
             torch.tensor([ids] * settings.k, device=self.model.device),
             attention_mask=torch.ones(settings.k, len(ids), dtype=torch.long, device=self.model.device),
             max_new_tokens=settings.max_new_tokens,
+            do_sample=bool(drawn),
             **drawn,
             **stop,
         )

@@ -1,6 +1,9 @@
 """Sampling: reads prompts, writes k completions a prompt, part by part, and only those that are missing."""
 
 import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +23,12 @@ from tasks.tables import GrowingTable, Slice, commit_slices, part_name, select_s
 from tasks.tokens import context_length, encode_prompt, load_tokenizer
 
 TABLE_VERSION = 1
+PARTS_AHEAD, BATCHES_AHEAD = 4, 8
+"""Prompts that are begun and not yet written: so many parts, and so many times what the engine works on at once.
+
+The batches, because a part waits for its longest completion, which takes several times the steps of the mean one, and
+the engine must have enough to do until then.
+"""
 
 
 def prompt_seed(seed: int, prompt_id: str) -> int:
@@ -61,8 +70,10 @@ def missing_prompts(store: Store, policy: Artifact, prompts: Artifact, decoding:
 def sample_slices(store: Store, policy: Artifact, prompts: Artifact, decoding: Decoding) -> tuple[list[Slice], int]:
     """Return the slices with the prompts' completions, and how many prompts had to be sampled for them.
 
-    A part is committed as soon as it is drawn. The prompts of a part are drawn together and in order, so that a run
-    that was killed and started again draws what an undisturbed one does.
+    The longest prompts go first, and a part is consecutive prompts, committed as soon as they are all drawn. A prompt's
+    seed is its own, so what is drawn depends neither on its neighbours nor on a run that was killed before, as far as
+    the kernels round alike in batches of any shape. In float32 on CPU they do; in bfloat16 on GPUs a logit's last bit
+    may flip a token, and the rest of the completion is then another draw from the same distribution.
     """
     table, wanted = completions_table(store, policy, decoding), PromptTable(prompts)
     slices, missing = select_slices(table.parts(), set(wanted.ids))
@@ -78,30 +89,100 @@ def _draw(
     folder = model_folder(policy)
     trust = trusts_remote_code(policy)
     tokenizer = load_tokenizer(folder, trust)
-    ids = {prompt_id: encode_prompt(tokenizer, prompts[prompt_id]) for prompt_id in todo}
-    longest = max(map(len, ids.values())) + decoding.max_new_tokens
+
+    def encode(prompt_id: str) -> list[int]:
+        return encode_prompt(tokenizer, prompts[prompt_id])
+
+    lengths = {prompt_id: len(encode(prompt_id)) for prompt_id in todo}  # the ids themselves would fill the memory
+    order = sorted(todo, key=lambda prompt_id: (-lengths[prompt_id], prompt_id))
+    longest = lengths[order[0]] + decoding.max_new_tokens
     engine = open_engine(folder, decoding, min(longest, context_length(folder)), trust)
     log(f"sampling {len(todo)} prompts x {decoding.k} with {engine.name}")
-    progress, slices = Progress("sampling prompts", len(todo)), []
     try:
-        for start in range(0, len(todo), decoding.part_size):
-            chunk = {prompt_id: ids[prompt_id] for prompt_id in todo[start : start + decoding.part_size]}
-            slices.append(Slice(_draw_part(table, engine, chunk, decoding)))
-            progress.move_to(start + len(chunk))
+        return Drawing(table, engine, order, encode, decoding).run()
     finally:
         engine.close()
-    progress.close()
-    return slices
 
 
-def _draw_part(table: GrowingTable, engine: Engine, prompts: dict[str, list[int]], decoding: Decoding) -> Artifact:
-    seeds = [prompt_seed(decoding.seed, prompt_id) for prompt_id in prompts]
-    drawn = engine.generate(list(prompts.values()), seeds)
-    rows = [
-        row for prompt_id, samples in zip(prompts, drawn, strict=True) for row in completion_rows(prompt_id, samples)
-    ]
-    name = part_name(list(prompts))
-    return table.append(name, pa.Table.from_pylist(rows, schema=SCHEMAS["completions"]), engine=engine.name)
+class Drawing:
+    """Prompts on their way through an engine into the parts of a table.
+
+    The engine is fed without a pause. A part is consecutive prompts of the order; once all of them are drawn, a thread
+    of its own writes it while the engine works on. At most `window` prompts are begun and not yet written.
+    """
+
+    def __init__(
+        self,
+        table: GrowingTable,
+        engine: Engine,
+        order: list[str],
+        encode: Callable[[str], list[int]],
+        decoding: Decoding,
+    ) -> None:
+        """Prepare to draw the prompts of the order; `encode` gives a prompt's token ids."""
+        self.table, self.engine, self.order, self.encode, self.decoding = table, engine, order, encode, decoding
+        self.window = max(PARTS_AHEAD * decoding.part_size, BATCHES_AHEAD * engine.capacity)
+        self.begun = self.done = self.written = 0
+        self.drawn: dict[int, dict[int, list[Sample]]] = {}
+        """Part -> place of a prompt in the order -> its samples."""
+        self.writes: deque[Future[Artifact]] = deque()
+        self.slices: list[Slice] = []
+
+    def run(self) -> list[Slice]:
+        """Draw and commit everything; return the parts.
+
+        Raises:
+            StoreError: A part could not be written; those before it are committed.
+        """
+        progress, writer = Progress("sampling prompts", len(self.order)), ThreadPoolExecutor(1, "write-parts")
+        try:
+            while self.written < len(self.order):
+                self._feed()
+                for part in self._step():
+                    self.writes.append(writer.submit(self._write, part))
+                self._collect()
+                progress.move_to(self.done)
+        finally:  # whatever ended it, the part being written is waited for, and no other begun
+            writer.shutdown(cancel_futures=True)
+        progress.close()
+        return self.slices
+
+    def _feed(self) -> None:
+        end = min(self.written + self.window, len(self.order))
+        for number in range(self.begun, end):
+            prompt_id = self.order[number]
+            self.engine.add(number, self.encode(prompt_id), prompt_seed(self.decoding.seed, prompt_id))
+        self.begun = max(self.begun, end)
+
+    def _step(self) -> Iterator[dict[int, list[Sample]]]:
+        """Let the engine work, and yield the parts that this completed."""
+        if self.done == self.begun:
+            return
+        for number, samples in self.engine.step():
+            part = number // self.decoding.part_size
+            drawn = self.drawn.setdefault(part, {})
+            drawn[number] = samples
+            self.done += 1
+            if len(drawn) == len(self._places(part)):
+                yield self.drawn.pop(part)
+
+    def _places(self, part: int) -> range:
+        size = self.decoding.part_size
+        return range(part * size, min((part + 1) * size, len(self.order)))
+
+    def _write(self, drawn: dict[int, list[Sample]]) -> Artifact:
+        places = sorted(drawn)
+        rows = [row for place in places for row in completion_rows(self.order[place], drawn[place])]
+        name = part_name([self.order[place] for place in places])
+        return self.table.append(name, pa.Table.from_pylist(rows, SCHEMAS["completions"]), engine=self.engine.name)
+
+    def _collect(self) -> None:
+        """Take what is written, or what went wrong with it; wait for it where the engine has nothing to do."""
+        idle = self.done == self.begun
+        while self.writes and (idle or self.writes[0].done()):
+            part, idle = self.writes.popleft().result(), False
+            self.slices.append(Slice(part))
+            self.written += part.rows // self.decoding.k
 
 
 def _preview(

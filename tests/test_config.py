@@ -15,16 +15,15 @@ from tasks.config import (
     Decoding,
     DpoConfig,
     EvaluationConfig,
+    FixedBatches,
     Lora,
     PairsConfig,
     RewardModelConfig,
     SamplingConfig,
     ScoringConfig,
     SftConfig,
-    Training,
 )
 from tasks.sections import DataSource, Function, ModelSource, Section
-from tasks.training import Job
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 NAN, INF = math.nan, math.inf
@@ -70,7 +69,10 @@ def make(section, **fields):
         (DpoConfig, "epochs", [0, -1, NAN], [0.1]),
         (DpoConfig, "max_steps", [0], [1, None]),
         (DpoConfig, "batch_size", [0], [1]),
-        (DpoConfig, "micro_batch_size", [0], [1]),
+        (DpoConfig, "tokens_per_batch", [0], [1]),
+        (DpoConfig, "loss_type", ["aot", "dpo", ["sigmoid", "aot_unpaired"], []], ["ipo"]),
+        (DpoConfig, "loss_weights", [[1.0, 0.5], []], [[0.5], None]),
+        (RewardModelConfig, "micro_batch_size", [0], [1]),
         (DpoConfig, "devices", [0], [1]),
         (DpoConfig, "max_length", [7], [8]),
         (DpoConfig, "warmup_ratio", [-0.1, 1, NAN], [0, 0.99]),
@@ -180,37 +182,68 @@ def test_the_papers_settings_are_the_defaults():
 
 def test_a_batch_is_made_of_whole_forward_passes():
     with pytest.raises(ValidationError, match=r"batch_size = 12 must be a multiple of .* = 8"):
-        DpoConfig(batch_size=12, micro_batch_size=8)
-    DpoConfig(batch_size=4, micro_batch_size=8)
-    DpoConfig(batch_size=64, micro_batch_size=8, devices=4)
+        RewardModelConfig(batch_size=12, micro_batch_size=8)
+    RewardModelConfig(batch_size=4, micro_batch_size=8)
+    RewardModelConfig(batch_size=64, micro_batch_size=8, devices=4)
+    DpoConfig(batch_size=13, devices=4)  # made of whole prompts
 
 
-def optimizer_batch(config: Training, folder: Path) -> int:
+def optimizer_batch(config: FixedBatches) -> int:
     """Return the examples that an optimizer step really takes."""
-    from tasks.trainer import trainer_arguments
+    from tasks.trainer import fixed_batches
 
-    job = Job(fit="m:f", folder=folder, model=folder, store="s", checkpoints="c", config=config.model_dump(mode="json"))
-    arguments = trainer_arguments(job, config)
+    arguments = fixed_batches(config)
     return arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"] * config.devices
 
 
 @given(st.integers(1, 40), st.integers(1, 12))
 def test_on_one_device_an_optimizer_step_has_batch_size_examples(batch_size, micro_batch_size):
     try:
-        config = DpoConfig(batch_size=batch_size, micro_batch_size=micro_batch_size)
+        config = RewardModelConfig(batch_size=batch_size, micro_batch_size=micro_batch_size)
     except ValidationError:
         return
-    assert optimizer_batch(config, Path("/tmp")) == batch_size
+    assert optimizer_batch(config) == batch_size
 
 
 @pytest.mark.parametrize(("batch_size", "devices"), [(9, 2), (1, 2), (10, 4)])
 def test_on_several_devices_an_optimizer_step_has_batch_size_examples_or_is_refused(batch_size, devices):
     # devices is not in the stage's key, so it must not change what is computed.
     try:
-        config = DpoConfig(batch_size=batch_size, micro_batch_size=8, devices=devices)
+        config = RewardModelConfig(batch_size=batch_size, micro_batch_size=8, devices=devices)
     except ValidationError:
         return
-    assert optimizer_batch(config, Path("/tmp")) == batch_size
+    assert optimizer_batch(config) == batch_size
+
+
+# Grouped DPO
+
+
+@pytest.mark.parametrize(
+    ("extra", "why"),
+    [
+        ({"ld_alpha": 0.5}, "ld_alpha cannot be set: it cuts a completion's log-probability at the length of its"),
+        ({"sync_ref_model": True}, "sync_ref_model cannot be set: the reference"),
+        ({"disable_dropout": False}, "disable_dropout cannot be set: a completion is forwarded once"),
+        ({"per_device_train_batch_size": 4}, "set dpo.tokens_per_batch"),
+    ],
+)
+def test_what_grouped_dpo_cannot_do_is_refused_by_name(extra, why):
+    with pytest.raises(ValidationError, match=why):
+        DpoConfig(extra=extra)
+    DpoConfig(extra={"label_smoothing": 0.1, "use_weighting": True})
+
+
+def test_losses_are_added_up():
+    assert DpoConfig(loss_type=["sigmoid", "sft"], loss_weights=[1, 0.2]).losses == ("sigmoid", "sft")
+    assert DpoConfig().losses == ("sigmoid",)
+    with pytest.raises(ValidationError, match="must be one weight a loss"):
+        DpoConfig(loss_type=["sigmoid", "sft"], loss_weights=[1])
+
+
+def test_adapters_for_dpo_have_no_dropout():
+    with pytest.raises(ValidationError, match=r"dpo.lora.dropout = 0.1 must be 0"):
+        DpoConfig(lora={"r": 8, "dropout": 0.1})
+    assert SftConfig(base_model="a", lora={"dropout": 0.1}).lora.dropout == 0.1
 
 
 # Keys
@@ -228,7 +261,8 @@ def changed(section, **fields):
         (SamplingConfig, {"part_size": 3}),
         (SamplingConfig, {"extra": {"gpu_memory_utilization": 0.5}}),
         (ScoringConfig, {"tokens_per_batch": 3}),
-        (DpoConfig, {"micro_batch_size": 1}),
+        (RewardModelConfig, {"micro_batch_size": 1}),
+        (DpoConfig, {"tokens_per_batch": 1}),
         (DpoConfig, {"save_steps": 7}),
         (DpoConfig, {"logging_steps": 7}),
         (DataConfig, {"prompts": {"path": "elsewhere/p.jsonl", "revision": "main"}}),

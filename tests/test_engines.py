@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from tasks.config import Decoding
-from tasks.engines import TransformersEngine, VllmEngine, cut, open_engine
+from tasks.engines import TransformersEngine, VllmEngine, cache_arguments, cut, open_engine
 from tasks.tokens import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -51,7 +51,12 @@ def prompts(tokenizer):
 
 def draw(engine, decoding, prompts, seeds):
     engine.decoding = decoding
-    return engine.generate(prompts, seeds)
+    for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        engine.add(number, prompt, seed)
+    drawn = {}
+    while len(drawn) < len(prompts):
+        drawn |= engine.step()
+    return [drawn[number] for number in range(len(prompts))]
 
 
 # Greedy
@@ -112,6 +117,53 @@ def test_the_k_samples_of_a_prompt_differ(engine, prompts):
 def test_samples_are_in_the_order_of_the_prompts(engine, prompts):
     once = draw(engine, GREEDY, prompts, [0] * 3)
     assert draw(engine, GREEDY, prompts[::-1], [0] * 3) == once[::-1]
+
+
+def test_a_prompt_that_comes_later_changes_nothing(engine, prompts):
+    together = draw(engine, RANDOM, prompts, [3, 7, 5])
+    engine.add(0, prompts[0], 3)
+    drawn = dict(engine.step())
+    for number, seed in ((1, 7), (2, 5)):
+        engine.add(number, prompts[number], seed)
+    while len(drawn) < 3:
+        drawn |= engine.step()
+    assert [drawn[number] for number in range(3)] == together
+
+
+# The KV cache
+
+BLOCK = 128 * 5 * 2 * 4 * 32 * 4  # 128 tokens x 5 layers x key and value x 4 heads x 32 dims x 4 bytes
+
+
+def for_cache(test_data) -> tuple[dict, Decoding]:
+    arguments = {"model": str(test_data / "stories260k"), "dtype": "float32", "max_model_len": 512}
+    return {**arguments, "enforce_eager": True, "block_size": 128}, Decoding(k=16, max_new_tokens=256)
+
+
+def test_vllm_works_on_as_many_sequences_as_its_cache_holds(test_data):
+    pytest.importorskip("vllm")
+    arguments, decoding = for_cache(test_data)
+    ten_blocks = 10 * BLOCK
+    # A sequence: 256 / 16 tokens of the prompt and 256 / 2 of the completion, two blocks.
+    assert cache_arguments({**arguments, "kv_cache_memory_bytes": ten_blocks}, decoding)["max_num_seqs"] == 5
+    assert cache_arguments({**arguments, "kv_cache_memory_bytes": 1000 * ten_blocks}, decoding)["max_num_seqs"] == 256
+    assert cache_arguments({**arguments, "kv_cache_memory_bytes": 1}, decoding)["max_num_seqs"] == 1
+
+
+def test_the_cache_on_cpu_holds_every_sequence_or_a_quarter_of_the_memory(test_data, monkeypatch):
+    pytest.importorskip("vllm")
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        pytest.skip("the cache of a GPU takes what its memory leaves")
+    arguments, decoding = for_cache(test_data)
+    found = cache_arguments(arguments, decoding)
+    assert found == {"max_num_seqs": 256, "kv_cache_memory_bytes": 257 * 4 * BLOCK}
+    few = cache_arguments({**arguments, "max_num_seqs": 3}, decoding)
+    assert few == {"max_num_seqs": 3, "kv_cache_memory_bytes": 4 * 4 * BLOCK}
+    used = current_platform.get_device_total_memory() - 80 * BLOCK
+    monkeypatch.setattr(current_platform, "get_current_memory_usage", lambda: used)
+    assert cache_arguments(arguments, decoding) == {"max_num_seqs": 10, "kv_cache_memory_bytes": 20 * BLOCK}
 
 
 # Settings

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pair_groups import TOKEN, VOCABULARY, neox
+from random_groups import TOKEN, VOCABULARY, neox
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,

@@ -1,12 +1,13 @@
 """Log-probabilities of completions: against a plain loop, whatever is in the batch."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tasks.artifacts import Artifact
-from tasks.logps import completion_logps
+from tasks.logps import CompletionLogps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -16,7 +17,7 @@ COMPLETIONS = [[403, 407, 261, 378, 432, 383], [378, 432], [2], [407, 300, 301, 
 
 @pytest.fixture(scope="module")
 def policy(test_data):
-    return Artifact(kind="model", uri=str(test_data / "stories260k"), digest="stories")
+    return AutoModelForCausalLM.from_pretrained(test_data / "stories260k").eval()
 
 
 def by_hand(model, prompt, completion):
@@ -30,12 +31,14 @@ def by_hand(model, prompt, completion):
 
 
 def logps(policy, prompts, completions, tokens_per_batch=10_000):
-    return completion_logps(policy, prompts, completions, "float32", tokens_per_batch)
+    """Return the log-probabilities; a prompt that occurs twice is one prompt of two completions."""
+    unique = [list(ids) for ids in dict.fromkeys(map(tuple, prompts))]
+    prompt_of = [unique.index(prompt) for prompt in prompts]
+    return CompletionLogps(copy.deepcopy(policy), tokens_per_batch)(unique, completions, prompt_of)
 
 
 def test_equals_a_plain_loop(policy):
-    model = AutoModelForCausalLM.from_pretrained(policy.uri).eval()
-    expected = [by_hand(model, x, y) for x, y in zip(PROMPTS, COMPLETIONS, strict=True)]
+    expected = [by_hand(policy, x, y) for x, y in zip(PROMPTS, COMPLETIONS, strict=True)]
     np.testing.assert_allclose(logps(policy, PROMPTS, COMPLETIONS), expected, atol=1e-4)
     # The first is how the model's favourite story begins, the third ends at once: far apart, so the test can fail.
     assert expected[0] > -6
@@ -64,3 +67,9 @@ def test_an_empty_completion_is_certain(policy):
 
 def test_no_completions_give_no_figures(policy):
     assert logps(policy, [], []).shape == (0,)
+
+
+def test_completions_of_one_prompt(policy):
+    same = [PROMPTS[1]] * len(COMPLETIONS)
+    expected = [by_hand(policy, PROMPTS[1], y) for y in COMPLETIONS]
+    np.testing.assert_allclose(logps(policy, same, COMPLETIONS), expected, atol=1e-4)

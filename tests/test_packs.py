@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pair_groups import groups
+from random_groups import groups
 
 from tasks.packs import Group, Limits, Pack, Piece, cut, even_steps, measure, plan, spread
 

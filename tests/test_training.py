@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -36,12 +37,12 @@ from tasks.world import write_base_model
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS, STOP = 10, 6  # of 8 steps an epoch; between two saves
-SETTINGS = {"max_steps": STEPS, "batch_size": 4, "micro_batch_size": 2, "save_steps": 4, "logging_steps": 1}
+SETTINGS: dict[str, Any] = {"max_steps": STEPS, "batch_size": 4, "save_steps": 4, "logging_steps": 1}
 SETTINGS |= {"learning_rate": 1e-3, "scheduler": "constant", "warmup_ratio": 0.0}
-STAGES: dict[str, tuple[Training, tuple[str, ...]]] = {
-    "sft": (SftConfig(base_model=ModelSource(path="given"), **SETTINGS), ("input_ids",)),
-    "reward_model": (RewardModelConfig(**SETTINGS), ("chosen_ids", "rejected_ids")),
-    "dpo": (DpoConfig(**SETTINGS, lora=Lora(r=2)), ("prompt_ids", "chosen_ids", "rejected_ids")),
+STAGES: dict[str, Training] = {
+    "sft": SftConfig(base_model=ModelSource(path="given"), micro_batch_size=2, **SETTINGS),
+    "reward_model": RewardModelConfig(micro_batch_size=2, **SETTINGS),
+    "dpo": DpoConfig(**SETTINGS, tokens_per_batch=30, lora=Lora(r=2)),  # two packs a step
 }
 
 
@@ -55,15 +56,26 @@ def start(tmp_path_factory) -> Artifact:
     return draft.commit("model", files, files_digest(files))
 
 
-def train(stage: str, store: Store, start: Artifact, **changes: object) -> Artifact:
-    """Train as the stage does, on 32 examples of random tokens."""
-    config, columns = STAGES[stage]
+def examples(stage: str) -> pa.Table:
+    """Return 32 examples of random tokens; for DPO 16 prompts with two pairs each, of three completions."""
     random = np.random.default_rng(0)
-    examples = {name: random.integers(10, 200, (32, 6)).tolist() for name in columns}
+
+    def tokens(*shape: int) -> list:
+        return random.integers(10, 200, (*shape, 6)).tolist()
+
     if stage == "sft":
-        examples["completion_mask"] = [[0, 0, 1, 1, 1, 1]] * 32
-    draft, config = Draft(store, Provenance(stage=stage, version=1, key="k")), config.model_copy(update=changes)
-    with trained(draft, f"tasks.{stage}:fit", start, config, pa.table(examples)) as folder:
+        return pa.table({"input_ids": tokens(32), "completion_mask": [[0, 0, 1, 1, 1, 1]] * 32})
+    if stage == "reward_model":
+        return pa.table({"chosen_ids": tokens(32), "rejected_ids": tokens(32)})
+    columns = {"prompt_id": [f"{i:02d}" for i in range(16)], "prompt": tokens(16), "completions": tokens(16, 3)}
+    columns["ref_logps"] = random.uniform(-30, -20, (16, 3)).tolist()
+    return pa.table(columns | {"chosen": [[0, 1]] * 16, "rejected": [[1, 2]] * 16})
+
+
+def train(stage: str, store: Store, start: Artifact, **changes: object) -> Artifact:
+    """Train as the stage does."""
+    draft, config = Draft(store, Provenance(stage=stage, version=1, key="k")), STAGES[stage].model_copy(update=changes)
+    with trained(draft, f"tasks.{stage}:fit", start, config, [examples(stage)]) as folder:
         return commit_model(draft, start, folder, {"examples": 32})
 
 

@@ -2,10 +2,11 @@
 
 import torch
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from tasks.packs import Group
+from tasks.tokens import TEXT_TEMPLATE
 
 VOCABULARY = 40
 TOKEN = st.integers(2, VOCABULARY - 1)
@@ -20,16 +21,19 @@ def groups(draw: st.DrawFn, most: int = 4) -> list[Group]:
         completions = draw(st.lists(st.lists(TOKEN, min_size=1, max_size=9), min_size=2, max_size=6))
         every = [(a, b) for a in range(len(completions)) for b in range(len(completions)) if a != b]
         pairs = sorted(draw(st.lists(st.sampled_from(every), min_size=1, unique=True)))
-        ref_logps = draw(st.lists(st.floats(-60, -1), min_size=len(completions), max_size=len(completions)))
+        ref_logps = draw(st.lists(st.floats(-60, -1, width=32), min_size=len(completions), max_size=len(completions)))
         chosen, rejected = zip(*pairs, strict=True)
         found.append(Group(prompt, completions, ref_logps, list(chosen), list(rejected)))
     return found
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer with the vocabulary's size; its texts do not matter."""
+    """Return a tokenizer of the words w0, w1, ..., and no others, that joins messages as they are."""
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, "w0"))
-    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w0", pad_token="w1")
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    own = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w0", pad_token="w1")
+    own.chat_template = TEXT_TEMPLATE
+    return own
 
 
 def neox(**sizes: int) -> PreTrainedModel:
