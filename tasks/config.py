@@ -205,7 +205,7 @@ class Decoding(Section):
     engine: Annotated[Literal["auto", "vllm", "transformers"], NOT_IN_KEY] = "auto"
     """auto: vLLM where it is installed, else transformers. Both draw from the same distribution."""
     part_size: Annotated[int, NOT_IN_KEY] = Field(64, ge=1)
-    """Prompts a part: what a crash can lose."""
+    """Prompts a part. A crash loses those under way: at most four parts, or eight times what the engine works on."""
     extra: Annotated[dict[str, Any], NOT_IN_KEY] = Field(default_factory=dict)
     """Further arguments of vLLM's `LLM` that decide memory and parallelism, not what is drawn."""
 
@@ -231,8 +231,9 @@ class SamplingConfig(Decoding):
 class ScoringConfig(Section):
     """How completions are scored."""
 
-    tokens_per_batch: Annotated[int, NOT_IN_KEY] = Field(16384, ge=1)
-    """Most tokens, padding included, in one forward pass."""
+    tokens_per_batch: Annotated[int | None, NOT_IN_KEY] = Field(None, ge=1)
+    """Most tokens a batch, padding and every completion's prompt counted; None: what suits the device. Halved where the
+    GPU's memory does not suffice."""
     dtype: Dtype = "float32"
     """Data type of the reward model's weights."""
 
@@ -262,7 +263,7 @@ class DpoConfig(Training):
 
     beta: float = Field(0.1, gt=0)
     """Strength of the pull towards the reference model."""
-    loss_type: str | tuple[str, ...] = "sigmoid"
+    loss_type: str | Annotated[tuple[str, ...], Field(min_length=1)] = "sigmoid"
     """TRL's name of a pairwise loss, or of several that are added up."""
     loss_weights: tuple[float, ...] | None = None
     """Weight of each loss; None: 1 each."""
@@ -283,7 +284,7 @@ class DpoConfig(Training):
                 f"dpo.loss_type = {unknown[0]!r} must be one of {', '.join(PAIRWISE_LOSSES)}: a loss must be a pair's "
                 "own, whatever else is in its batch (`aot` and `aot_unpaired` sort the batch)"
             )
-        if not self.losses or len(self.loss_weights or self.losses) != len(self.losses):
+        if self.loss_weights is not None and len(self.loss_weights) != len(self.losses):
             raise ValueError(f"dpo.loss_weights = {self.loss_weights} must be one weight a loss of {self.losses}")
         return self
 

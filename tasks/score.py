@@ -1,8 +1,8 @@
-"""Scoring: reads completions, writes one reward a completion, batched by length under a token budget."""
+"""Scoring: reads completions, writes one reward a completion, each prompt computed once."""
 
-from collections.abc import Iterator
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,53 +17,10 @@ from tasks.prompts import PromptTable
 from tasks.schemas import format_digest
 from tasks.stage import Work, stage
 from tasks.storage import Store
-from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
+from tasks.tables import GrowingTable, Slice, commit_slices, read_ahead, read_slices
 from tasks.tokens import context_length, encode_completion, encode_prompt, load_tokenizer
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-TABLE_VERSION = 1
-
-
-def length_batches(lengths: list[int], tokens_per_batch: int) -> Iterator[np.ndarray]:
-    """Yield indices in batches of like length, longest first, so that rows x longest row stays within the budget.
-
-    A row longer than the budget makes a batch of its own.
-    """
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    start = 0
-    while start < len(order):
-        rows = max(1, tokens_per_batch // max(1, lengths[order[start]]))
-        yield order[start : start + rows]
-        start += rows
-
-
-def score_sequences(model: "PreTrainedModel", sequences: list[list[int]], tokens_per_batch: int) -> np.ndarray:
-    """Return the reward of each token sequence, in order.
-
-    Rows are padded on the right and masked, so that a reward does not depend on the batch (1e-5 in float32).
-
-    Args:
-        model: One scalar head, read at the last token that is not padding.
-        sequences: Token ids.
-        tokens_per_batch: Most tokens in one forward pass, padding included.
-    """
-    import torch
-
-    rewards = np.empty(len(sequences), np.float32)
-    pad = model.config.pad_token_id
-    for rows in length_batches([len(ids) for ids in sequences], tokens_per_batch):
-        width = len(sequences[rows[0]])
-        padded = [sequences[i] + [pad] * (width - len(sequences[i])) for i in rows]
-        mask = [[1] * len(sequences[i]) + [0] * (width - len(sequences[i])) for i in rows]
-        with torch.inference_mode():
-            device = model.device
-            output = model(
-                input_ids=torch.tensor(padded, device=device), attention_mask=torch.tensor(mask, device=device)
-            )
-        rewards[rows] = output.logits[:, 0].float().cpu().numpy()
-    return rewards
+TABLE_VERSION = 2
 
 
 class RewardModel:
@@ -74,30 +31,36 @@ class RewardModel:
         import torch
         from transformers import AutoModelForSequenceClassification
 
+        from tasks.rewards import Rewards
+
         self.tokenizer = load_tokenizer(folder, trust_remote_code)
-        self.model = AutoModelForSequenceClassification.from_pretrained(
+        model = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=getattr(torch, scoring.dtype), use_safetensors=True, trust_remote_code=trust_remote_code
-        ).eval()
-        self.model.to(device())
-        self.scoring, self.limit = scoring, context_length(folder)
+        )
+        self.rewards, self.limit = Rewards(model.to(device()), scoring.tokens_per_batch), context_length(folder)
 
     def score(self, prompts: list[list[dict[str, str]]], completions: list[str]) -> np.ndarray:
-        """Return the reward of each prompt and completion.
+        """Return the reward of each prompt and completion, equal ones computed once.
 
         Raises:
-            ValueError: A sequence is longer than the reward model's context.
+            ValueError: A sequence is longer than the reward model's context, or needs more memory than there is.
         """
-        sequences = [
-            encode_prompt(self.tokenizer, prompt) + encode_completion(self.tokenizer, completion)
+        conversations: dict[str, int] = {}
+        pairs: dict[tuple[int, str], int] = {}
+        numbers = [
+            pairs.setdefault((conversations.setdefault(json.dumps(prompt), len(conversations)), completion), len(pairs))
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        longest = max(len(ids) for ids in sequences)
+        prompt_ids = [encode_prompt(self.tokenizer, json.loads(conversation)) for conversation in conversations]
+        completion_ids = [encode_completion(self.tokenizer, completion) for _, completion in pairs]
+        prompt_of = [number for number, _ in pairs]
+        longest = max(len(prompt_ids[of]) + len(ids) for of, ids in zip(prompt_of, completion_ids, strict=True))
         if longest > self.limit:
             raise ValueError(
                 f"a prompt and completion have {longest} tokens, more than the reward model's context of {self.limit}: "
                 "lower sampling.max_new_tokens, or use a reward model with a longer context"
             )
-        return score_sequences(self.model, sequences, self.scoring.tokens_per_batch)
+        return self.rewards(prompt_ids, completion_ids, prompt_of)[numbers]
 
 
 def check_finite(rewards: pa.Table) -> None:
@@ -146,8 +109,9 @@ def score_slices(
         model = RewardModel(model_folder(reward_model), scoring, trusts_remote_code(reward_model))
         messages = PromptTable(prompts)
         progress = Progress("scoring parts", len(todo))
-        for done, (name, slice_) in enumerate(todo, 1):
-            found[name] = table.append(name, _score_rows(model, messages, slice_.read()))
+        parts = read_ahead(slice_ for _, slice_ in todo)
+        for done, ((name, _), rows) in enumerate(zip(todo, parts, strict=True), 1):
+            found[name] = table.append(name, _score_rows(model, messages, rows))
             progress.move_to(done)
         progress.close()
     return [Slice(found[name]) for name in names], sum(found[name].rows for name, _ in todo)
@@ -179,13 +143,13 @@ def _work(
     return Work(table.provenance.key, left)
 
 
-@stage(version=1, preview=_preview, work=_work, retries=2)
+@stage(version=2, preview=_preview, work=_work, retries=2)
 def score_completions(
     out: Draft, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> Artifact:
     """Score every completion with the reward model: r_j = r(x, y_j)."""
     slices, scored = score_slices(out.store, reward_model, read_slices(out.store, completions), prompts, scoring)
-    rewards = np.concatenate([slice_.read()["reward"].to_numpy() for slice_ in slices])
+    rewards = np.concatenate([rows["reward"].to_numpy() for rows in read_ahead(slices)])
     stats = {"scored": scored, **describe(rewards)}
     return commit_slices(out, "rewards", slices, stats)
 

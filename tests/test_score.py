@@ -1,4 +1,4 @@
-"""Scoring: batches under a token budget, rewards that do not depend on the batch, and what stops the stage."""
+"""Scoring: texts to stored rewards, and what stops the stage."""
 
 import math
 import shutil
@@ -7,12 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from transformers import (
     AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
 )
@@ -23,7 +19,7 @@ from tasks.drafts import Draft
 from tasks.models import model_files
 from tasks.parquet import read_table, table_bytes
 from tasks.schemas import SCHEMAS
-from tasks.score import RewardModel, check_finite, describe, length_batches, score_completions, score_sequences
+from tasks.score import RewardModel, check_finite, describe, score_completions
 from tasks.sections import ModelSource
 from tasks.storage import Store
 from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
@@ -32,9 +28,6 @@ from tasks.tokens import encode_completion, encode_prompt
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PAD, EOS, CONTEXT = 0, 2, 96
-SEQUENCES = st.lists(
-    st.lists(st.integers(3, 511), min_size=1, max_size=40).map(lambda ids: [*ids, EOS]), min_size=1, max_size=8
-)
 
 
 @pytest.fixture(scope="module")
@@ -71,51 +64,23 @@ def user(text):
     return [{"role": "user", "content": text}]
 
 
-def alone(scorer, sequences):
-    """Return the rewards of sequences in batches of one: nothing to pad."""
-    return np.concatenate([score_sequences(scorer.model, [ids], 1) for ids in sequences])
+# Scores
 
 
-# Batches
-
-
-def test_length_batches_by_hand():
-    # Longest first: 5 + 5 = 10 tokens; then 4, 3 padded to 4; then 1.
-    batches = [batch.tolist() for batch in length_batches([3, 5, 1, 5, 4], 10)]
-    assert batches == [[1, 3], [4, 0], [2]]
-
-
-def test_a_row_longer_than_the_budget_is_a_batch_of_its_own():
-    assert [batch.tolist() for batch in length_batches([50, 2, 60, 2], 10)] == [[2], [0], [1, 3]]
-
-
-def test_no_rows_make_no_batch():
-    assert list(length_batches([], 10)) == []
-
-
-@given(st.lists(st.integers(0, 30), max_size=50), st.integers(1, 100))
-def test_every_row_is_in_one_batch_within_the_budget(lengths, budget):
-    batches = [batch.tolist() for batch in length_batches(lengths, budget)]
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    for batch in batches:
-        longest = max(lengths[index] for index in batch)
-        assert len(batch) * longest <= budget or len(batch) == 1
-        assert lengths[batch[0]] == longest
-    widths = [lengths[batch[0]] for batch in batches]
-    assert widths == sorted(widths, reverse=True)
-
-
-# Rewards
-
-
-@settings(max_examples=20, deadline=None)
-@given(sequences=SEQUENCES, budget=st.integers(1, 2000), random=st.randoms(use_true_random=False))
-def test_a_reward_does_not_depend_on_its_batch_or_place(scorer, sequences, budget, random):
-    expected = alone(scorer, sequences)
-    places = list(range(len(sequences)))
-    random.shuffle(places)
-    shuffled = score_sequences(scorer.model, [sequences[place] for place in places], budget)
-    np.testing.assert_allclose(shuffled, expected[places], atol=1e-5)
+def test_equal_texts_are_forwarded_once(scorer):
+    texts, people = ["a dog", "a cat", "a dog", "a dog"], [user("Hi"), user("Hi"), user("Hi"), user("Ho")]
+    asked = []
+    rewards = scorer.rewards
+    scorer.rewards = lambda *ids: asked.append(ids) or rewards(*ids)
+    try:
+        found = scorer.score(people, texts)
+    finally:
+        scorer.rewards = rewards
+    [(prompt_ids, completion_ids, prompt_of)] = asked
+    assert (len(prompt_ids), len(completion_ids), prompt_of) == (2, 3, [0, 0, 1])
+    one_by_one = [scorer.score([prompt], [text])[0] for prompt, text in zip(people, texts, strict=True)]
+    np.testing.assert_allclose(found, one_by_one, atol=1e-5)
+    assert found[0] == found[2] != found[3]
 
 
 def test_rewards_of_different_texts_differ(scorer):
@@ -124,51 +89,36 @@ def test_rewards_of_different_texts_differ(scorer):
 
 
 def test_the_reward_is_read_at_the_trailing_eos(scorer):
-    ids = encode_prompt(scorer.tokenizer, user("Hi")) + encode_completion(scorer.tokenizer, "Hello")
-    assert ids[-1] == EOS
+    prompt, completion = encode_prompt(scorer.tokenizer, user("Hi")), encode_completion(scorer.tokenizer, "Hello")
+    assert completion[-1] == EOS
+    model = scorer.rewards.model
     with torch.inference_mode():
-        hidden = scorer.model.model(input_ids=torch.tensor([ids])).last_hidden_state
-        by_token = scorer.model.score(hidden)[0, :, 0].numpy()
+        by_token = model.score(model.model(input_ids=torch.tensor([prompt + completion])).last_hidden_state)[0, :, 0]
     longer = encode_prompt(scorer.tokenizer, user("a much longer prompt beside it"))
-    reward = score_sequences(scorer.model, [ids, longer], 10_000)[0]
-    assert reward == pytest.approx(by_token[-1], abs=1e-5)
+    assert scorer.rewards([prompt, longer], [completion, [EOS]], [0, 1])[0] == pytest.approx(
+        by_token[-1].item(), abs=1e-5
+    )
     assert abs(by_token[-1] - by_token[-2]) > 1e-3
 
 
-def test_a_pad_token_within_the_text_changes_no_batch(scorer):
-    # The story model pads with <unk>, which a text can hold.
-    with_unk, other = [5, PAD, 7, PAD, EOS], list(range(10, 40))
-    together = score_sequences(scorer.model, [with_unk, other], 1000)
-    np.testing.assert_allclose(together, alone(scorer, [with_unk, other]), atol=1e-5)
-    assert abs(together[0] - alone(scorer, [[5, 6, 7, 8, EOS]])[0]) > 1e-4
-
-
-def test_padding_is_masked_from_a_model_that_looks_both_ways():
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = BertForSequenceClassification(BertConfig(vocab_size=50, num_labels=1, initializer_range=0.5, **shape))
-    sequences = [[5, 6, EOS], list(range(10, 40)), [9, EOS]]
-    together = score_sequences(model.eval(), sequences, 1000)
-    alone = np.concatenate([score_sequences(model, [ids], 1) for ids in sequences])
-    np.testing.assert_allclose(together, alone, atol=1e-5)
-
-
-def test_another_pad_token_changes_nothing(scorer):
-    sequences = [[5, 6, EOS], list(range(10, 40)), [9, EOS]]
-    expected = score_sequences(scorer.model, sequences, 1000)
-    scorer.model.config.pad_token_id = 1
-    try:
-        np.testing.assert_allclose(score_sequences(scorer.model, sequences, 1000), expected, atol=1e-5)
-    finally:
-        scorer.model.config.pad_token_id = PAD
+def test_the_side_that_the_tokenizer_pads_on_does_not_matter(folder, tmp_path, scorer):
+    left = tmp_path / "left"
+    shutil.copytree(folder, left)
+    tokenizer = AutoTokenizer.from_pretrained(left)
+    tokenizer.padding_side = "left"
+    tokenizer.save_pretrained(left)
+    people, texts = [user("Hi"), user("Once upon a time")], ["a dog", ""]
+    found = RewardModel(left, ScoringConfig()).score(people, texts)
+    np.testing.assert_allclose(found, scorer.score(people, texts), atol=1e-5)
 
 
 def test_the_budget_does_not_change_a_score(folder):
     texts = ["a dog", "a cat sat on the mat and slept", "", "red"] * 3
     prompts = [user(f"Story {number}") for number in range(len(texts))]
-    small, large = (RewardModel(folder, ScoringConfig(tokens_per_batch=n)).score(prompts, texts) for n in (1, 9999))
-    np.testing.assert_allclose(small, large, atol=1e-5)
+    budgets = (1, 100, None)
+    found = [RewardModel(folder, ScoringConfig(tokens_per_batch=n)).score(prompts, texts) for n in budgets]
+    for other in found[1:]:
+        np.testing.assert_allclose(found[0], other, atol=1e-5)
 
 
 def test_a_sequence_longer_than_the_context(scorer):

@@ -1,0 +1,137 @@
+"""Scoring k completions a prompt, against what a script does: fixed padded batches, and one sequence at a time.
+
+All sides take token ids to rewards with the same model, type and threads. Ours is what scores in `score_completions`:
+a prompt is computed once for its completions, rows of like length are forwarded together. The others forward each
+completion behind its prompt: in batches of 64 as they come, padded on the right, or one by one without any padding.
+The rewards of all sides must be equal. On a CPU all run on one thread, so that a busy machine slows them alike. On a
+GPU the type is bfloat16, and rewards are equal to its rounding.
+
+    python benchmarks/scoring.py [--device cpu|cuda] [--model M] [--rounds 3] [--prompts 6]
+"""
+
+import functools
+from collections.abc import Iterator
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from _side_by_side import faster, options, report, take_turns
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
+
+from tasks.batches import Sequences
+from tasks.grouped import lay_out
+from tasks.rewards import LEAST_FILL, Rewards
+
+K, PROMPT, COMPLETION, LONGEST, FIXED = 16, 175, 256, 512, 64
+SPREAD = 0.5
+"""Standard deviation of the logarithm of a length."""
+PAD = 0
+
+
+class Texts(NamedTuple):
+    """Prompts in random order, each with k completions after one another."""
+
+    sequences: Sequences
+    whole: list[torch.Tensor]
+    """Token ids of each prompt and completion, joined."""
+
+
+def tiny() -> LlamaForSequenceClassification:
+    """Return a Llama with random weights."""
+    shape = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = LlamaConfig(vocab_size=2048, max_position_embeddings=2048, num_labels=1, pad_token_id=PAD, **shape)
+    return LlamaForSequenceClassification(config)
+
+
+def load(name: str | None, device: str) -> LlamaForSequenceClassification:
+    """Return a model with a random head of a size that makes rewards differ by far more than rounding does."""
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    if name is None:
+        model = tiny().to(dtype)
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, dtype=dtype)
+        model.config.pad_token_id = PAD
+    torch.nn.init.normal_(model.score.weight, std=model.config.hidden_size**-0.5)
+    return model.to(device).eval()
+
+
+def draw(prompts: int, vocabulary: int) -> Texts:
+    """Draw token ids, with lengths as skewed as those of real texts: evenly spaced quantiles of a log-normal law."""
+    random, normal = np.random.default_rng(0), NormalDist(sigma=SPREAD)
+
+    def ids(mean: int, number: int) -> list[list[int]]:
+        quantiles = [normal.inv_cdf((place + 0.5) / number) for place in random.permutation(number)]
+        lengths = (mean * np.exp(np.array(quantiles) - SPREAD**2 / 2)).clip(1, LONGEST).astype(int)
+        return [random.integers(PAD + 1, vocabulary, length).tolist() for length in lengths]
+
+    prompt_of = [number for number in range(prompts) for _ in range(K)]
+    sequences = Sequences(ids(PROMPT, prompts), ids(COMPLETION, prompts * K), prompt_of)
+    return Texts(sequences, [torch.tensor(own) for own in sequences.joined().completions])
+
+
+def in_batches(model: LlamaForSequenceClassification, texts: Texts, rows: int) -> np.ndarray:
+    """Return the rewards by batches of so many sequences as they come, padded on the right."""
+    rewards = []
+    for start in range(0, len(texts.whole), rows):
+        batch = texts.whole[start : start + rows]
+        ids = pad_sequence(batch, batch_first=True, padding_value=PAD).to(model.device)
+        mask = pad_sequence([torch.ones_like(own) for own in batch], batch_first=True).to(model.device)
+        with torch.inference_mode():
+            rewards.append(model(input_ids=ids, attention_mask=mask if rows > 1 else None).logits[:, 0])
+    return torch.cat(rewards).float().cpu().numpy()
+
+
+def forwarded(rewards: Rewards, texts: Texts) -> Iterator[tuple[str, str]]:
+    """Yield the tokens that each side forwards, without and with padding."""
+    sequences = texts.sequences
+    lengths = np.array([len(own) for own in texts.whole])
+    fixed = sum(len(own) * own.max() for own in np.split(lengths, range(FIXED, len(lengths), FIXED)))
+    batches = [
+        lay_out(*sequences.some(rows), shared=True, least_fill=LEAST_FILL)
+        for rows in sequences.batches(range(len(lengths)), rewards.tokens_per_batch)
+    ]
+    padded = sum(b.ids.numel() for own in batches for b in own.buckets)
+    padded += sum(own.prefix[0].numel() for own in batches if own.prefix)
+    yield f"tokens forwarded by ours, in {len(batches)} batches", f"{sum(own.tokens for own in batches)} ({padded})"
+    yield f"by batches of {FIXED}", f"{lengths.sum()} ({fixed})"
+    yield "one by one", f"{lengths.sum()} ({lengths.sum()})"
+
+
+def main() -> None:
+    """Check that the rewards are equal, time the sides and report."""
+    parser = options(__doc__, rounds=3)
+    parser.add_argument("--prompts", type=int, default=6)
+    chosen = parser.parse_args()
+    if chosen.device == "cpu":
+        torch.set_num_threads(1)
+    model = load(chosen.model, chosen.device)
+    texts, rewards = draw(chosen.prompts, model.config.get_text_config().vocab_size), Rewards(model)
+    expected, bound = in_batches(model, texts, 1), 1e-5 if chosen.device == "cpu" else 0.1
+    apart = [np.abs(found - expected).max() for found in (rewards(*texts.sequences), in_batches(model, texts, FIXED))]
+    if rewards.not_shared or max(apart) > bound:
+        raise ValueError(f"rewards are {apart} apart, more than {bound}; not shared: {rewards.not_shared}")
+    facts = {
+        "model": f"{chosen.model or 'random Llama'}, {model.num_parameters() / 1e6:.1f}M parameters, {model.dtype}",
+        "completions": f"{len(texts.whole)} of {chosen.prompts} prompts",
+        "mean tokens": f"prompt {np.mean([len(own) for own in texts.sequences.prompts]):.0f}, "
+        f"completion {np.mean([len(own) for own in texts.sequences.completions]):.0f}",
+        "rewards": f"standard deviation {expected.std():.3g}, sides {max(apart):.1g} apart",
+        "tokens a batch": rewards.tokens_per_batch,
+        **dict(forwarded(rewards, texts)),
+    }
+    sides = {
+        f"scoring, against batches of {FIXED}": (FIXED, 3.0),
+        "scoring, against one by one": (1, 1.5 if chosen.device == "cpu" else 3.0),
+    }
+    rows = []
+    for name, (size, least) in sides.items():
+        other = functools.partial(in_batches, model, texts, size)
+        rows.append(faster(name, take_turns(lambda: rewards(*texts.sequences), other, chosen.rounds), least))
+    report("Scoring", facts, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""A model with a scalar head gives completions their rewards, each prompt computed once.
+
+Imports torch, so import it inside functions only.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from tasks.batches import Sequences, tokens_that_fit
+from tasks.grouped import Ids, last_states_only, lay_out, wanted_states, why_not_shared
+from tasks.progress import log
+
+LEAST_FILL = 0.9
+"""Share of a bucket's longest row that its shortest has at least: on 2 cores up to a tenth faster than 0.75."""
+
+
+class Rewards:
+    """r(x, y) of token ids: the head's output at the last token of prompt and completion."""
+
+    def __init__(self, model: PreTrainedModel, tokens_per_batch: int | None = None) -> None:
+        """Take a model on its device.
+
+        Args:
+            model: For sequence classification, with one label.
+            tokens_per_batch: Most tokens a batch; None: what suits the device.
+        """
+        self.model = model.eval()
+        self.tokens_per_batch = tokens_per_batch or tokens_that_fit(model)
+        self.not_shared = why_head_is_not_known(model) or why_not_shared(model)
+        if self.not_shared:
+            log(f"each completion is scored with its prompt, which is not shared: {self.not_shared}")
+
+    def __call__(self, prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int]) -> np.ndarray:
+        """Return the reward of each completion, (completions,) float32; it does not depend on the others.
+
+        Where a batch needs more memory than there is, the budget is halved for this and all later batches.
+
+        Args:
+            prompts: Token ids of each x.
+            completions: Token ids of each y, at least one.
+            prompt_of: Each completion's prompt.
+
+        Raises:
+            ValueError: A single completion needs more memory than there is.
+        """
+        sequences = Sequences(prompts, completions, prompt_of)
+        if self.not_shared:
+            sequences = sequences.joined()
+        rewards = np.empty(len(completions), np.float32)
+        waiting = deque(sequences.batches(range(len(completions)), self.tokens_per_batch))
+        while waiting:
+            if (found := self._forward(sequences, waiting[0])) is None:
+                self._halve(sequences, waiting[0])
+                left = [i for rows in waiting for i in rows]
+                waiting = deque(sequences.batches(left, self.tokens_per_batch))
+            else:
+                rewards[waiting.popleft()] = found
+        return rewards
+
+    def _forward(self, sequences: Sequences, rows: list[int]) -> np.ndarray | None:
+        """Return the rewards of a batch; None where it does not fit."""
+        try:
+            with torch.inference_mode():
+                found = (
+                    self._each_with_its_prompt(sequences, rows) if self.not_shared else self._shared(sequences, rows)
+                )
+                rewards: np.ndarray = found.float().cpu().numpy()
+                return rewards
+        except torch.OutOfMemoryError:
+            return None
+
+    def _shared(self, sequences: Sequences, rows: list[int]) -> torch.Tensor:
+        batch = last_states_only(lay_out(*sequences.some(rows), shared=True, least_fill=LEAST_FILL))
+        rewards = self.model.score(wanted_states(self.model.base_model, batch.to(self.model.device)))[:, 0]
+        return torch.empty_like(rewards).index_copy_(0, torch.tensor(batch.order, device=rewards.device), rewards)
+
+    def _each_with_its_prompt(self, sequences: Sequences, rows: list[int]) -> torch.Tensor:
+        """Forward whole sequences, padded on the right, through the model's own head."""
+        ids = [torch.tensor(sequences.completions[i], device=self.model.device) for i in rows]
+        mask = pad_sequence([torch.ones_like(own) for own in ids], batch_first=True)
+        padded = pad_sequence(ids, batch_first=True, padding_value=self.model.config.pad_token_id)
+        return self.model(input_ids=padded, attention_mask=mask).logits[:, 0]
+
+    def _halve(self, sequences: Sequences, rows: list[int]) -> None:
+        """Halve the budget after a batch that did not fit."""
+        tokens = sequences.size(rows)
+        if len(rows) == 1:
+            raise ValueError(
+                f"a prompt and completion of {tokens} tokens need more memory than {self.model.device} has free: set "
+                "scoring.dtype to bfloat16, lower sampling.max_new_tokens, or use a GPU with more memory"
+            )
+        self.tokens_per_batch = tokens // 2
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        log(f"out of memory at {tokens} tokens a batch: going on with {self.tokens_per_batch}")
+
+
+def why_head_is_not_known(model: PreTrainedModel) -> str | None:
+    """Return why a reward is not `model.score` of the last hidden state, or None where it is.
+
+    Compares both on two random sequences, one of them padded.
+    """
+    head, pad = getattr(model, "score", None), model.config.pad_token_id
+    if not isinstance(head, torch.nn.Linear) or head.out_features != 1:
+        return f"{type(model).__name__} has no linear head `score` with one output"
+    random = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.config.get_text_config().vocab_size - 1, (2, 8), generator=random)
+    ids += ids >= pad  # no token but the padding is the pad token
+    mask = torch.ones_like(ids)
+    ids[1, 5:], mask[1, 5:] = pad, 0
+    inputs = {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+    with torch.inference_mode():
+        own = model(**inputs).logits[:, 0]
+        read = head(model.base_model(**inputs).last_hidden_state)[[0, 1], [7, 4], 0]
+    apart = float((own - read).abs().max())
+    return None if apart <= 1e-2 * float(own.abs().max()) else f"{type(model).__name__}'s head does more than `score`"

@@ -1,0 +1,209 @@
+"""Rewards of token ids: batches under a budget, equality with the model alone, and what happens without memory."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from transformers import (
+    BertForSequenceClassification,
+    BloomForSequenceClassification,
+    Gemma2ForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPTNeoXForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    MistralForSequenceClassification,
+    Qwen2ForSequenceClassification,
+)
+
+from tasks.batches import Sequences, bytes_per_token
+from tasks.rewards import Rewards
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PAD, EOS = 0, 2
+IDS = st.lists(st.integers(0, 511), max_size=20)  # the pad token among them
+PROMPTS = st.lists(IDS, min_size=1, max_size=4)
+COMPLETIONS = st.lists(st.tuples(IDS.map(lambda ids: [*ids, EOS]), st.integers(0, 3)), min_size=1, max_size=10)
+
+
+def alone(model, prompts, completions, prompt_of):
+    """Return the rewards by the model's own forward, one sequence at a time: nothing to pad, nothing to share."""
+    whole = [[*prompts[of], *ids] for of, ids in zip(prompt_of, completions, strict=True)]
+    with torch.inference_mode():
+        return np.array([model(input_ids=torch.tensor([ids])).logits[0, 0].item() for ids in whole])
+
+
+def small(family, **changes):
+    """Return a model of a family with random weights."""
+    ids = {"pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": EOS}
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_labels": 1, "vocab_size": 512}
+    config = family.config_class(**{**shape, **ids, "initializer_range": 0.3, **changes})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return family(config).eval()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small(LlamaForSequenceClassification, intermediate_size=64, num_key_value_heads=2)
+
+
+# Batches
+
+
+def test_batches_by_hand():
+    prompts, completions = [[1], [1, 1, 1]], [[1], [1] * 4, [1], [1] * 2, [1]]
+    sequences = Sequences(prompts, completions, [0, 0, 1, 1, 0])
+    assert sequences.size([2, 3]) == 2 * (3 + 2)
+    assert sequences.size([0, 3]) == 2 * (3 + 2)
+    # The longer prompt first; both fit together only where 5 x (3 + 4) = 35 tokens do.
+    assert list(sequences.batches(range(5), 35)) == [[3, 2, 1, 0, 4]]
+    assert list(sequences.batches(range(5), 34)) == [[3, 2], [1, 0, 4]]
+    # 1 + 4 tokens are over the budget; 2 x (1 + 1) are not.
+    assert list(sequences.batches(range(5), 4)) == [[3], [2], [1], [0, 4]]
+    assert list(sequences.batches([], 4)) == []
+
+
+@given(PROMPTS, COMPLETIONS, st.integers(1, 400))
+def test_every_completion_is_in_one_batch_within_the_budget(prompts, drawn, budget):
+    sequences = Sequences(prompts, [ids for ids, _ in drawn], [of % len(prompts) for _, of in drawn])
+    batches = list(sequences.batches(range(len(drawn)), budget))
+    assert sorted(i for rows in batches for i in rows) == list(range(len(drawn)))
+    assert all(sequences.size(rows) <= budget or len(rows) == 1 for rows in batches)
+    for number in set(sequences.prompt_of):  # together where they fit
+        own = {i for i, of in enumerate(sequences.prompt_of) if of == number}
+        assert sequences.size(sorted(own)) > budget or any(own <= set(rows) for rows in batches)
+
+
+def test_bytes_of_a_token_by_hand():
+    shape = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 100}
+    # Keys and values: 2 x 3 layers x 2 heads x 16; then 12 x 64 and 3 x 100, of 2 bytes.
+    assert bytes_per_token(LlamaConfig(num_key_value_heads=2, **shape), 2) == 2 * (192 + 768 + 300)
+    gpt2 = GPT2Config(n_embd=64, n_layer=3, n_head=4)  # 64 keys, and 4 x 64 within its feed-forward layer
+    assert bytes_per_token(gpt2, 4) == 4 * (2 * 3 * 64 + 768 + 3 * 256)
+
+
+# Rewards
+
+
+@settings(max_examples=60, deadline=None)
+@given(prompts=PROMPTS, drawn=COMPLETIONS, budget=st.integers(1, 2000))
+@example(prompts=[[5], [5, 6, 7]], drawn=[([EOS], 0), ([EOS], 1), ([PAD, 9, PAD, EOS], 0)], budget=2000)
+@example(prompts=[[5, 6], [5, 6]], drawn=[([8, EOS], 0), ([9, EOS], 1), ([8, EOS], 1)], budget=2000)
+def test_a_reward_is_that_of_the_model_alone(model, prompts, drawn, budget):
+    completions, prompt_of = [ids for ids, _ in drawn], [of % len(prompts) for _, of in drawn]
+    rewards = Rewards(model, budget)
+    assert rewards.not_shared is None
+    expected = alone(model, prompts, completions, prompt_of)
+    np.testing.assert_allclose(rewards(prompts, completions, prompt_of), expected, atol=1e-5)
+    rewards.not_shared = "to compare"
+    np.testing.assert_allclose(rewards(prompts, completions, prompt_of), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        small(MistralForSequenceClassification, sliding_window=6, num_key_value_heads=2, intermediate_size=64),
+        small(Gemma2ForSequenceClassification, sliding_window=6, head_dim=8, intermediate_size=64),
+        small(GPTNeoXForSequenceClassification, intermediate_size=64),
+        small(GPT2ForSequenceClassification),  # positions that are learnt
+        small(Qwen2ForSequenceClassification, num_key_value_heads=2, intermediate_size=64),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_families_that_share_prompts(model):
+    prompts = [[5], list(range(20, 45)), [7, 8, 9]]
+    completions, prompt_of = [[6, EOS], [EOS], list(range(50, 70)), [9] * 12, [6, EOS]], [0, 1, 2, 1, 1]
+    rewards = Rewards(model, 2000)
+    assert rewards.not_shared is None
+    expected = alone(model, prompts, completions, prompt_of)
+    assert np.diff(np.sort(expected)).min() > 1e-3
+    np.testing.assert_allclose(rewards(prompts, completions, prompt_of), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (small(BertForSequenceClassification), "BertForSequenceClassification has no linear head"),
+        (small(BloomForSequenceClassification), "BloomModel takes no"),
+    ],
+)
+def test_families_that_do_not_are_scored_whole_and_it_is_said(model, reason, capsys):
+    prompts, completions, prompt_of = [[5], list(range(20, 45))], [[6, EOS], [7, EOS], [9] * 12], [0, 1, 1]
+    rewards = Rewards(model, 2000)
+    assert rewards.not_shared.startswith(reason)
+    for _ in range(2):
+        found = rewards(prompts, completions, prompt_of)
+    np.testing.assert_allclose(found, alone(model, prompts, completions, prompt_of), atol=1e-5)
+    assert np.diff(np.sort(found)).min() > 1e-3
+    assert capsys.readouterr().out.count(reason) == 1
+
+
+def test_a_head_that_does_more_than_score_is_left_to_the_model():
+    class Doubled(LlamaForSequenceClassification):
+        def forward(self, **inputs):
+            output = super().forward(**inputs)
+            return type(output)(logits=2 * output.logits)
+
+    model = small(Doubled, intermediate_size=64)
+    rewards = Rewards(model)
+    assert rewards.not_shared == "Doubled's head does more than `score`"
+    expected = alone(model, [[5, 6]], [[7, EOS]], [0])
+    np.testing.assert_allclose(rewards([[5, 6]], [[7, EOS]], [0]), expected, atol=1e-5)
+
+
+def holds(model, most, sizes):
+    """Let a model run out of memory above so many tokens; note the tokens of each forward pass that fits."""
+
+    def check(module, args, kwargs):
+        ids = args[0] if args else kwargs["input_ids"]
+        if (tokens := ids.numel()) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(tokens)
+
+    return model.base_model.register_forward_pre_hook(check, with_kwargs=True)
+
+
+@pytest.mark.parametrize("not_shared", [None, "to compare"])
+def test_out_of_memory_halves_the_budget_once_and_for_all(model, capsys, not_shared):
+    prompts, prompt_of = [list(range(3, 9)), [5, 6, 7]], [number // 16 for number in range(32)]
+    completions = [[*range(10, 20 + number % 5), EOS] for number in range(32)]
+    completions = [[100 + number, *ids] for number, ids in enumerate(completions)]
+    expected = alone(model, prompts, completions, prompt_of)
+    rewards, sizes = Rewards(model, 10_000), []
+    rewards.not_shared = not_shared
+    hook = holds(model, 100, sizes)
+    try:
+        np.testing.assert_allclose(rewards(prompts, completions, prompt_of), expected, atol=1e-5)
+        budget, said = rewards.tokens_per_batch, capsys.readouterr().out
+        np.testing.assert_allclose(rewards(prompts, completions, prompt_of), expected, atol=1e-5)
+    finally:
+        hook.remove()
+    # 32 x (6 + 16) tokens do not fit; 352, at most 176 and so on are tried.
+    assert "out of memory at 704 tokens a batch: going on with 352" in said
+    assert budget == rewards.tokens_per_batch < 352
+    assert capsys.readouterr().out == ""
+    assert 0 < max(sizes) <= 100
+
+
+def test_a_sequence_that_does_not_fit_is_named(model):
+    rewards = Rewards(model, 100)
+    hook = holds(model, 8, [])
+    try:
+        with pytest.raises(ValueError, match=r"of 15 tokens need more memory than cpu has free: set scoring.dtype"):
+            rewards([[5] * 4], [[6, EOS], [7] * 11], [0, 0])
+    finally:
+        hook.remove()
+
+
+def test_another_pad_token_changes_nothing(model):
+    ids = [[5], [6, 7]], [[5, 6, EOS], list(range(10, 40)), [9, EOS]], [0, 1, 0]
+    expected = Rewards(model)(*ids)
+    model.config.pad_token_id = 1
+    try:
+        np.testing.assert_allclose(Rewards(model)(*ids), expected, atol=1e-5)
+    finally:
+        model.config.pad_token_id = PAD
