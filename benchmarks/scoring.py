@@ -22,7 +22,7 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaF
 
 from tasks.batches import Sequences
 from tasks.grouped import lay_out
-from tasks.rewards import LEAST_FILL, Rewards
+from tasks.rewards import Rewards
 
 K, PROMPT, COMPLETION, LONGEST, FIXED = 16, 175, 256, 512, 64
 SPREAD = 0.5
@@ -90,11 +90,12 @@ def forwarded(rewards: Rewards, texts: Texts) -> Iterator[tuple[str, str]]:
     lengths = np.array([len(own) for own in texts.whole])
     fixed = sum(len(own) * own.max() for own in np.split(lengths, range(FIXED, len(lengths), FIXED)))
     batches = [
-        lay_out(*sequences.some(rows), shared=True, least_fill=LEAST_FILL)
+        lay_out(sequences.some(rows), shared=True)
         for rows in sequences.batches(range(len(lengths)), rewards.tokens_per_batch)
     ]
-    padded = sum(b.ids.numel() for own in batches for b in own.buckets)
-    padded += sum(own.prefix[0].numel() for own in batches if own.prefix)
+    parts = [part for own in batches for part in own.parts]
+    padded = sum(bucket.ids.numel() for part in parts for bucket in part.buckets)
+    padded += sum(part.prefix[0].numel() for part in parts if part.prefix)
     yield f"tokens forwarded by ours, in {len(batches)} batches", f"{sum(own.tokens for own in batches)} ({padded})"
     yield f"by batches of {FIXED}", f"{lengths.sum()} ({fixed})"
     yield "one by one", f"{lengths.sum()} ({lengths.sum()})"

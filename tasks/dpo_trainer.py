@@ -13,7 +13,8 @@ import torch
 from datasets import Dataset
 from trl import DPOTrainer
 
-from tasks.grouped import LEAST_FILL, Ids, lay_out, takes_batches, targets
+from tasks.batches import Ids, Sequences
+from tasks.grouped import LEAST_FILL, lay_out, takes_batches, targets
 from tasks.packs import Group, Pack, Plan
 
 PER_TOKEN = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
@@ -60,7 +61,7 @@ class PackCollator:
             prompts.append(group.prompt)
             completions += [group.completions[i] for i in used]
             ref_logps += [group.ref_logps[i] for i in used]
-        batch = lay_out(prompts, completions, prompt_of, self.shared, self.least_fill)
+        batch = lay_out(Sequences(prompts, completions, prompt_of), self.shared, self.least_fill)
         places = torch.tensor(pairs)
         return {
             "batch": batch._replace(order=[]),

@@ -2,22 +2,28 @@
 
 A batch holds prompts and, of each, some completions. Where a model family allows it, the keys and values of the prompts
 are computed once, under gradient where there is one, and every completion continues from those of its prompt. Elsewhere
-a completion is forwarded behind a copy of its prompt. Rows are forwarded in buckets of like length.
+a completion is forwarded behind a copy of its prompt. What is forwarded together is of like length. Imports torch, so
+import it inside functions only.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from types import MethodType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutput
 
-Ids = Sequence[int]
+from tasks.batches import Ids, Sequences
+
+T = TypeVar("T")
+
 LEAST_FILL = 0.75
 """Share of a bucket's longest row that its shortest has at least."""
+LEAST_PREFIX_FILL = 0.5
+"""Share of the longest prompt that the shortest has at least of those that are computed together."""
 
 
 class Bucket(NamedTuple):
@@ -30,102 +36,87 @@ class Bucket(NamedTuple):
     wanted: torch.Tensor
     """(rows, width) bool: positions whose hidden states are wanted."""
     prompt: torch.Tensor
-    """(rows,) int: each row's prompt within the batch."""
+    """(rows,) int: each row's prompt among those of the prefix."""
+
+
+class Part(NamedTuple):
+    """Prompts of like length with their completions."""
+
+    prefix: tuple[torch.Tensor, torch.Tensor] | None
+    """Ids and mask, (prompts, width), of the prompts up to their last token, padded on the left; None: not shared."""
+    buckets: list[Bucket]
+    """The completions."""
 
 
 class Batch(NamedTuple):
     """Prompts with completions, laid out for the forward passes."""
 
-    prefix: tuple[torch.Tensor, torch.Tensor] | None
-    """Ids and mask, (prompts, width), of the prompts up to their last token, padded on the left; None: not shared."""
-    buckets: list[Bucket]
-    """Rows in the order of `order`."""
+    parts: list[Part]
     order: list[int]
-    """The completions' numbers in the order of their rows: longest row first."""
+    """The completions' numbers in the order of their rows: bucket after bucket."""
     tokens: int
     """Tokens forwarded, padding apart."""
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
-        prefix = self.prefix and (self.prefix[0].to(device), self.prefix[1].to(device))
-        return self._replace(prefix=prefix, buckets=[Bucket(*(t.to(device) for t in b)) for b in self.buckets])
+        parts = [
+            Part(
+                part.prefix and (part.prefix[0].to(device), part.prefix[1].to(device)),
+                [Bucket(*(tensor.to(device) for tensor in bucket)) for bucket in part.buckets],
+            )
+            for part in self.parts
+        ]
+        return self._replace(parts=parts)
 
 
-def lay_out(
-    prompts: Sequence[Ids],
-    completions: Sequence[Ids],
-    prompt_of: Sequence[int],
-    shared: bool,
-    least_fill: float = LEAST_FILL,
-) -> Batch:
+def lay_out(sequences: Sequences, shared: bool, least_fill: float = LEAST_FILL) -> Batch:
     """Return a batch that asks for the state before each completion token: what its log-probability is read from.
 
     Args:
-        prompts: Token ids, at least one each.
-        completions: Token ids, at least one each.
-        prompt_of: Each completion's prompt.
+        sequences: Prompts of at least one token, and their completions.
         shared: Compute each prompt once.
         least_fill: Share of a bucket's longest row that its shortest has at least; 0: all rows in one bucket.
     """
-    heads = [prompt[-1:] if shared else prompt for prompt in prompts]
-    rows = [[*heads[of], *completion] for of, completion in zip(prompt_of, completions, strict=True)]
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-    prefixes = [prompt[:-1] for prompt in prompts] if shared else []
-    buckets = [_bucket(chosen, rows, completions, prompt_of) for chosen in _alike(order, rows, least_fill)]
-    tokens = sum(map(len, rows)) + sum(map(len, prefixes))
-    return Batch(_padded_left(prefixes) if any(prefixes) else None, buckets, order, tokens)
-
-
-def cut_batches(
-    prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int], tokens: int, shared: bool
-) -> Iterator[list[int]]:
-    """Yield the numbers of the completions that go into each batch: a prompt's together, prompts of like length.
-
-    Args:
-        prompts: Token ids.
-        completions: Token ids.
-        prompt_of: Each completion's prompt.
-        tokens: Most tokens a batch, padding apart; a single completion may have more.
-        shared: Compute each prompt once.
-    """
-    order = sorted(range(len(completions)), key=lambda i: (-len(prompts[prompt_of[i]]), prompt_of[i]))
-    batch: list[int] = []
-    held = 0
-    for number in order:
-        prompt, again = len(prompts[prompt_of[number]]), bool(batch) and prompt_of[batch[-1]] == prompt_of[number]
-        cost = len(completions[number]) + (1 if shared and again else prompt)
-        if batch and held + cost > tokens:
-            yield batch
-            batch, held, cost = [], 0, len(completions[number]) + prompt
-        batch.append(number)
-        held += cost
-    if batch:
-        yield batch
-
-
-def lay_out_some(
-    prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int], some: Sequence[int], shared: bool
-) -> Batch:
-    """Return a batch of some of the completions; `order` holds their numbers among all."""
-    used = sorted({prompt_of[i] for i in some})
-    own = [used.index(prompt_of[i]) for i in some]
-    batch = lay_out([prompts[i] for i in used], [completions[i] for i in some], own, shared)
-    return batch._replace(order=[some[i] for i in batch.order])
+    prompts, completions, prompt_of = sequences
+    rows = [
+        _Row(i, [*prompts[of][-1 if shared else 0 :], *completions[i]], len(completions[i]), of)
+        for i, of in enumerate(prompt_of)
+    ]
+    parts, order, tokens = [], [], sum(len(row.ids) for row in rows)
+    used = sorted(set(prompt_of))
+    for some in _alike(used, lambda i: len(prompts[i]), LEAST_PREFIX_FILL) if shared else [used]:
+        place = {number: new for new, number in enumerate(some)}
+        own = _alike([row for row in rows if row.prompt in place], lambda row: len(row.ids), least_fill)
+        buckets = list(own)
+        prefixes = [prompts[number][:-1] for number in some] if shared else []
+        prefix = _padded_left(prefixes) if any(prefixes) else None
+        parts.append(Part(prefix, [_bucket(bucket, place) for bucket in buckets]))
+        order += [row.number for bucket in buckets for row in bucket]
+        tokens += sum(map(len, prefixes))
+    return Batch(parts, order, tokens)
 
 
 def last_states_only(batch: Batch) -> Batch:
     """Return the batch asking for the state at each row's last token: what a reward is read from."""
-    buckets = []
-    for bucket in batch.buckets:
+
+    def last(bucket: Bucket) -> Bucket:
         wanted = torch.zeros_like(bucket.wanted)
         wanted[torch.arange(len(wanted)), bucket.mask.sum(1) - 1] = True
-        buckets.append(bucket._replace(wanted=wanted))
-    return batch._replace(buckets=buckets)
+        return bucket._replace(wanted=wanted)
+
+    return batch._replace(parts=[part._replace(buckets=[last(b) for b in part.buckets]) for part in batch.parts])
 
 
 def targets(batch: Batch) -> torch.Tensor:
     """Return the completion tokens, (tokens,), in the order of the wanted states."""
-    return torch.cat([bucket.ids[:, 1:][bucket.wanted[:, :-1]] for bucket in batch.buckets])
+    return torch.cat([b.ids[:, 1:][b.wanted[:, :-1]] for part in batch.parts for b in part.buckets])
+
+
+def by_completion(batch: Batch, values: torch.Tensor) -> list[torch.Tensor]:
+    """Return those of the values, one for each wanted state, that belong to each completion."""
+    sizes = [size for part in batch.parts for bucket in part.buckets for size in bucket.wanted.sum(1).tolist()]
+    pieces = dict(zip(batch.order, values.split(sizes), strict=True))
+    return [pieces[number] for number in range(len(pieces))]
 
 
 def wanted_states(backbone: Callable[..., Any], batch: Batch) -> torch.Tensor:
@@ -135,25 +126,7 @@ def wanted_states(backbone: Callable[..., Any], batch: Batch) -> torch.Tensor:
         backbone: The model without its head.
         batch: On the backbone's device.
     """
-    if batch.prefix is None:
-        return torch.cat([_forward(backbone, bucket)[bucket.wanted] for bucket in batch.buckets])
-    ids, mask = batch.prefix
-    lengths = mask.sum(1, keepdim=True)
-    places = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = backbone(
-        input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=DynamicCache(), use_cache=True
-    ).past_key_values
-    states = []
-    for bucket in batch.buckets:
-        own = bucket.prompt
-        known = {
-            "attention_mask": torch.cat([mask[own], bucket.mask], 1),
-            "position_ids": lengths[own] + torch.arange(bucket.ids.shape[1], device=ids.device),
-            "past_key_values": _rows_of(cache, own),
-            "use_cache": True,
-        }
-        states.append(_forward(backbone, bucket, **known)[bucket.wanted])
-    return torch.cat(states)
+    return torch.cat([state for part in batch.parts for state in _states(backbone, part)])
 
 
 def why_not_shared(model: PreTrainedModel) -> str | None:
@@ -167,6 +140,8 @@ def why_not_shared(model: PreTrainedModel) -> str | None:
     if missing := {"position_ids", "past_key_values", "use_cache"} - parameters.keys():
         return f"{type(backbone).__name__} takes no {min(missing)}"
     with torch.no_grad():
+        if backbone(input_ids=torch.tensor([[0, 0]], device=backbone.device), use_cache=True).past_key_values is None:
+            return f"{type(backbone).__name__} keeps no keys and values"
         return _disagreement(backbone, model.config.get_text_config().vocab_size)
 
 
@@ -182,6 +157,31 @@ def takes_batches(backbone: PreTrainedModel) -> None:
     backbone.forward = MethodType(forward, backbone)
 
 
+def _states(backbone: Callable[..., Any], part: Part) -> Iterator[torch.Tensor]:
+    """Yield the wanted states of each bucket."""
+    if part.prefix is None:
+        for bucket in part.buckets:
+            states = backbone(input_ids=bucket.ids, attention_mask=bucket.mask, use_cache=False).last_hidden_state
+            yield states[bucket.wanted]
+        return
+    ids, mask = part.prefix
+    lengths = mask.sum(1, keepdim=True)
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = backbone(
+        input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=DynamicCache(), use_cache=True
+    ).past_key_values
+    for bucket in part.buckets:
+        own = bucket.prompt
+        states = backbone(
+            input_ids=bucket.ids,
+            attention_mask=torch.cat([mask[own], bucket.mask], 1),
+            position_ids=lengths[own] + torch.arange(bucket.ids.shape[1], device=ids.device),
+            past_key_values=_rows_of(cache, own),
+            use_cache=True,
+        ).last_hidden_state
+        yield states[bucket.wanted]
+
+
 def _disagreement(backbone: PreTrainedModel, vocabulary: int) -> str | None:
     """Compare the hidden states of both ways on random tokens."""
     random = torch.Generator().manual_seed(0)
@@ -189,23 +189,13 @@ def _disagreement(backbone: PreTrainedModel, vocabulary: int) -> str | None:
     prompts, completions = (
         [torch.randint(vocabulary, (length,), generator=random).tolist() for length in group] for group in lengths
     )
-    both = [lay_out(prompts, completions, (0, 1, 1, 0), shared).to(backbone.device) for shared in (True, False)]
-    shared, plain = (_by_completion(wanted_states(backbone, batch).float(), batch, completions) for batch in both)
-    apart = float((shared - plain).norm() / plain.norm())
+    sequences, states = Sequences(prompts, completions, (0, 1, 1, 0)), []
+    for shared in (True, False):
+        batch = lay_out(sequences, shared).to(backbone.device)
+        states.append(torch.cat(by_completion(batch, wanted_states(backbone, batch).float())))
+    apart = float((states[0] - states[1]).norm() / states[1].norm())
     bound = 1e-3 if backbone.dtype in (torch.float32, torch.float64) else 0.05
     return None if apart < bound else f"{type(backbone).__name__}'s states come out differently ({apart:.1e})"
-
-
-def _by_completion(states: torch.Tensor, batch: Batch, completions: Sequence[Ids]) -> torch.Tensor:
-    """Return states in the order of the completions."""
-    pieces = states.split([len(completions[i]) for i in batch.order])
-    return torch.cat([pieces[batch.order.index(i)] for i in range(len(completions))])
-
-
-def _forward(backbone: Callable[..., Any], bucket: Bucket, **known: Any) -> torch.Tensor:
-    arguments = {"attention_mask": bucket.mask, "use_cache": False, **known}
-    states: torch.Tensor = backbone(input_ids=bucket.ids, **arguments).last_hidden_state
-    return states
 
 
 def _rows_of(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
@@ -219,23 +209,32 @@ def _rows_of(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
     return chosen
 
 
-def _alike(order: list[int], rows: list[list[int]], least_fill: float) -> Iterator[list[int]]:
-    """Cut rows, longest first, into buckets of like length."""
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end == len(order) or len(rows[order[end]]) < least_fill * len(rows[order[start]]):
-            yield order[start:end]
-            start = end
+class _Row(NamedTuple):
+    number: int
+    ids: list[int]
+    wanted: int
+    """States before its last so many tokens."""
+    prompt: int
 
 
-def _bucket(chosen: list[int], rows: list[list[int]], completions: Sequence[Ids], prompt_of: Sequence[int]) -> Bucket:
-    width = len(rows[chosen[0]])
-    ids = torch.tensor([rows[i] + [0] * (width - len(rows[i])) for i in chosen])
-    place = torch.arange(width)
-    ends = torch.tensor([len(rows[i]) for i in chosen])[:, None]
-    starts = torch.tensor([len(rows[i]) - len(completions[i]) for i in chosen])[:, None]
-    wanted = (place >= starts - 1) & (place < ends - 1)
-    return Bucket(ids, (place < ends).long(), wanted, torch.tensor([prompt_of[i] for i in chosen]))
+def _alike(items: Iterable[T], length: Callable[[T], int], least_fill: float) -> Iterator[list[T]]:
+    """Cut items, longest first, into runs of like length."""
+    run: list[T] = []
+    for item in sorted(items, key=lambda item: -length(item)):
+        if run and length(item) < least_fill * length(run[0]):
+            yield run
+            run = []
+        run.append(item)
+    yield run
+
+
+def _bucket(rows: list[_Row], place: dict[int, int]) -> Bucket:
+    width = len(rows[0].ids)
+    ids = torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in rows])
+    along = torch.arange(width)
+    ends = torch.tensor([len(row.ids) for row in rows])[:, None]
+    wanted = (along >= ends - torch.tensor([row.wanted + 1 for row in rows])[:, None]) & (along < ends - 1)
+    return Bucket(ids, (along < ends).long(), wanted, torch.tensor([place[row.prompt] for row in rows]))
 
 
 def _padded_left(sequences: list[Ids]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,23 +11,25 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
-from tasks.grouped import Ids, cut_batches, lay_out_some, takes_batches, targets, why_not_shared
+from tasks.batches import Ids, Sequences, tokens_that_fit
+from tasks.grouped import by_completion, lay_out, takes_batches, targets, why_not_shared
 
 
 class CompletionLogps:
     """A causal model that gives completions their log-probabilities."""
 
     def __init__(
-        self, model: PreTrainedModel, tokens_per_batch: int = 8192, autocast: torch.dtype | None = None
+        self, model: PreTrainedModel, tokens_per_batch: int | None = None, autocast: torch.dtype | None = None
     ) -> None:
         """Take a model on its device.
 
         Args:
             model: Gets TRL's head, which computes the log-probability of each completion token alone.
-            tokens_per_batch: Most tokens in one forward pass, padding apart.
+            tokens_per_batch: Most tokens a batch; None: what suits the device.
             autocast: Type to compute in where it is not that of the weights.
         """
-        self.model, self.tokens_per_batch, self.autocast = model.eval(), tokens_per_batch, autocast
+        self.model, self.autocast = model.eval(), autocast
+        self.tokens_per_batch = tokens_per_batch or tokens_that_fit(model)
         self.not_shared = why_not_shared(model)
         add_fused_lm_head(model)
         takes_batches(model.base_model)
@@ -43,10 +45,10 @@ class CompletionLogps:
         logps, shared = np.empty(len(completions)), self.not_shared is None
         kind = self.model.device.type
         computing = torch.autocast(kind, self.autocast) if self.autocast else contextlib.nullcontext()
-        for some in cut_batches(prompts, completions, prompt_of, self.tokens_per_batch, shared):
-            batch = lay_out_some(prompts, completions, prompt_of, some, shared).to(self.model.device)
+        sequences = Sequences(prompts, completions, prompt_of)
+        for some in sequences.batches(range(len(completions)), self.tokens_per_batch):
+            batch = lay_out(sequences.some(some), shared).to(self.model.device)
             with torch.no_grad(), computing:
                 tokens = self.model(batch=batch, shift_labels=targets(batch)[None], fused_lm_head=True).log_probs[0]
-            sums = [own.double().sum() for own in tokens.split([len(completions[i]) for i in batch.order])]
-            logps[batch.order] = torch.stack(sums).cpu().numpy()
+            logps[some] = torch.stack([own.double().sum() for own in by_completion(batch, tokens)]).cpu().numpy()
         return logps

@@ -119,7 +119,7 @@ def fit(job: Job) -> None:
     todo = sum(id_ not in known for row in _share(job.folder) for id_ in row["sequence_ids"])
     model = load_policy(job.model, weight_dtype(dpo), job.trust_remote_code).to(device())
     computed_in = None if dpo.dtype == "float32" else getattr(torch, dpo.dtype)
-    logps = CompletionLogps(model, dpo.tokens_per_batch, computed_in)
+    logps = CompletionLogps(model, autocast=computed_in)
     if logps.not_shared:
         log(f"each completion is forwarded with its prompt: {logps.not_shared}")
     progress, done = Progress("reference log-probabilities", todo), 0

@@ -11,12 +11,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from tasks.batches import Sequences, tokens_that_fit
-from tasks.grouped import Ids, last_states_only, lay_out, wanted_states, why_not_shared
+from tasks.batches import Ids, Sequences, tokens_that_fit
+from tasks.grouped import last_states_only, lay_out, wanted_states, why_not_shared
 from tasks.progress import log
-
-LEAST_FILL = 0.9
-"""Share of a bucket's longest row that its shortest has at least: on 2 cores up to a tenth faster than 0.75."""
 
 
 class Rewards:
@@ -75,7 +72,7 @@ class Rewards:
             return None
 
     def _shared(self, sequences: Sequences, rows: list[int]) -> torch.Tensor:
-        batch = last_states_only(lay_out(*sequences.some(rows), shared=True, least_fill=LEAST_FILL))
+        batch = last_states_only(lay_out(sequences.some(rows), shared=True))
         rewards = self.model.score(wanted_states(self.model.base_model, batch.to(self.model.device)))[:, 0]
         return torch.empty_like(rewards).index_copy_(0, torch.tensor(batch.order, device=rewards.device), rewards)
 
