@@ -9,10 +9,10 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from tasks.artifacts import Artifact
-from tasks.config import DpoConfig
 from tasks.packs import Group
 from tasks.pair_groups import sequence_id
 from tasks.pairs import select_pairs
+from tasks.training_config import DpoConfig
 
 K = 16
 """Completions sampled a prompt."""

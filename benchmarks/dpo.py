@@ -27,7 +27,6 @@ from transformers.utils import logging
 from trl import DPOConfig as DpoArguments
 
 from tasks.artifacts import Artifact
-from tasks.config import DpoConfig
 from tasks.dpo import fit, with_ref_logps
 from tasks.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
 from tasks.models import locate_model
@@ -37,6 +36,7 @@ from tasks.reference import GROUPS, RefLogps, find_ref_logps
 from tasks.sections import ModelSource
 from tasks.storage import Store
 from tasks.training import EXAMPLES, Job, write_tables
+from tasks.training_config import DpoConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from pairwise import PairwiseTrainer, gradient, pair_rows, precise_head

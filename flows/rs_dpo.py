@@ -13,7 +13,6 @@ from tasks.checks import check_compute, check_run
 from tasks.compute import ComputeConfig
 from tasks.config import (
     DataConfig,
-    DpoConfig,
     EvaluationConfig,
     PairsConfig,
     RewardModelConfig,
@@ -35,6 +34,7 @@ from tasks.score import score_completions
 from tasks.sft import train_sft
 from tasks.shards import sample_and_score_in_shards
 from tasks.site import open_site
+from tasks.training_config import DpoConfig
 
 
 def describe_run() -> str:

@@ -20,11 +20,12 @@ import tasks.sample
 import tasks.score
 import tasks.sft
 from tasks.artifacts import Artifact
-from tasks.config import DpoConfig, RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
+from tasks.config import RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
 from tasks.dispatch import GPU_LIMIT
 from tasks.evaluate import Method
 from tasks.site import Site
 from tasks.storage import Store
+from tasks.training_config import DpoConfig
 
 LAST_SECONDS = 4.0
 """What a run has after SIGTERM to end by itself."""

@@ -5,9 +5,10 @@ import dataclasses
 from prefect.settings import PREFECT_API_URL
 
 from tasks.compute import ComputeConfig
-from tasks.config import DataConfig, DpoConfig, EvaluationConfig, PairsConfig, RewardModelConfig, SftConfig, Training
+from tasks.config import DataConfig, EvaluationConfig, PairsConfig, RewardModelConfig, SftConfig
 from tasks.dispatch import has_deployment
 from tasks.sections import DataSource
+from tasks.training_config import DpoConfig, Training
 
 
 def check_run(

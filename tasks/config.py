@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from tasks.compute import ComputeConfig
 from tasks.sections import NOT_IN_KEY, DataSource, Function, ModelSource, Section
+from tasks.training_config import DpoConfig, Dtype, FixedBatches
 
 ENGINE_ARGUMENTS = frozenset(
     {
@@ -28,102 +29,6 @@ ENGINE_ARGUMENTS = frozenset(
     }
 )
 """Arguments of vLLM's `LLM` that may stay out of the stage key."""
-PAIRWISE_LOSSES = (
-    "sigmoid",
-    "hinge",
-    "ipo",
-    "exo_pair",
-    "nca_pair",
-    "robust",
-    "bco_pair",
-    "sppo_hard",
-    "apo_zero",
-    "apo_down",
-    "discopop",
-    "sft",
-    "sigmoid_norm",
-)
-"""TRL's losses of one pair at a time; `aot` and `aot_unpaired` sort the pairs of a batch."""
-NOT_FOR_DPO = {
-    "ld_alpha": "it cuts a completion's log-probability at the length of its partner, which stored ones do not know",
-    "sync_ref_model": "the reference's log-probabilities are computed once",
-    "precompute_ref_log_probs": "the reference's log-probabilities are computed once, always",
-    "disable_dropout": "a completion is forwarded once for all of its pairs, which dropout would have differ",
-    "router_aux_loss_coef": "the router's balance is not a pair's",
-    "use_liger_kernel": "it replaces the forward pass that prompts are shared in",
-    "per_device_train_batch_size": "set dpo.tokens_per_batch",
-    "gradient_accumulation_steps": "set dpo.batch_size and dpo.tokens_per_batch",
-    "num_train_epochs": "set dpo.epochs",
-    "max_steps": "set dpo.max_steps",
-    "loss_type": "set dpo.loss_type",
-    "loss_weights": "set dpo.loss_weights",
-}
-"""Arguments of TRL's `DPOConfig` that grouped DPO cannot take, and why or what to set instead."""
-Dtype = Literal["float32", "bfloat16", "float16"]
-
-
-class Lora(Section):
-    """Low-rank adapters; the trained model is merged before it is stored."""
-
-    r: int = Field(8, ge=1)
-    """Rank."""
-    alpha: float = Field(16, gt=0)
-    """Scale: the update is alpha / r times the product of the two factors."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout on the adapters' input."""
-    target_modules: str | list[str] = "all-linear"
-    """Modules that get adapters."""
-
-
-class Training(Section):
-    """What SFT, reward-model training and DPO share. `extra` passes anything else to TRL's trainer."""
-
-    learning_rate: float = Field(1e-5, gt=0)
-    """Peak learning rate of AdamW."""
-    epochs: float = Field(1.0, gt=0)
-    """Passes over the data."""
-    max_steps: int | None = Field(None, ge=1)
-    """Optimizer steps; overrides `epochs`."""
-    batch_size: int = Field(64, ge=1)
-    """Examples (for preferences: pairs) an optimizer step, over all devices and accumulation."""
-    devices: Annotated[int, NOT_IN_KEY] = Field(1, ge=1)
-    """Devices to train on; more than one starts `torchrun`."""
-    max_length: int = Field(1024, ge=8)
-    """Longest prompt plus completion in tokens; longer examples are dropped and counted."""
-    warmup_ratio: float = Field(0.1, ge=0, lt=1)
-    """Share of the steps over which the learning rate rises."""
-    scheduler: str = "cosine"
-    """Learning-rate schedule by its transformers name."""
-    seed: int = Field(0, ge=0)
-    """Seed of the shuffle and of new weights."""
-    save_steps: Annotated[int, NOT_IN_KEY] = Field(200, ge=1)
-    """Optimizer steps between checkpoints in the store."""
-    logging_steps: Annotated[int, NOT_IN_KEY] = Field(10, ge=1)
-    """Optimizer steps between logged metrics."""
-    dtype: Dtype = "float32"
-    """Type of frozen weights, of autocast and of the stored model; trained weights are float32. bfloat16 suits GPUs."""
-    lora: Lora | None = None
-    """Adapters instead of all weights."""
-    extra: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of TRL's trainer configuration, passed on as they are."""
-
-
-class FixedBatches(Training):
-    """Training with the same number of examples in every forward pass."""
-
-    micro_batch_size: Annotated[int, NOT_IN_KEY] = Field(8, ge=1)
-    """Examples a forward pass on one device."""
-
-    @model_validator(mode="after")
-    def _batches_divide(self) -> Self:
-        each, rest = divmod(self.batch_size, self.devices)
-        if rest or (each > self.micro_batch_size and each % self.micro_batch_size):
-            raise ValueError(
-                f"batch_size = {self.batch_size} must be a multiple of micro_batch_size x devices = "
-                f"{self.micro_batch_size} x {self.devices}, or at most that and a multiple of devices: an optimizer "
-                "step is made of whole forward passes"
-            )
-        return self
 
 
 class DataConfig(Section):
@@ -252,49 +157,6 @@ class PairsConfig(Section):
     """Keep so many pairs a prompt, those with the widest reward gap."""
     truncated: Literal["keep", "drop", "never_chosen"] = "drop"
     """What to do with completions cut at max_new_tokens: their reward is for half an answer."""
-
-
-class DpoConfig(Training):
-    """Direct preference optimization against the SFT policy.
-
-    An optimizer step takes whole prompts with all their pairs, `batch_size` pairs or the nearest number to it; a prompt
-    that has more is cut.
-    """
-
-    beta: float = Field(0.1, gt=0)
-    """Strength of the pull towards the reference model."""
-    loss_type: str | Annotated[tuple[str, ...], Field(min_length=1)] = "sigmoid"
-    """TRL's name of a pairwise loss, or of several that are added up."""
-    loss_weights: tuple[float, ...] | None = None
-    """Weight of each loss; None: 1 each."""
-    tokens_per_batch: Annotated[int, NOT_IN_KEY] = Field(8192, ge=1)
-    """Most tokens, padding apart, in one forward and backward pass on one device. A single pair may have more."""
-    lora: Lora | None = Lora()
-    """Adapters instead of all weights (paper: r = 8)."""
-
-    @property
-    def losses(self) -> tuple[str, ...]:
-        """Return the names of the losses."""
-        return (self.loss_type,) if isinstance(self.loss_type, str) else self.loss_type
-
-    @model_validator(mode="after")
-    def _losses_are_of_pairs(self) -> Self:
-        if unknown := [name for name in self.losses if name not in PAIRWISE_LOSSES]:
-            raise ValueError(
-                f"dpo.loss_type = {unknown[0]!r} must be one of {', '.join(PAIRWISE_LOSSES)}: a loss must be a pair's "
-                "own, whatever else is in its batch (`aot` and `aot_unpaired` sort the batch)"
-            )
-        if self.loss_weights is not None and len(self.loss_weights) != len(self.losses):
-            raise ValueError(f"dpo.loss_weights = {self.loss_weights} must be one weight a loss of {self.losses}")
-        return self
-
-    @model_validator(mode="after")
-    def _rows_can_be_shared(self) -> Self:
-        if refused := sorted(self.extra.keys() & NOT_FOR_DPO.keys()):
-            raise ValueError(f"dpo.extra.{refused[0]} cannot be set: {NOT_FOR_DPO[refused[0]]}")
-        if self.lora is not None and self.lora.dropout:
-            raise ValueError(f"dpo.lora.dropout = {self.lora.dropout} must be 0: {NOT_FOR_DPO['disable_dropout']}")
-        return self
 
 
 class EvaluationConfig(Section):

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.artifacts import Artifact
-from tasks.config import DpoConfig
 from tasks.drafts import Draft
 from tasks.models import device, load_policy, model_tokenizer
 from tasks.packs import Group, Limits, plan
@@ -25,6 +24,7 @@ from tasks.scratch import scratch_folder
 from tasks.stage import stage
 from tasks.tokens import load_tokenizer
 from tasks.training import Job, commit_model, trained, write_tables
+from tasks.training_config import DpoConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.artifacts import Artifact, Provenance
-from tasks.config import DpoConfig
 from tasks.drafts import stage_key
 from tasks.models import device, load_policy, model_folder, trusts_remote_code
 from tasks.parquet import read_table
@@ -24,6 +23,7 @@ from tasks.progress import Progress, log
 from tasks.storage import Store, read_manifest
 from tasks.tables import GrowingTable, part_name
 from tasks.training import Job, run_job
+from tasks.training_config import DpoConfig
 
 TABLE_VERSION = 1
 GROUPS = "groups.parquet"

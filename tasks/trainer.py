@@ -14,10 +14,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from tasks.artifacts import Manifest, Provenance, files_digest
-from tasks.config import FixedBatches, Lora, Training
 from tasks.progress import Progress, log
 from tasks.storage import Store
 from tasks.training import CHECKPOINT, OUTPUT, Job, checkpoint_steps, discard, on_sigterm
+from tasks.training_config import FixedBatches, Lora, Training
 
 NOT_RESUMED_FROM = "training_args.bin"
 """A pickle that the trainer writes into each checkpoint and never reads."""

@@ -25,7 +25,6 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from tasks.artifacts import Artifact, DamagedArtifactError, Provenance, files_digest
-from tasks.config import Training
 from tasks.copies import fetch
 from tasks.drafts import Draft
 from tasks.models import model_folder, trained_files, trusts_remote_code
@@ -34,6 +33,7 @@ from tasks.progress import log
 from tasks.schemas import SCHEMAS
 from tasks.scratch import cache_folder, scratch_folder
 from tasks.storage import Store
+from tasks.training_config import Training
 
 EXAMPLES, CHECKPOINT, OUTPUT = "examples.parquet", "checkpoint", "model"
 SAVE_SECONDS = 120

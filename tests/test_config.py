@@ -13,10 +13,7 @@ from tasks.config import (
     Config,
     DataConfig,
     Decoding,
-    DpoConfig,
     EvaluationConfig,
-    FixedBatches,
-    Lora,
     PairsConfig,
     RewardModelConfig,
     SamplingConfig,
@@ -24,6 +21,7 @@ from tasks.config import (
     SftConfig,
 )
 from tasks.sections import DataSource, Function, ModelSource, Section
+from tasks.training_config import DpoConfig, FixedBatches, Lora
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 NAN, INF = math.nan, math.inf

@@ -13,9 +13,9 @@ from random_groups import groups, neox, tokenizer
 from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 from trl import DPOConfig as DpoArguments
 
-from tasks.config import PAIRWISE_LOSSES
 from tasks.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
 from tasks.packs import Group, Limits, plan
+from tasks.training_config import PAIRWISE_LOSSES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,6 @@ from transformers import PreTrainedModel
 
 import tasks.reference
 from tasks.artifacts import Artifact, Manifest
-from tasks.config import DpoConfig, Lora
 from tasks.filesystem import StoreError
 from tasks.pair_groups import GROUPS, sequence_id
 from tasks.parquet import table_bytes
@@ -17,6 +16,7 @@ from tasks.reference import find_ref_logps, look_up, ref_logps_table
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.storage import Store
 from tasks.training import write_tables
+from tasks.training_config import DpoConfig, Lora
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -25,13 +25,14 @@ from transformers import TrainerCallback
 
 import tasks.trainer
 from tasks.artifacts import Artifact, Provenance, files_digest
-from tasks.config import DpoConfig, Lora, RewardModelConfig, SftConfig, Training
+from tasks.config import RewardModelConfig, SftConfig
 from tasks.copies import fetch
 from tasks.drafts import Draft
 from tasks.parquet import read_table
 from tasks.sections import ModelSource
 from tasks.storage import Store, read_manifest
 from tasks.training import Job, commit_model, die_with_parent, discard, trained
+from tasks.training_config import DpoConfig, Lora, Training
 from tasks.world import write_base_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
