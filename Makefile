@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help quickstart install test test-slow check bench faults up down ui clean
+.PHONY: help quickstart install test test-slow check bench bench-system faults up down ui clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,10 +33,11 @@ check: install ## Lint, formatting, types
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m mypy
 
-bench: install ## Run every benchmark, but for the faults
-	@for file in benchmarks/[a-z]*.py; do \
-	    [[ $$file == */faults.py ]] || { echo "== $$file"; $(PYTHON_IN_VENV) "$$file"; }; \
-	done
+bench: install ## Compare with what a user would run instead, side by side (ten minutes)
+	@for name in dpo scoring sampling selection store; do $(PYTHON_IN_VENV) benchmarks/$$name.py; done
+
+bench-system: install ## Measure the deployed system: what a dispatched stage costs, and new prompts (half an hour)
+	@for name in dispatch new_prompts; do $(PYTHON_IN_VENV) benchmarks/$$name.py; done
 
 faults: install ## Kill everything at random moments and compare what comes out (half an hour)
 	$(PYTHON_IN_VENV) benchmarks/faults.py

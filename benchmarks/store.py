@@ -4,23 +4,18 @@ Both sides write zstd Parquet, to a local folder and through the same s3fs to `r
 sides alternate. The store's figures include its hashes and its manifest; `read first` is what a process pays that looks
 the table up (which reads it all, to compare it) and then reads it, `read` the same without the look-up.
 
-    python benchmarks/store.py [--rounds 5] [--json]
+    python benchmarks/store.py [--rounds 5]
 """
 
-import argparse
-import json
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.table import Table
+from _side_by_side import Row, faster, options, report, take_turns
 
 from tasks import verify
 from tasks.artifacts import Manifest, Provenance
@@ -79,51 +74,27 @@ def sides(store: Store, table: pa.Table) -> dict[str, tuple[Side, Side]]:
     }
 
 
-def measure(store: Store, table: pa.Table, rounds: int) -> dict[str, dict[str, float]]:
-    """Return the median seconds of both sides, and how fast the store is in units of pyarrow's speed."""
-    seconds: dict[str, list[tuple[float, float]]] = {}
-    compared = sides(store, table)
-    for number in range(rounds):
-        for name, pair in compared.items():
-            order = pair if number % 2 else pair[::-1]
-            took = {side: _seconds(side) for side in order}
-            seconds.setdefault(name, []).append((took[pair[0]], took[pair[1]]))
-    result = {}
-    for name, pairs in seconds.items():
-        ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-        result[name] = {"store": ours, "pyarrow": theirs, "ratio": theirs / ours}
-    return result
-
-
-def _seconds(side: Side) -> float:
-    start = time.perf_counter()
-    side()
-    return time.perf_counter() - start
+def measure(store: Store, table: pa.Table, rounds: int) -> dict[str, tuple[float, float]]:
+    """Return the median seconds of both sides."""
+    return {name: take_turns(ours, theirs, rounds) for name, (ours, theirs) in sides(store, table).items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
-    options = parser.parse_args()
+    chosen = options(__doc__, rounds=5).parse_args()
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from s3_servers import rclone, used_by_s3fs
 
-    results = {}
+    results: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="rs-dpo-benchmark-") as folder:
         (Path(folder) / "s3" / "bucket").mkdir(parents=True)
         with rclone(Path(folder) / "s3") as url, used_by_s3fs(url):
             for size, rows in ROWS.items():
                 table = completions(rows)
                 for uri in (f"{folder}/store", "s3://bucket/store"):
-                    for name, figures in measure(Store(uri), table, options.rounds).items():
-                        results[f"{name}, {size}, {'S3' if '://' in uri else 'local'}"] = figures
-    shown = Table("table of completions", "store (s)", "pyarrow (s)", "speed of the store / pyarrow", title="Medians")
-    for name, figures in results.items():
-        shown.add_row(name, *(f"{figures[column]:.3f}" for column in ("store", "pyarrow")), f"{figures['ratio']:.2f}")
-    Console().print(shown)
-    if options.json:
-        print(json.dumps(results))
+                    where = "S3" if "://" in uri else "local"
+                    for name, seconds in measure(Store(uri), table, chosen.rounds).items():
+                        results.append(faster(f"store: {name}, {size}, {where}", seconds))
+    report("The store, against pyarrow alone", {"store in S3": "rclone serve s3 on this machine"}, results)
 
 
 if __name__ == "__main__":

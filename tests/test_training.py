@@ -432,3 +432,13 @@ def test_the_ranks_die_with_a_killed_parent(tmp_path, start):
     process.kill()
     process.communicate()
     wait_until_gone([child.pid for child in below])
+
+
+@pytest.mark.slow
+def test_dpo_on_two_devices_is_dpo_on_one(tmp_path, start, undisturbed):
+    process = worker("dpo", Store(str(tmp_path)), start, devices=2)
+    begin(process)
+    for (step, loss), (expected_step, expected) in zip(
+        losses(result(process)), losses(undisturbed("dpo")), strict=True
+    ):
+        assert (step, loss) == (expected_step, pytest.approx(expected, rel=1e-4))
