@@ -3,8 +3,7 @@
 All sides take token ids to rewards with the same model, type and threads. Ours is what scores in `score_completions`:
 a prompt is computed once for its completions, rows of like length are forwarded together. The others forward each
 completion behind its prompt: in batches of 64 as they come, padded on the right, or one by one without any padding.
-The rewards of all sides must be equal. On a CPU all run on one thread, so that a busy machine slows them alike. On a
-GPU the type is bfloat16, and rewards are equal to its rounding.
+The rewards of all sides must be equal; on a GPU the type is bfloat16, and they are equal to its rounding.
 
     python benchmarks/scoring.py [--device cpu|cuda] [--model M] [--rounds 3] [--prompts 6]
 """
@@ -106,8 +105,6 @@ def main() -> None:
     parser = options(__doc__, rounds=3)
     parser.add_argument("--prompts", type=int, default=6)
     chosen = parser.parse_args()
-    if chosen.device == "cpu":
-        torch.set_num_threads(1)
     model = load(chosen.model, chosen.device)
     texts, rewards = draw(chosen.prompts, model.config.get_text_config().vocab_size), Rewards(model)
     expected, bound = in_batches(model, texts, 1), 1e-5 if chosen.device == "cpu" else 0.1
