@@ -90,7 +90,7 @@ def forwarded(rewards: Rewards, texts: Texts) -> Iterator[tuple[str, str]]:
     fixed = sum(len(own) * own.max() for own in np.split(lengths, range(FIXED, len(lengths), FIXED)))
     batches = [
         lay_out(sequences.some(rows), shared=True)
-        for rows in sequences.batches(range(len(lengths)), rewards.tokens_per_batch)
+        for rows in sequences.batches(range(len(lengths)), rewards.budget.tokens)
     ]
     parts = [part for own in batches for part in own.parts]
     padded = sum(bucket.ids.numel() for part in parts for bucket in part.buckets)
@@ -117,7 +117,7 @@ def main() -> None:
         "mean tokens": f"prompt {np.mean([len(own) for own in texts.sequences.prompts]):.0f}, "
         f"completion {np.mean([len(own) for own in texts.sequences.completions]):.0f}",
         "rewards": f"standard deviation {expected.std():.3g}, sides {max(apart):.1g} apart",
-        "tokens a batch": rewards.tokens_per_batch,
+        "tokens a batch": rewards.budget.tokens,
         **dict(forwarded(rewards, texts)),
     }
     sides = {

@@ -3,11 +3,15 @@
 Imports torch, so import it inside functions only.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
+
+from tasks.progress import log
 
 Ids = Sequence[int]
 CPU_TOKENS = 16384
@@ -76,6 +80,55 @@ class Sequences(NamedTuple):
                 group = group[fit:]
 
 
+class Budget:
+    """Most tokens of a batch: what suits the device, halved for good where its memory does not suffice."""
+
+    def __init__(self, model: PreTrainedModel, tokens: int | None = None) -> None:
+        """Take a model on its device; without a number, what suits that."""
+        self.device, self.tokens = model.device, tokens or tokens_that_fit(model)
+
+    def run(self, sequences: Sequences, forward: Callable[[list[int]], torch.Tensor]) -> np.ndarray:
+        """Return what a forward pass gives each completion, (completions,) float64.
+
+        Args:
+            sequences: All completions.
+            forward: Called with the numbers of some completions; returns (completions,).
+
+        Raises:
+            ValueError: A single completion needs more memory than there is.
+        """
+        found = np.empty(len(sequences.completions))
+        waiting = deque(sequences.batches(range(len(found)), self.tokens))
+        while waiting:
+            if (values := _unless_out_of_memory(forward, waiting[0])) is not None:
+                found[waiting.popleft()] = values.double().cpu().numpy()
+                continue
+            self._halve(sequences, waiting[0])
+            waiting = deque(sequences.batches([i for rows in waiting for i in rows], self.tokens))
+        return found
+
+    def _halve(self, sequences: Sequences, rows: list[int]) -> None:
+        """Halve the budget after a batch that did not fit."""
+        tokens = sequences.size(rows)
+        if len(rows) == 1:
+            raise ValueError(
+                f"a prompt and completion of {tokens} tokens need more memory than {self.device} has free: set "
+                "scoring.dtype and dpo.dtype to bfloat16, lower sampling.max_new_tokens, or use a GPU with more memory"
+            )
+        self.tokens = tokens // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        log(f"out of memory at {tokens} tokens a batch: going on with {self.tokens}")
+
+
+def _unless_out_of_memory(forward: Callable[[list[int]], torch.Tensor], rows: list[int]) -> torch.Tensor | None:
+    """Return None, with nothing left that holds memory, where there is too little."""
+    try:
+        return forward(rows)
+    except torch.OutOfMemoryError:
+        return None
+
+
 def tokens_that_fit(model: PreTrainedModel) -> int:
     """Return the budget of a batch that suits the model's device."""
     if model.device.type == "cpu":
@@ -96,7 +149,7 @@ def bytes_per_token(config: PreTrainedConfig, itemsize: int) -> int:
         config: Of a transformer.
         itemsize: Bytes a number.
     """
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None) or 1  # none in a recurrent model
     key = (getattr(config, "num_key_value_heads", None) or heads) * (
         getattr(config, "head_dim", None) or config.hidden_size // heads
     )

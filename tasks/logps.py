@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
-from tasks.batches import Ids, Sequences, tokens_that_fit
+from tasks.batches import Budget, Ids, Sequences
 from tasks.grouped import by_completion, lay_out, takes_batches, targets, why_not_shared
 
 
@@ -29,7 +29,7 @@ class CompletionLogps:
             autocast: Type to compute in where it is not that of the weights.
         """
         self.model, self.autocast = model.eval(), autocast
-        self.tokens_per_batch = tokens_per_batch or tokens_that_fit(model)
+        self.budget = Budget(model, tokens_per_batch)
         self.not_shared = why_not_shared(model)
         add_fused_lm_head(model)
         takes_batches(model.base_model)
@@ -41,14 +41,18 @@ class CompletionLogps:
             prompts: Token ids of each x, at least one.
             completions: Token ids of each y, at least one.
             prompt_of: Each completion's prompt.
+
+        Raises:
+            ValueError: A single completion needs more memory than there is.
         """
-        logps, shared = np.empty(len(completions)), self.not_shared is None
         kind = self.model.device.type
         computing = torch.autocast(kind, self.autocast) if self.autocast else contextlib.nullcontext()
         sequences = Sequences(prompts, completions, prompt_of)
-        for some in sequences.batches(range(len(completions)), self.tokens_per_batch):
-            batch = lay_out(sequences.some(some), shared).to(self.model.device)
-            with torch.no_grad(), computing:
-                tokens = self.model(batch=batch, shift_labels=targets(batch)[None], fused_lm_head=True).log_probs[0]
-            logps[some] = torch.stack([own.double().sum() for own in by_completion(batch, tokens)]).cpu().numpy()
-        return logps
+
+        def forward(rows: list[int]) -> torch.Tensor:
+            batch = lay_out(sequences.some(rows), self.not_shared is None).to(self.model.device)
+            tokens = self.model(batch=batch, shift_labels=targets(batch)[None], fused_lm_head=True).log_probs[0]
+            return torch.stack([own.double().sum() for own in by_completion(batch, tokens)])
+
+        with torch.no_grad(), computing:
+            return self.budget.run(sequences, forward)

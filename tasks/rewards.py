@@ -3,7 +3,6 @@
 Imports torch, so import it inside functions only.
 """
 
-from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from tasks.batches import Ids, Sequences, tokens_that_fit
+from tasks.batches import Budget, Ids, Sequences
 from tasks.grouped import last_states_only, lay_out, wanted_states, why_not_shared
 from tasks.progress import log
 
@@ -27,7 +26,7 @@ class Rewards:
             tokens_per_batch: Most tokens a batch; None: what suits the device.
         """
         self.model = model.eval()
-        self.tokens_per_batch = tokens_per_batch or tokens_that_fit(model)
+        self.budget = Budget(model, tokens_per_batch)
         self.not_shared = why_head_is_not_known(model) or why_not_shared(model)
         if self.not_shared:
             log(f"each completion is scored with its prompt, which is not shared: {self.not_shared}")
@@ -48,28 +47,9 @@ class Rewards:
         sequences = Sequences(prompts, completions, prompt_of)
         if self.not_shared:
             sequences = sequences.joined()
-        rewards = np.empty(len(completions), np.float32)
-        waiting = deque(sequences.batches(range(len(completions)), self.tokens_per_batch))
-        while waiting:
-            if (found := self._forward(sequences, waiting[0])) is None:
-                self._halve(sequences, waiting[0])
-                left = [i for rows in waiting for i in rows]
-                waiting = deque(sequences.batches(left, self.tokens_per_batch))
-            else:
-                rewards[waiting.popleft()] = found
-        return rewards
-
-    def _forward(self, sequences: Sequences, rows: list[int]) -> np.ndarray | None:
-        """Return the rewards of a batch; None where it does not fit."""
-        try:
-            with torch.inference_mode():
-                found = (
-                    self._each_with_its_prompt(sequences, rows) if self.not_shared else self._shared(sequences, rows)
-                )
-                rewards: np.ndarray = found.float().cpu().numpy()
-                return rewards
-        except torch.OutOfMemoryError:
-            return None
+        forward = self._each_with_its_prompt if self.not_shared else self._shared
+        with torch.inference_mode():
+            return self.budget.run(sequences, lambda rows: forward(sequences, rows)).astype(np.float32)
 
     def _shared(self, sequences: Sequences, rows: list[int]) -> torch.Tensor:
         batch = last_states_only(lay_out(sequences.some(rows), shared=True))
@@ -82,19 +62,6 @@ class Rewards:
         mask = pad_sequence([torch.ones_like(own) for own in ids], batch_first=True)
         padded = pad_sequence(ids, batch_first=True, padding_value=self.model.config.pad_token_id)
         return self.model(input_ids=padded, attention_mask=mask).logits[:, 0]
-
-    def _halve(self, sequences: Sequences, rows: list[int]) -> None:
-        """Halve the budget after a batch that did not fit."""
-        tokens = sequences.size(rows)
-        if len(rows) == 1:
-            raise ValueError(
-                f"a prompt and completion of {tokens} tokens need more memory than {self.model.device} has free: set "
-                "scoring.dtype to bfloat16, lower sampling.max_new_tokens, or use a GPU with more memory"
-            )
-        self.tokens_per_batch = tokens // 2
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
-        log(f"out of memory at {tokens} tokens a batch: going on with {self.tokens_per_batch}")
 
 
 def why_head_is_not_known(model: PreTrainedModel) -> str | None:

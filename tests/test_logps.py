@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from random_groups import neox
 from transformers import AutoModelForCausalLM
 
 from tasks.logps import CompletionLogps
@@ -73,3 +74,20 @@ def test_completions_of_one_prompt(policy):
     same = [PROMPTS[1]] * len(COMPLETIONS)
     expected = [by_hand(policy, PROMPTS[1], y) for y in COMPLETIONS]
     np.testing.assert_allclose(logps(policy, same, COMPLETIONS), expected, atol=1e-4)
+
+
+def test_out_of_memory_halves_the_budget_for_good(capsys):
+    prompts, prompt_of = [[5, 6, 7], [8, 9]], [0] * 6 + [1] * 6
+    completions = [[number, 3, 4, 5, 6] for number in range(10, 22)]
+    expected, model = CompletionLogps(neox())(prompts, completions, prompt_of), neox()
+
+    def check(module, inputs):
+        if inputs[0].numel() > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    logps = CompletionLogps(model, 1000)
+    model.get_input_embeddings().register_forward_pre_hook(check)
+    np.testing.assert_allclose(logps(prompts, completions, prompt_of), expected, atol=1e-5)
+    # 12 x (3 + 5) do not fit, nor do 48 and 24 tokens (a bucket of 3 rows of 6 does)
+    assert "out of memory at 96 tokens a batch: going on with 48" in capsys.readouterr().out
+    assert logps.budget.tokens < 48

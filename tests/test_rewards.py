@@ -178,13 +178,13 @@ def test_out_of_memory_halves_the_budget_once_and_for_all(model, capsys, not_sha
     hook = holds(model, 100, sizes)
     try:
         np.testing.assert_allclose(rewards(prompts, completions, prompt_of), expected, atol=1e-5)
-        budget, said = rewards.tokens_per_batch, capsys.readouterr().out
+        budget, said = rewards.budget.tokens, capsys.readouterr().out
         np.testing.assert_allclose(rewards(prompts, completions, prompt_of), expected, atol=1e-5)
     finally:
         hook.remove()
     # 32 x (6 + 16) tokens do not fit; 352, at most 176 and so on are tried.
     assert "out of memory at 704 tokens a batch: going on with 352" in said
-    assert budget == rewards.tokens_per_batch < 352
+    assert budget == rewards.budget.tokens < 352
     assert capsys.readouterr().out == ""
     assert 0 < max(sizes) <= 100
 
