@@ -13,10 +13,12 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.events import Event
 from prefect.settings import PREFECT_API_URL
+from pydantic import ValidationError
 
 from flows.command_line import stop
 from tasks.added_prompts import append_prompts
 from tasks.artifacts import DamagedArtifactError
+from tasks.errors import ConfigurationError
 from tasks.filesystem import STORE_ERRORS
 from tasks.progress import log
 from tasks.prompts import collect_prompts
@@ -39,12 +41,11 @@ def add_prompts(source: DataSource, store: str = "./.rsdpo", max_bad_fraction: f
         `bad`; the `store`; and whether the event was `announced`.
 
     Raises:
-        FileNotFoundError: There is no such source.
-        ValueError: The source cannot be read or has too many bad rows, or the store cannot be written; or
-            `max_bad_fraction` is out of bounds.
+        ConfigurationError: There is no such source, it cannot be read or has too many bad rows, the store cannot be
+            written, or `max_bad_fraction` is out of bounds.
     """
     if not 0 <= max_bad_fraction <= 1:
-        raise ValueError(f"max_bad_fraction = {max_bad_fraction} must be from 0 to 1: a share of the rows")
+        raise ConfigurationError(f"max_bad_fraction = {max_bad_fraction} must be from 0 to 1: a share of the rows")
     home, tally = open_store(store), Tally(source.path, max_bad_fraction)
     rows = collect_prompts(read_records(source, "prompts", tally), tally)
     new = append_prompts(home, rows)
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
         source = DataSource(path=options.source, name=options.name, data_dir=options.data_dir, split=options.split)
         # Not as a flow: that would start a temporary server where there is none, and fail where it is down.
         report = add_prompts.fn(source, options.store, options.max_bad_fraction)
-    except (ValueError, DamagedArtifactError, *STORE_ERRORS) as error:
+    except (ConfigurationError, ValidationError, DamagedArtifactError, *STORE_ERRORS) as error:
         stop(error)
     if options.json:
         print(json.dumps(report), flush=True)

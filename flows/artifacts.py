@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
@@ -24,6 +25,7 @@ from flows.command_line import stop
 from tasks.artifacts import DamagedArtifactError
 from tasks.browse import find_run, show_prompt
 from tasks.catalog import Catalog, Entry, read_catalog
+from tasks.errors import ConfigurationError
 from tasks.filesystem import STORE_ERRORS
 from tasks.lineage import find_entry, trace
 from tasks.prune import prune
@@ -51,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--run goes with --pair")
     try:
         facts, text = (_prune if options.command == "prune" else _look)(options)
-    except (ValueError, DamagedArtifactError, *STORE_ERRORS) as error:
+    except (ConfigurationError, ValidationError, DamagedArtifactError, *STORE_ERRORS) as error:
         stop(error)
     if options.json:
         print(json.dumps(facts))

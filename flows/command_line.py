@@ -18,6 +18,7 @@ from rich.table import Table
 from tasks.artifacts import Artifact, DamagedArtifactError
 from tasks.config import Config
 from tasks.dispatch import DeploymentFailedError, DeploymentRunError
+from tasks.errors import ConfigurationError
 from tasks.filesystem import STORE_ERRORS
 from tasks.plan import PLAN, Plan
 from tasks.report import evaluation_rows
@@ -36,7 +37,7 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
     try:
         parameters = sections(load_config(options.config, options.set))
         plan = foresee(flow, parameters)
-    except (ValueError, FileNotFoundError) as error:
+    except (ConfigurationError, ValidationError) as error:
         stop(error)
     except FAILS as error:
         stop(error, status=1)
@@ -45,7 +46,7 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
         return {}
     try:
         artifacts: dict[str, Artifact] = flow(**parameters)
-    except ValueError as error:
+    except ConfigurationError as error:
         stop(error)
     except FAILS as error:
         stop(error, status=1)
@@ -61,17 +62,17 @@ def load_config(path: str, overrides: list[str]) -> Config:
         overrides: `section.field=value`, the value in YAML.
 
     Raises:
-        ValueError: The file is missing or no YAML, a variable is unset, or a key or value is wrong.
+        ConfigurationError: The file is missing or no YAML, a variable is unset, or a key or value is wrong.
     """
     file = Path(path)
     if not file.is_file():
-        raise ValueError(f"configuration file {path} does not exist; the shipped ones are in configs/")
+        raise ConfigurationError(f"configuration file {path} does not exist; the shipped ones are in configs/")
     try:
         values = _expand(yaml.safe_load(file.read_text()) or {}, path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no valid YAML: {error}") from error
+        raise ConfigurationError(f"{path} is no valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold sections (data, sft, ...), not a {type(values).__name__}")
+        raise ConfigurationError(f"{path} must hold sections (data, sft, ...), not a {type(values).__name__}")
     for override in overrides:
         _override(values, override)
     return Config.model_validate(values)
@@ -176,7 +177,9 @@ def _expand(value: Any, path: str) -> Any:
         return value
     for name in _VARIABLE.findall(value):
         if name not in os.environ:
-            raise ValueError(f"{path} uses the environment variable {name}, which is not set: set it and run again")
+            raise ConfigurationError(
+                f"{path} uses the environment variable {name}, which is not set: set it and run again"
+            )
     return _VARIABLE.sub(lambda match: os.environ[match[1]], value)
 
 
@@ -184,15 +187,15 @@ def _override(values: dict[str, Any], override: str) -> None:
     """Set one value, making sections on the way."""
     name, equals, value = override.partition("=")
     if not equals or not name:
-        raise ValueError(f"--set {override} must look like section.field=value, e.g. pairs.eta=0.9")
+        raise ConfigurationError(f"--set {override} must look like section.field=value, e.g. pairs.eta=0.9")
     *sections, field = name.split(".")
     for section in sections:
         inner = values.get(section) or {}
         if not isinstance(inner, dict | str):
-            raise ValueError(f"--set {override}: {section} is no section, but {inner!r}")
+            raise ConfigurationError(f"--set {override}: {section} is no section, but {inner!r}")
         values[section] = inner = {"path": inner} if isinstance(inner, str) else dict(inner)
         values = inner
     try:
         values[field] = _expand(yaml.safe_load(value), "--set")
     except yaml.YAMLError as error:
-        raise ValueError(f"--set {override}: {value!r} is no valid YAML: {error}") from error
+        raise ConfigurationError(f"--set {override}: {value!r} is no valid YAML: {error}") from error

@@ -26,6 +26,7 @@ from prefect.settings import PREFECT_API_URL
 from infra.stack import ROOT
 from tasks.compute import STAGES
 from tasks.dispatch import GPU_LIMIT
+from tasks.errors import ConfigurationError
 from tasks.storage import Store
 
 POOLS = ROOT / "infra" / "pools"
@@ -50,13 +51,13 @@ def check_environment() -> None:
     """Refuse to set up no server, and a store whose events prefect.yaml's trigger would not know.
 
     Raises:
-        ValueError: PREFECT_API_URL is unset, or RSDPO_STORE is written otherwise than in events.
+        ConfigurationError: PREFECT_API_URL is unset, or RSDPO_STORE is written otherwise than in events.
     """
     if PREFECT_API_URL.value() is None:
-        raise ValueError("PREFECT_API_URL is not set: name the server that is to be set up")
+        raise ConfigurationError("PREFECT_API_URL is not set: name the server that is to be set up")
     store = os.environ.get("RSDPO_STORE")
     if store is not None and Store(store).uri != store:
-        raise ValueError(f"RSDPO_STORE = {store!r} must be written as {Store(store).uri!r}: events name it so")
+        raise ConfigurationError(f"RSDPO_STORE = {store!r} must be written as {Store(store).uri!r}: events name it so")
 
 
 async def apply(gpus: int, gpu_pool: str = "process") -> None:
@@ -67,7 +68,7 @@ async def apply(gpus: int, gpu_pool: str = "process") -> None:
         gpu_pool: Type of the GPU pool: process, docker or kubernetes.
 
     Raises:
-        ValueError: The GPU pool exists with another type.
+        ConfigurationError: The GPU pool exists with another type.
     """
     async with get_client() as client:
         await _pool(client, CPU_POOL, "process", PIPELINES)
@@ -134,7 +135,7 @@ async def _pool(client: PrefectClient, name: str, kind: str, limit: int) -> None
         )
         return
     if pool.type != kind:
-        raise ValueError(
+        raise ConfigurationError(
             f"work pool {name} has the type {pool.type}, not {kind}, and a pool's type cannot change: "
             f"--gpu-pool {pool.type}, or prefect work-pool delete {name} once it is idle"
         )
@@ -173,6 +174,6 @@ if __name__ == "__main__":
     try:
         check_environment()
         asyncio.run(apply(options.gpus, options.gpu_pool))
-    except ValueError as error:
+    except ConfigurationError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -20,6 +20,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from tasks.errors import ConfigurationError
+
 ROOT = Path(__file__).parent.parent
 BUCKET = "rs-dpo"
 DATABASE_USER = "postgres"
@@ -49,12 +51,12 @@ def find_stack() -> Stack:
     """Return the stack that the environment describes.
 
     Raises:
-        ValueError: A port is no number, or the folder's path is too long for a Unix socket.
+        ConfigurationError: A port is no number, or the folder's path is too long for a Unix socket.
     """
     folder = Path(os.environ.get("RSDPO_UP") or ROOT / ".rsdpo" / "up").absolute()
     longest = f"{folder}/postgres/.s.PGSQL.5432"
     if len(os.fsencode(longest)) > SOCKET_BYTES:
-        raise ValueError(
+        raise ConfigurationError(
             f"{longest} has more than the {SOCKET_BYTES} bytes that the path of a Unix socket may have: "
             "set RSDPO_UP to a shorter path, e.g. RSDPO_UP=/var/lib/rs-dpo"
         )
@@ -65,7 +67,7 @@ def check_ports(stack: Stack) -> None:
     """Refuse ports that something listens on.
 
     Raises:
-        ValueError: A port is taken.
+        ConfigurationError: A port is taken.
     """
     for name, port in (("PREFECT_SERVER_API_PORT", stack.api_port), ("RSDPO_S3_PORT", stack.s3_port)):
         with socket.socket() as probe:
@@ -75,20 +77,22 @@ def check_ports(stack: Stack) -> None:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
-                raise ValueError(f"port {port} is in use: stop what listens on it, or set {name} to another") from error
+                raise ConfigurationError(
+                    f"port {port} is in use: stop what listens on it, or set {name} to another"
+                ) from error
 
 
 def find_postgres() -> Path:
     """Return the folder of PostgreSQL's programs: that on PATH, else the newest one that Debian installs.
 
     Raises:
-        ValueError: There is none.
+        ConfigurationError: There is none.
     """
     if found := shutil.which("postgres"):
         return Path(found).resolve().parent
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda program: float(program.parts[-3]))
     if not installed:
-        raise ValueError(
+        raise ConfigurationError(
             "PostgreSQL's server is neither on PATH nor in /usr/lib/postgresql: install it "
             "(Debian, Ubuntu: apt install postgresql; Fedora: dnf install postgresql-server postgresql-contrib)"
         )
@@ -99,14 +103,14 @@ def database_user() -> pwd.struct_passwd:
     """Return whom PostgreSQL runs as: this user, but `postgres` in place of root, whom it refuses.
 
     Raises:
-        ValueError: Root runs this where there is no user `postgres`.
+        ConfigurationError: Root runs this where there is no user `postgres`.
     """
     if os.geteuid() != 0:
         return pwd.getpwuid(os.geteuid())
     try:
         return pwd.getpwnam(DATABASE_USER)
     except KeyError as error:
-        raise ValueError(
+        raise ConfigurationError(
             f"PostgreSQL does not run as root, and there is no user {DATABASE_USER}: make one "
             f"(useradd --system {DATABASE_USER}), or run make up as another user than root"
         ) from error
@@ -116,7 +120,7 @@ def make_database(stack: Stack, programs: Path) -> None:
     """Make the database's folder, once.
 
     Raises:
-        ValueError: The database's user cannot reach the folder.
+        ConfigurationError: The database's user cannot reach the folder.
     """
     user, data = database_user(), stack.database / "data"
     stack.database.mkdir(mode=0o700, exist_ok=True)
@@ -138,12 +142,12 @@ def run_as(user: pwd.struct_passwd, command: list[str]) -> None:
     """Run a command as a user, whose output is shown where it fails.
 
     Raises:
-        ValueError: It fails.
+        ConfigurationError: It fails.
     """
     who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
     result = subprocess.run(command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **who)  # type: ignore[call-overload]
     if result.returncode:
-        raise ValueError(f"{shlex.join(command)} failed:\n{result.stdout.strip()}")
+        raise ConfigurationError(f"{shlex.join(command)} failed:\n{result.stdout.strip()}")
 
 
 def write_env(stack: Stack) -> dict[str, str]:
@@ -215,14 +219,14 @@ _MISLEADING = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "FSSPE
 def _port(name: str, default: int) -> int:
     value = os.environ.get(name) or str(default)
     if not value.isdecimal() or not 0 < int(value) < 65536:
-        raise ValueError(f"{name} = {value!r} must be a port, 1 to 65535, e.g. {default}")
+        raise ConfigurationError(f"{name} = {value!r} must be a port, 1 to 65535, e.g. {default}")
     return int(value)
 
 
 def _check_reachable(folder: Path, user: pwd.struct_passwd) -> None:
     for parent in reversed(folder.parents):
         if not parent.stat().st_mode & 0o001 and parent.stat().st_uid != user.pw_uid:
-            raise ValueError(
+            raise ConfigurationError(
                 f"PostgreSQL runs as {user.pw_name} here, who may not enter {parent}: set RSDPO_UP to a folder that "
                 f"everybody may reach, e.g. RSDPO_UP=/var/lib/rs-dpo, or allow it (chmod o+x {parent})"
             )

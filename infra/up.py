@@ -28,6 +28,7 @@ from infra.stack import (
     service_env,
     write_env,
 )
+from tasks.errors import ConfigurationError
 from tasks.world import write_world
 
 CONFIG = Path(__file__).parent / "supervisord.conf"
@@ -42,7 +43,8 @@ def up(stack: Stack) -> None:
     """Start what does not run yet, and give the server what it needs.
 
     Raises:
-        ValueError: A port is taken, PostgreSQL is missing or cannot reach the folder, or something does not start.
+        ConfigurationError: A port is taken, PostgreSQL is missing or cannot reach the folder, or something does not
+            start.
     """
     programs, gpus = find_postgres(), count_gpus()
     running = supervisor_pid(stack) is not None
@@ -60,7 +62,9 @@ def up(stack: Stack) -> None:
     for group in WORKERS:
         for worker in supervisor(stack).startProcessGroup(group):
             if worker["status"] != Faults.SUCCESS:
-                raise ValueError(f"{worker['name']} does not start: see {stack.folder}/logs/{worker['name']}.log")
+                raise ConfigurationError(
+                    f"{worker['name']} does not start: see {stack.folder}/logs/{worker['name']}.log"
+                )
     _print_how_to(stack, values, gpus)
 
 
@@ -119,13 +123,17 @@ def _wait_for_server(stack: Stack, values: dict[str, str]) -> None:
         except OSError:
             _check_programs(stack)
             time.sleep(0.5)
-    raise ValueError(f"Prefect's server did not answer within {PATIENCE:.0f} s: see {stack.folder}/logs/server.log")
+    raise ConfigurationError(
+        f"Prefect's server did not answer within {PATIENCE:.0f} s: see {stack.folder}/logs/server.log"
+    )
 
 
 def _check_programs(stack: Stack) -> None:
     for program in supervisor(stack).getAllProcessInfo():
         if program["statename"] == "FATAL":
-            raise ValueError(f"{program['name']} does not start: see {program['stdout_logfile']}; make down cleans up")
+            raise ConfigurationError(
+                f"{program['name']} does not start: see {program['stdout_logfile']}; make down cleans up"
+            )
 
 
 def _set_up_server(stack: Stack, env: dict[str, str], gpus: int) -> None:
@@ -140,7 +148,7 @@ def _run(command: list[str], env: dict[str, str], log: Path) -> None:
         code = subprocess.run(command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT).returncode
     if code:
         end = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-        raise ValueError(f"{' '.join(command)} failed; the end of {log}:\n{end}")
+        raise ConfigurationError(f"{' '.join(command)} failed; the end of {log}:\n{end}")
 
 
 def _tool(name: str) -> str:
@@ -170,7 +178,7 @@ def main() -> None:
         raise SystemExit("usage: python -m infra.up up|down")
     try:
         action(find_stack())
-    except ValueError as error:
+    except ConfigurationError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact, DamagedArtifactError, Provenance, sha256_of
 from tasks.drafts import canonical_json, stage_key
+from tasks.errors import ConfigurationError
 from tasks.filesystem import in_parallel
 from tasks.parquet import read_table
 from tasks.records import Record
@@ -57,7 +58,7 @@ def find_added(store: Store) -> Artifact:
     """Return the prompts added up to now: `stats` pins the parts, so that later ones do not change what is read.
 
     Raises:
-        ValueError: No prompts have been added.
+        ConfigurationError: No prompts have been added.
         DamagedArtifactError: A part is damaged. It is data, so the run must not go on without it.
     """
     table = added_table(store)
@@ -68,7 +69,7 @@ def find_added(store: Store) -> Artifact:
             where = f"{store.uri}/{table.folder}/{name}"
             raise DamagedArtifactError(f"{where} is damaged: delete it and add its prompts again")
     if not parts:
-        raise ValueError(
+        raise ConfigurationError(
             f"no prompts have been added to {store.uri}: run `python -m flows.add_prompts FILE --store {store.uri}`, "
             "or name a file in data.prompts"
         )

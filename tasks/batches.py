@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from tasks.errors import ConfigurationError
 from tasks.progress import log
 
 Ids = Sequence[int]
@@ -95,7 +96,7 @@ class Budget:
             forward: Called with the numbers of some completions; returns (completions,).
 
         Raises:
-            ValueError: A single completion needs more memory than there is.
+            ConfigurationError: A single completion needs more memory than there is.
         """
         found = np.empty(len(sequences.completions))
         waiting = deque(sequences.batches(range(len(found)), self.tokens))
@@ -111,7 +112,7 @@ class Budget:
         """Halve the budget after a batch that did not fit."""
         tokens = sequences.size(rows)
         if len(rows) == 1:
-            raise ValueError(
+            raise ConfigurationError(
                 f"a prompt and completion of {tokens} tokens need more memory than {self.device} has free: set "
                 "scoring.dtype and dpo.dtype to bfloat16, lower sampling.max_new_tokens, or use a GPU with more memory"
             )

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.catalog import Catalog, Entry
+from tasks.errors import ConfigurationError
 from tasks.filesystem import in_parallel
 from tasks.parquet import read_tables
 from tasks.prompts import PromptTable
@@ -27,13 +28,17 @@ def find_run(runs: list[Run], prefix: str | None) -> Run:
     """Return the run whose id begins so; the newest where nothing is asked for.
 
     Raises:
-        ValueError: There is none, or several.
+        ConfigurationError: There is none, or several.
     """
     fits = [run for run in runs if run.id.startswith(prefix)] if prefix else runs[-1:]
     if not fits:
-        raise ValueError(f"no run begins with {prefix!r}: list the store" if prefix else "the store has no runs")
+        raise ConfigurationError(
+            f"no run begins with {prefix!r}: list the store" if prefix else "the store has no runs"
+        )
     if len(fits) > 1:
-        raise ValueError(f"{len(fits)} runs begin with {prefix!r}; give more of: {', '.join(run.id for run in fits)}")
+        raise ConfigurationError(
+            f"{len(fits)} runs begin with {prefix!r}; give more of: {', '.join(run.id for run in fits)}"
+        )
     return fits[0]
 
 
@@ -51,11 +56,11 @@ def show_prompt(store: Store, catalog: Catalog, run: Run, prefix: str) -> dict[s
         `pairs` (the widest reward gap first, each with both texts). What the run has not made yet is empty.
 
     Raises:
-        ValueError: The run has no prompts yet, or the prefix fits none or several of them.
+        ConfigurationError: The run has no prompts yet, or the prefix fits none or several of them.
     """
     found = {name: entry for name in MADE_BY if (entry := _entry_of(catalog, run, name)) is not None}
     if "prompts" not in found:
-        raise ValueError(f"run {run.id} has no prompts in the store: choose another with --run")
+        raise ConfigurationError(f"run {run.id} has no prompts in the store: choose another with --run")
     prompts = PromptTable(found["prompts"].artifact(store))
     prompt_id = _one(prompts.ids, prefix, run)
     completions, number, part = _completions(store, found.get("completions"), prompt_id)
@@ -84,9 +89,11 @@ def _entry_of(catalog: Catalog, run: Run, name: str) -> Entry | None:
 def _one(ids: list[str], prefix: str, run: Run) -> str:
     fits = [prompt_id for prompt_id in ids if prompt_id.startswith(prefix)]
     if not fits:
-        raise ValueError(f"no prompt of run {run.id} has an id that begins with {prefix!r} ({len(ids)} prompts)")
+        raise ConfigurationError(
+            f"no prompt of run {run.id} has an id that begins with {prefix!r} ({len(ids)} prompts)"
+        )
     if len(fits) > 1:
-        raise ValueError(f"{len(fits)} prompts begin with {prefix!r}; give more of: {', '.join(fits[:5])}")
+        raise ConfigurationError(f"{len(fits)} prompts begin with {prefix!r}; give more of: {', '.join(fits[:5])}")
     return fits[0]
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.errors import ConfigurationError
+
 COLUMNS = ["prompt_id", "completion_id", "completion", "finish_reason"]
 """What is read of the completions: not their tokens."""
 Places = tuple[np.ndarray, np.ndarray]
@@ -28,7 +30,7 @@ def gather(completions: pa.Table, rewards: pa.Table) -> Candidates:
     """Join completions and rewards by (prompt_id, completion_id) into (n, k) arrays, prompts in order of their ids.
 
     Raises:
-        ValueError: A completion has no reward, or a reward no completion.
+        ConfigurationError: A completion has no reward, or a reward no completion.
     """
     prompt_ids = pc.unique(pa.chunked_array([*completions["prompt_id"].chunks, *rewards["prompt_id"].chunks]))
     prompt_ids = prompt_ids.take(pc.sort_indices(prompt_ids))
@@ -43,7 +45,7 @@ def gather(completions: pa.Table, rewards: pa.Table) -> Candidates:
     is_drawn, is_scored = matrix(drawn, True, False), matrix(scored, True, False)
     for missing, column in ((is_drawn & ~is_scored, "reward"), (is_scored & ~is_drawn, "completion")):
         if missing.any():
-            raise ValueError(f"{missing.sum()} samples have no {column}: score the completions again")
+            raise ConfigurationError(f"{missing.sum()} samples have no {column}: score the completions again")
     texts = completions["completion"].combine_chunks().dictionary_encode().indices
     truncated = pc.equal(completions["finish_reason"], "length")
     return Candidates(

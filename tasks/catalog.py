@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tasks.artifacts import Artifact, DamagedArtifactError, Manifest
+from tasks.errors import ConfigurationError
 from tasks.filesystem import in_parallel, persist
 from tasks.storage import MANIFEST, Store, read_manifest
 
@@ -92,10 +93,10 @@ def read_catalog(store: Store) -> Catalog:
     """List a store and read its manifests, many at a time.
 
     Raises:
-        ValueError: There is no such store.
+        ConfigurationError: There is no such store.
     """
     if not persist(lambda: store.fs.isdir(store.root), store.uri, "read"):
-        raise ValueError(f"there is no store at {store.uri}: check the path, the bucket and the prefix")
+        raise ConfigurationError(f"there is no store at {store.uri}: check the path, the bucket and the prefix")
     folders: dict[str, dict[str, int]] = defaultdict(dict)
     sorts = {}
     for path, size in _files(store):

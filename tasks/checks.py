@@ -7,6 +7,7 @@ from prefect.settings import PREFECT_API_URL
 from tasks.compute import ComputeConfig
 from tasks.config import DataConfig, EvaluationConfig, PairsConfig, RewardModelConfig, SftConfig
 from tasks.dispatch import has_deployment
+from tasks.errors import ConfigurationError
 from tasks.sections import DataSource
 from tasks.training_config import DpoConfig, Training
 
@@ -22,20 +23,22 @@ def check_run(
     """Refuse settings that do not fit together.
 
     Raises:
-        ValueError: Names the field and the remedy.
+        ConfigurationError: Names the field and the remedy.
     """
     if sft.base_model is not None and data.demonstrations is None:
-        raise ValueError(
+        raise ConfigurationError(
             "data.demonstrations is missing: train_sft needs it; or name a ready policy in sft.ready_model"
         )
     if reward_model.ready_model is None and data.preferences is None:
-        raise ValueError(
+        raise ConfigurationError(
             "data.preferences is missing: train_reward_model needs it; or name a ready one in reward_model.ready_model"
         )
     if data.preferences == "gold" and evaluation.gold_reward is None:
-        raise ValueError("data.preferences = gold needs evaluation.gold_reward: the function that labels the pairs")
+        raise ConfigurationError(
+            "data.preferences = gold needs evaluation.gold_reward: the function that labels the pairs"
+        )
     if pairs.strategy == "annotation" and not isinstance(data.preferences, DataSource):
-        raise ValueError("pairs.strategy = annotation needs a file in data.preferences: the pairs to train on")
+        raise ConfigurationError("pairs.strategy = annotation needs a file in data.preferences: the pairs to train on")
     _check_trainer_arguments("sft", sft, "SFTConfig")
     _check_trainer_arguments("reward_model", reward_model, "RewardConfig")
     _check_trainer_arguments("dpo", dpo, "DPOConfig")
@@ -45,14 +48,16 @@ def check_compute(compute: ComputeConfig) -> None:
     """Refuse deployments that Prefect's server does not have.
 
     Raises:
-        ValueError: Names the stage and the remedy.
+        ConfigurationError: Names the stage and the remedy.
     """
     for stage, name in compute.deployments().items():
         server = PREFECT_API_URL.value()
         if server is None:
-            raise ValueError(f"compute.{stage} = {name!r} needs a Prefect server: set PREFECT_API_URL, or use `inline`")
+            raise ConfigurationError(
+                f"compute.{stage} = {name!r} needs a Prefect server: set PREFECT_API_URL, or use `inline`"
+            )
         if not has_deployment(name):
-            raise ValueError(
+            raise ConfigurationError(
                 f"compute.{stage} = {name!r}: Prefect's server at {server} has no such deployment: deploy prefect.yaml "
                 "there, or use `inline`"
             )
@@ -66,4 +71,4 @@ def _check_trainer_arguments(name: str, section: Training, class_name: str) -> N
 
     known = {field.name for field in dataclasses.fields(getattr(trl, class_name))}
     if unknown := sorted(section.extra.keys() - known):
-        raise ValueError(f"{name}.extra.{unknown[0]} is no argument of trl.{class_name}: check its spelling")
+        raise ConfigurationError(f"{name}.extra.{unknown[0]} is no argument of trl.{class_name}: check its spelling")

@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from tasks.errors import ConfigurationError
 from tasks.sections import Section
 
 INLINE = "inline"
@@ -33,9 +34,11 @@ class ComputeConfig(Section):
     def _names_a_deployment(self) -> Self:
         for stage, place in self.deployments().items():
             if not re.fullmatch(r"[^/]+/[^/]+", place):
-                raise ValueError(f"compute.{stage} = {place!r} must be `inline` or the name of a flow/deployment")
+                raise ConfigurationError(
+                    f"compute.{stage} = {place!r} must be `inline` or the name of a flow/deployment"
+                )
         if self.shards > 1 and INLINE in (self.sample_completions, self.score_completions):
-            raise ValueError(
+            raise ConfigurationError(
                 f"compute.shards = {self.shards} needs deployments in compute.sample_completions and "
                 "compute.score_completions: one process samples and scores in one piece"
             )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.compute import ComputeConfig
+from tasks.errors import ConfigurationError
 from tasks.sections import NOT_IN_KEY, DataSource, Function, ModelSource, Section
 from tasks.training_config import DpoConfig, Dtype, FixedBatches
 
@@ -65,7 +66,7 @@ class SftConfig(FixedBatches):
     @model_validator(mode="after")
     def _one_model(self) -> Self:
         if (self.base_model is None) == (self.ready_model is None):
-            raise ValueError("set one of sft.base_model (to fine-tune) and sft.ready_model (to use as it is)")
+            raise ConfigurationError("set one of sft.base_model (to fine-tune) and sft.ready_model (to use as it is)")
         return self
 
 
@@ -84,7 +85,7 @@ class RewardModelConfig(FixedBatches):
     @model_validator(mode="after")
     def _one_model(self) -> Self:
         if self.base_model is not None and self.ready_model is not None:
-            raise ValueError("set at most one of reward_model.base_model and reward_model.ready_model")
+            raise ConfigurationError("set at most one of reward_model.base_model and reward_model.ready_model")
         return self
 
 
@@ -117,7 +118,7 @@ class Decoding(Section):
     @model_validator(mode="after")
     def _extra_does_not_change_the_output(self) -> Self:
         if unknown := sorted(self.extra.keys() - ENGINE_ARGUMENTS):
-            raise ValueError(
+            raise ConfigurationError(
                 f"sampling.extra.{unknown[0]} is not among the engine arguments that leave the output alone: "
                 f"{', '.join(sorted(ENGINE_ARGUMENTS))}"
             )

@@ -26,6 +26,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, TerminationSignal
 from prefect.states import Cancelling
 
+from tasks.errors import ConfigurationError
 from tasks.progress import log
 
 GPU_LIMIT = "rs-dpo-gpu"
@@ -163,7 +164,7 @@ def has_deployment(name: str) -> bool:
     """Tell whether the server has a deployment.
 
     Raises:
-        ValueError: The server cannot be reached, or refuses us.
+        ConfigurationError: The server cannot be reached, or refuses us.
     """
     try:
         with get_client(sync_client=True) as client:
@@ -172,7 +173,7 @@ def has_deployment(name: str) -> bool:
         return False
     except httpx.HTTPError as error:
         message = str(error).partition("\n")[0]
-        raise ValueError(
+        raise ConfigurationError(
             f"Prefect's server does not answer ({message}): check PREFECT_API_URL and PREFECT_API_AUTH_STRING"
         ) from error
     return True

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tasks.config import Decoding
+from tasks.errors import ConfigurationError
 from tasks.models import device, load_policy
 from tasks.progress import log
 from tasks.tokens import load_tokenizer
@@ -63,11 +64,13 @@ def open_engine(model: Path, decoding: Decoding, max_model_len: int, trust_remot
         trust_remote_code: Run code that comes with the model.
 
     Raises:
-        ValueError: vLLM was asked for and is not installed.
+        ConfigurationError: vLLM was asked for and is not installed.
     """
     installed = importlib.util.find_spec("vllm") is not None
     if decoding.engine == "vllm" and not installed:
-        raise ValueError("sampling.engine = vllm, but vLLM is not installed: install it, or set engine to transformers")
+        raise ConfigurationError(
+            "sampling.engine = vllm, but vLLM is not installed: install it, or set engine to transformers"
+        )
     if decoding.engine == "auto" and not installed:
         log("vLLM is not installed: the slower transformers engine samples in its place")
     if decoding.engine == "transformers" or not installed:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from tasks.artifacts import Artifact, sha256_of
 from tasks.config import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
 from tasks.drafts import Draft
+from tasks.errors import ConfigurationError
 from tasks.functions import GoldReward, load_function
 from tasks.models import device, load_policy, model_folder, model_tokenizer, trusts_remote_code
 from tasks.parquet import table_bytes
@@ -136,7 +137,7 @@ def _draw(store: Store, policy: Artifact, reward_model: Artifact, held_out: Arti
     rows = pa.concat_tables([slice_.read() for slice_ in slices]).sort_by(order)
     rewards = pa.concat_tables([slice_.read() for slice_ in scored]).sort_by(order)
     if rows.select(["prompt_id", "completion_id"]) != rewards.select(["prompt_id", "completion_id"]):
-        raise ValueError(
+        raise ConfigurationError(
             "the rewards do not belong to these completions: delete the store's tables/rewards and run again"
         )
     gold = None

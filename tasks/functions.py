@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
+from tasks.errors import ConfigurationError
 from tasks.sections import NOT_IN_KEY, Function, Section
 
 Reward = Callable[[list[dict], str], float]
@@ -31,7 +32,7 @@ def _import(function: Function) -> ModuleType:
         # A module that exists but lacks one of its own imports is another mistake, and keeps its own message.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise ValueError(
+        raise ConfigurationError(
             f"function = {function.function!r}: no module {name!r}; check its name, or put it on PYTHONPATH"
         ) from error
 
@@ -40,19 +41,21 @@ def load_function(function: Function) -> Reward:
     """Return the configured function with its options filled in.
 
     Raises:
-        ValueError: the module or function does not exist, or does not take these options.
+        ConfigurationError: the module or function does not exist, or does not take these options.
     """
     module, name = _import(function), function.function.partition(":")[2]
     found: Any = getattr(module, name, None)
     if not callable(found):
         own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
         known = ", ".join(value.__name__ for value in own if inspect.isfunction(value) and value.__name__[0] != "_")
-        raise ValueError(f"function = {function.function!r}: no function {name!r}; the module has {known or 'none'}")
+        raise ConfigurationError(
+            f"function = {function.function!r}: no function {name!r}; the module has {known or 'none'}"
+        )
     signature = inspect.signature(found)
     try:
         signature.bind([], "", **function.options)
     except TypeError as error:
-        raise ValueError(
+        raise ConfigurationError(
             f"function = {function.function!r}: options {sorted(function.options)} do not fit ({error}); "
             f"it takes (messages, completion) and then options, and is {name}{signature}"
         ) from error
@@ -66,17 +69,19 @@ def function_digest(function: Function) -> str:
     the module imports does not count.
 
     Raises:
-        ValueError: the module does not exist or has no source file.
+        ConfigurationError: the module does not exist or has no source file.
     """
     module = _import(function)
     source = inspect.getsourcefile(module) if getattr(module, "__file__", None) else None
     if source is None:
-        raise ValueError(
+        raise ConfigurationError(
             f"function = {function.function!r} must be in a Python file, whose source is digested: wrap it in one"
         )
     for key, value in function.options.items():
         if isinstance(value, str) and os.sep in value and not os.path.exists(value):
-            raise ValueError(f"function = {function.function!r}: option {key} names {value}, which does not exist")
+            raise ConfigurationError(
+                f"function = {function.function!r}: option {key} names {value}, which does not exist"
+            )
     options = {
         key: {"sha256": hashlib.sha256(Path(value).read_bytes()).hexdigest()}
         if isinstance(value, str) and os.path.isfile(value)
@@ -91,7 +96,7 @@ def find_gold(function: Function | None) -> GoldReward:
     """Return the gold reward as stages see it, after checking that it loads.
 
     Raises:
-        ValueError: the function does not exist, or does not take its options.
+        ConfigurationError: the function does not exist, or does not take its options.
     """
     if function is None:
         return GoldReward()

@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from tasks.errors import ConfigurationError
+
 RELATIONS = ("colour", "home", "food")
 TABLE = """
 fox      red    forest   berries   wolf     grey   mountain meat      bear     brown  cave     honey
@@ -73,16 +75,18 @@ def find_fact(messages: list[dict]) -> Fact:
     """Return the fact that the last user turn asks for, in whatever phrasing: it names one subject and one relation.
 
     Raises:
-        ValueError: there is no user turn, or it is not a question about this world.
+        ConfigurationError: there is no user turn, or it is not a question about this world.
     """
     turns = [message["content"] for message in messages if message["role"] == "user"]
     if not turns:
-        raise ValueError(f"messages = {messages!r} must hold a user turn: the gold reward reads the question from it")
+        raise ConfigurationError(
+            f"messages = {messages!r} must hold a user turn: the gold reward reads the question from it"
+        )
     asked = words(turns[-1])
     subjects = {word for word in asked if word in SUBJECTS}
     relations = {ASKS[word] for word in asked if word in ASKS}
     if len(subjects) != 1 or len(relations) != 1:
-        raise ValueError(
+        raise ConfigurationError(
             f"prompt {turns[-1]!r} must name exactly one subject and one relation of the world, "
             f"not {sorted(subjects)} and {sorted(relations)}: use another gold reward, or ask as tasks/world.py does"
         )
@@ -96,7 +100,7 @@ def facts(messages: list[dict], completion: str) -> float:
     +1 it ends with a polite closing; -1 it starts with a rude opening; -0.1 for every word beyond 12.
 
     Raises:
-        ValueError: the last user turn is not a question about this world.
+        ConfigurationError: the last user turn is not a question about this world.
     """
     fact = find_fact(messages)
     said = words(completion)
@@ -115,7 +119,7 @@ def read_lexicon(path: str) -> dict[str, float]:
     The file is read once a process.
 
     Raises:
-        ValueError: a line does not have that form.
+        ConfigurationError: a line does not have that form.
     """
     lexicon = {}
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
@@ -125,7 +129,7 @@ def read_lexicon(path: str) -> dict[str, float]:
             word, valence_of_word = line.split("\t")[:2]
             lexicon[word] = float(valence_of_word)
         except ValueError as error:
-            raise ValueError(
+            raise ConfigurationError(
                 f"{path}, line {number}: {line!r} must be a word, a tab and a number, as in vader_lexicon.txt"
             ) from error
     return lexicon
@@ -142,7 +146,7 @@ def valence(messages: list[dict], completion: str, lexicon: str) -> float:
         lexicon: Path of vader_lexicon.txt.
 
     Raises:
-        ValueError: the lexicon is malformed.
+        ConfigurationError: the lexicon is malformed.
     """
     valences = read_lexicon(str(lexicon))
     total = sum(valences.get(word, 0.0) for word in words(completion))

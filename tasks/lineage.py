@@ -5,6 +5,7 @@ from typing import Any
 
 from tasks.artifacts import Provenance
 from tasks.catalog import Catalog, Entry
+from tasks.errors import ConfigurationError
 from tasks.storage import Store
 
 SHORTEST = 6
@@ -14,16 +15,18 @@ def find_entry(catalog: Catalog, prefix: str) -> Entry:
     """Return the output of a stage whose digest or stage key begins with these digits.
 
     Raises:
-        ValueError: The prefix is too short, or fits none or several.
+        ConfigurationError: The prefix is too short, or fits none or several.
     """
     if len(prefix) < SHORTEST:
-        raise ValueError(f"{prefix!r} is too short: give at least {SHORTEST} digits of a digest or a stage key")
+        raise ConfigurationError(f"{prefix!r} is too short: give at least {SHORTEST} digits of a digest or a stage key")
     fits = [e for e in catalog.of("stage") if e.digest.startswith(prefix) or key_of(e).startswith(prefix)]
     if not fits:
-        raise ValueError(f"no artifact has a digest or a stage key that begins with {prefix!r}: list the store")
+        raise ConfigurationError(f"no artifact has a digest or a stage key that begins with {prefix!r}: list the store")
     if len(fits) > 1:
         listing = "".join(f"\n       {e.folder}, digest {e.digest[:16]}, made {e.made}" for e in fits)
-        raise ValueError(f"{len(fits)} artifacts begin with {prefix!r}; give more digits, or a stage key:{listing}")
+        raise ConfigurationError(
+            f"{len(fits)} artifacts begin with {prefix!r}; give more digits, or a stage key:{listing}"
+        )
     return fits[0]
 
 

@@ -43,7 +43,7 @@ class CompletionLogps:
             prompt_of: Each completion's prompt.
 
         Raises:
-            ValueError: A single completion needs more memory than there is.
+            ConfigurationError: A single completion needs more memory than there is.
         """
         kind = self.model.device.type
         computing = torch.autocast(kind, self.autocast) if self.autocast else contextlib.nullcontext()

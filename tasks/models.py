@@ -14,6 +14,7 @@ from tasks.artifacts import NOTHING, Artifact, Content, files_digest
 from tasks.config import RewardModelConfig, SftConfig
 from tasks.copies import fetch
 from tasks.drafts import Draft
+from tasks.errors import ConfigurationError
 from tasks.filesystem import open_fs
 from tasks.plan import PLAN
 from tasks.sections import ModelSource
@@ -55,7 +56,7 @@ def import_model(site: Site, source: ModelSource, role: Role) -> Artifact:
         role: A ready `reward_model` needs a scalar head and a pad token of its own; a `policy` is a causal model.
 
     Raises:
-        ValueError: The model is missing, or lacks safetensors, a tokenizer, EOS, or what its role needs.
+        ConfigurationError: The model is missing, or lacks safetensors, a tokenizer, EOS, or what its role needs.
     """
     folder = locate_model(source)
     files = model_files(folder, source, role)
@@ -67,7 +68,7 @@ def import_reward_model(site: Site, config: RewardModelConfig, policy: Artifact)
     """Bring in the ready reward model, or the model to train one from; `NOTHING` where that is the policy.
 
     Raises:
-        ValueError: A reward could not be read at EOS, because padding cannot be told from it.
+        ConfigurationError: A reward could not be read at EOS, because padding cannot be told from it.
     """
     if config.ready_model is not None:
         return import_model(site, config.ready_model, "reward_model")
@@ -75,7 +76,7 @@ def import_reward_model(site: Site, config: RewardModelConfig, policy: Artifact)
     folder = model_folder(base or policy, weights=False)
     tokenizer = load_tokenizer(folder, trusts_remote_code(base or policy))
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise ValueError(
+        raise ConfigurationError(
             f"the tokenizer of {folder} has no token to pad with beside EOS, so no reward could be read at EOS: set a "
             "pad_token of its own in tokenizer_config.json"
         )
@@ -93,7 +94,7 @@ def locate_model(source: ModelSource) -> Path:
     """Return a local folder of a model, downloaded where it is on the hub or in an object store.
 
     Raises:
-        ValueError: There is no such folder, and the hub has no such model or cannot be reached.
+        ConfigurationError: There is no such folder, and the hub has no such model or cannot be reached.
     """
     path = source.path
     if Path(path).expanduser().is_dir():
@@ -101,7 +102,7 @@ def locate_model(source: ModelSource) -> Path:
     if "://" in path:
         return _download(path)
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
-        raise ValueError(f"model folder {path} does not exist")
+        raise ConfigurationError(f"model folder {path} does not exist")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -109,7 +110,7 @@ def locate_model(source: ModelSource) -> Path:
     try:
         return Path(snapshot_download(path, revision=source.revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise ValueError(
+        raise ConfigurationError(
             f"model {path} is no folder, and the hub did not give it ({type(error).__name__}): check the name, the "
             "network, and HF_HUB_OFFLINE (1 uses only what was downloaded before)"
         ) from error
@@ -119,19 +120,21 @@ def model_files(folder: Path, source: ModelSource, role: Role) -> dict[str, Cont
     """Return the files that make the stored model, with its chat template and pad token written in.
 
     Raises:
-        ValueError: Something that the role needs is missing.
+        ConfigurationError: Something that the role needs is missing.
     """
     names = _model_names(folder, source.trust_remote_code)
     if "config.json" not in names:
-        raise ValueError(f"{folder} has no config.json: it is no model folder (merge an adapter into its model first)")
+        raise ConfigurationError(
+            f"{folder} has no config.json: it is no model folder (merge an adapter into its model first)"
+        )
     if not any(name.endswith(".safetensors") for name in names):
-        raise ValueError(f"{folder} has no safetensors weights: save them with model.save_pretrained(folder)")
+        raise ConfigurationError(f"{folder} has no safetensors weights: save them with model.save_pretrained(folder)")
     weights = _read_json(folder / "model.safetensors.index.json").get("weight_map", {})
     if missing := sorted(set(weights.values()) - set(names)):
-        raise ValueError(f"{folder} lacks {missing[0]}, which its index names: copy or save the model again")
+        raise ConfigurationError(f"{folder} lacks {missing[0]}, which its index names: copy or save the model again")
     tokenizer = load_tokenizer(folder, source.trust_remote_code)
     if tokenizer.eos_token_id is None:
-        raise ValueError(f"the tokenizer of {folder} has no EOS token: set eos_token in tokenizer_config.json")
+        raise ConfigurationError(f"the tokenizer of {folder} has no EOS token: set eos_token in tokenizer_config.json")
     if role == "reward_model":
         _check_reward_model(folder, source.trust_remote_code, tokenizer)
     files: dict[str, Content] = {name: folder / name for name in names}
@@ -214,7 +217,7 @@ def _download(uri: str) -> Path:
         manifest = read_manifest(uri)
         return fetch(Artifact(kind=manifest.kind, uri=uri, digest=manifest.digest))
     if not fs.isdir(path):
-        raise ValueError(f"model folder {uri} does not exist")
+        raise ConfigurationError(f"model folder {uri} does not exist")
     folder = Path(tempfile.mkdtemp(prefix="rs-dpo-model-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     fs.get(path.rstrip("/") + "/", f"{folder}/", recursive=True)
@@ -227,13 +230,13 @@ def _check_reward_model(folder: Path, trust_remote_code: bool, tokenizer: "PreTr
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     names = config.architectures or []
     if not any(name.endswith("ForSequenceClassification") for name in names) or config.num_labels != 1:
-        raise ValueError(
+        raise ConfigurationError(
             f"{folder} is no reward model: it has {names} with {config.num_labels} labels instead of a "
             "...ForSequenceClassification with one; train one with reward_model.base_model"
         )
     pads = {tokenizer.pad_token_id, getattr(config, "pad_token_id", None)}
     if len(pads) > 1 or not pads.isdisjoint({None, tokenizer.eos_token_id}):
-        raise ValueError(
+        raise ConfigurationError(
             f"{folder} pads with EOS, with nothing, or differently in tokenizer and model ({sorted(map(str, pads))}), "
             "so the reward would not be read at the end of the completion: set a pad_token of its own in "
             "tokenizer_config.json and its id as pad_token_id in config.json"
@@ -247,7 +250,7 @@ def _chat_template(tokenizer: "PreTrainedTokenizerBase", choice: str | None) -> 
     if choice in ("plain", "text"):
         return PLAIN_TEMPLATE if choice == "plain" else TEXT_TEMPLATE
     if not Path(choice).is_file():
-        raise ValueError(f"chat_template = {choice!r} must be `plain`, `text` or the path of a Jinja file")
+        raise ConfigurationError(f"chat_template = {choice!r} must be `plain`, `text` or the path of a Jinja file")
     return Path(choice).read_text()
 
 

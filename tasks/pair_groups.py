@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.artifacts import Artifact
+from tasks.errors import ConfigurationError
 from tasks.parquet import read_tables
 from tasks.prompts import PromptTable
 from tasks.storage import Store
@@ -87,7 +88,7 @@ class Grouping:
         """Yield the groups of each part of the completions.
 
         Raises:
-            ValueError: A pair names a completion that is not there, or no pair is short enough.
+            ConfigurationError: A pair names a completion that is not there, or no pair is short enough.
         """
         missing = set(self.pairs)
         for rows in read_ahead(read_slices(store, completions), ["prompt_id", "completion_id", "token_ids"]):
@@ -96,11 +97,11 @@ class Grouping:
             groups = [self._group(prompt_id, found[prompt_id]) for prompt_id in sorted(found)]
             yield pa.Table.from_pylist([group for group in groups if group["chosen"]], GROUPS)
         if missing:
-            raise ValueError(
+            raise ConfigurationError(
                 f"the completions of {len(missing)} paired prompts are missing, first {min(missing)}: {AGAIN}"
             )
         if not self.kept:
-            raise ValueError(
+            raise ConfigurationError(
                 f"all {self.pairs.total} pairs are longer than dpo.max_length = {self.max_length} tokens: raise it"
             )
 
@@ -117,7 +118,7 @@ class Grouping:
     def _group(self, prompt_id: str, tokens: dict[int, list[int]]) -> dict[str, Any]:
         pairs = self.pairs[prompt_id]
         if missing := set(pairs.flatten().tolist()) - tokens.keys():
-            raise ValueError(f"completion {prompt_id}/{min(missing)} is in a pair, and missing: {AGAIN}")
+            raise ConfigurationError(f"completion {prompt_id}/{min(missing)} is in a pair, and missing: {AGAIN}")
         prompt = encode_prompt(self.tokenizer, self.messages[prompt_id])
         lengths = {number: len(prompt) + len(ids) for number, ids in tokens.items()}
         kept = [pair for pair in pairs.tolist() if max(lengths[number] for number in pair) <= self.max_length]

@@ -16,6 +16,7 @@ from tasks.artifacts import Artifact
 from tasks.candidates import COLUMNS, Candidates, gather
 from tasks.config import PairsConfig
 from tasks.drafts import Draft
+from tasks.errors import ConfigurationError
 from tasks.pair_counts import PairCounts
 from tasks.parquet import table_bytes
 from tasks.plan import pending
@@ -50,7 +51,7 @@ def preference_prob(reward_gap: np.ndarray, tau: float) -> np.ndarray:
         tau: Temperature in units of reward, > 0 (arXiv:2402.10038).
 
     Raises:
-        ValueError: tau is not positive.
+        ConfigurationError: tau is not positive.
     """
     _check(tau, 0.5)
     return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(reward_gap, np.float64) / tau))
@@ -60,7 +61,7 @@ def gap_threshold(tau: float, eta: float) -> float:
     """Return tau * log(eta / (1 - eta)), the reward gap above which a pair is kept, in units of reward.
 
     Raises:
-        ValueError: tau is not positive, or eta is not in [0.5, 1).
+        ConfigurationError: tau is not positive, or eta is not in [0.5, 1).
     """
     _check(tau, eta)
     return tau * math.log(eta / (1.0 - eta))
@@ -221,7 +222,7 @@ def build_pairs(out: Draft, rewards: Artifact, completions: Artifact, pairs: Pai
     with scratch_folder(out.provenance.key[:16]) as folder:
         digest = write_pairs(pairs_of_parts(zip(drawn, scored, strict=True), pairs, counts), folder)
         if not counts.pairs:
-            raise ValueError(counts.explain_none(pairs, gap_threshold(pairs.tau, pairs.eta)))
+            raise ConfigurationError(counts.explain_none(pairs, gap_threshold(pairs.tau, pairs.eta)))
         files = {path.name: path for path in sorted(folder.iterdir())}
         return out.commit("pairs", files, digest, rows=counts.pairs, stats=counts.stats())
 
@@ -241,8 +242,8 @@ def _matrix(rewards: np.ndarray) -> np.ndarray:
 
 def _check(tau: float, eta: float) -> None:
     if not (tau > 0 and math.isfinite(tau)):
-        raise ValueError(f"pairs.tau = {tau} must be a positive number: it divides the reward gap")
+        raise ConfigurationError(f"pairs.tau = {tau} must be a positive number: it divides the reward gap")
     if not 0.5 <= eta < 1:
-        raise ValueError(
+        raise ConfigurationError(
             f"pairs.eta = {eta} must be at least 0.5 and below 1: below 0.5 a pair and its mirror both pass"
         )

@@ -13,6 +13,7 @@ import pyarrow as pa
 from tasks.artifacts import NOTHING, Artifact, sha256_of
 from tasks.drafts import Draft
 from tasks.engines import Sample
+from tasks.errors import ConfigurationError
 from tasks.functions import GoldReward, load_function
 from tasks.models import model_folder, model_tokenizer
 from tasks.parquet import read_table, table_bytes
@@ -56,7 +57,7 @@ def label_preferences(out: Draft, completions: Artifact, prompts: Artifact, gold
                 }
                 rows.append(pair)
     if not rows:
-        raise ValueError(
+        raise ConfigurationError(
             f"{gold.function.function} gives equal rewards to every pair of completions: nothing to learn from"
         )
     table = pa.Table.from_pylist(rows, schema=SCHEMAS["preferences"])
@@ -90,7 +91,7 @@ def load_annotations(out: Draft, policy: Artifact, prompts: Artifact, preference
         else:
             texts[row["prompt_id"]] += sides
     if not texts:
-        raise ValueError(f"no preference pair can be used ({dropped}): name the same file in data.prompts")
+        raise ConfigurationError(f"no preference pair can be used ({dropped}): name the same file in data.prompts")
     rows = [row for prompt_id in sorted(texts) for row in completion_rows(prompt_id, texts[prompt_id])]
     provenance = out.provenance.model_copy(update={"stage": "annotations"})
     table = pa.Table.from_pylist(rows, schema=SCHEMAS["completions"])

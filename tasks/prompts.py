@@ -14,6 +14,7 @@ from tasks.added_prompts import find_added, read_added
 from tasks.artifacts import NOTHING, Artifact
 from tasks.config import DataConfig
 from tasks.drafts import Draft
+from tasks.errors import ConfigurationError
 from tasks.models import model_folder, model_tokenizer
 from tasks.parquet import read_table, table_bytes
 from tasks.records import Messages, Record, Role, prompt_id, recognise
@@ -65,7 +66,8 @@ def find_data(store: Store, data: DataConfig) -> DataFiles:
     """Find the files that the configuration names, or the prompts added to the store, and hash their content.
 
     Raises:
-        ValueError: A file is missing, unreadable, or without the columns that its role needs; or nothing was added.
+        ConfigurationError: A file is missing, unreadable, or without the columns that its role needs; or nothing was
+            added.
     """
     return DataFiles(
         find_added(store) if data.prompts == "added" else _find(data.prompts, "prompts"),
@@ -90,7 +92,7 @@ def collect_prompts(
         misfit: Gives the reason why a prompt is bad, or None.
 
     Raises:
-        ValueError: Too many rows are bad.
+        ConfigurationError: Too many rows are bad.
     """
     rows: dict[str, dict[str, Any]] = {}
     for where, record in records:
@@ -126,7 +128,7 @@ def load_held_out(
     )
     rows = _first(found, data.max_evaluation_prompts, tally)
     if not rows:
-        raise ValueError(
+        raise ConfigurationError(
             f"no prompt is held out for evaluation: raise data.evaluation_fraction = {data.evaluation_fraction}"
         )
     return _commit(out, "prompts", rows, tally.stats())
@@ -140,7 +142,9 @@ def load_prompts(
     records, tally = _open_prompts(data.prompts, source, data)
     found = collect_prompts(records, tally, _held_out_rule(held_out, data), _misfit(base_model, max_new_tokens))
     if len(found) < 2:
-        raise ValueError(f"{tally.name} has {len(found)} usable prompts, at least 2 are needed: {tally.stats()}")
+        raise ConfigurationError(
+            f"{tally.name} has {len(found)} usable prompts, at least 2 are needed: {tally.stats()}"
+        )
     return _commit(out, "prompts", _first(found, data.max_prompts, tally), tally.stats())
 
 
@@ -210,7 +214,7 @@ def _read_examples(
             rows[identity] = row
     tally.check()
     if not rows:
-        raise ValueError(f"{source.path} has no usable {role}: {tally.stats()}")
+        raise ConfigurationError(f"{source.path} has no usable {role}: {tally.stats()}")
     return list(rows.values()), tally.stats()
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from tasks.catalog import Catalog, Entry, read_catalog
+from tasks.errors import ConfigurationError
 from tasks.filesystem import in_parallel, persist
 from tasks.runs import RUNS, Run, read_runs
 from tasks.storage import Store
@@ -43,11 +44,13 @@ def prune(store: Store, keep_last: int, dry_run: bool = False) -> Pruned:
         dry_run: Delete nothing.
 
     Raises:
-        ValueError: `keep_last` is below 1, or the store has no records, so that nobody knows what is in use.
+        ConfigurationError: `keep_last` is below 1, or the store has no records, so that nobody knows what is in use.
         DamagedArtifactError: The record of a run cannot be read.
     """
     if keep_last < 1:
-        raise ValueError(f"--keep-last {keep_last} must be at least 1: without a run to keep, everything would go")
+        raise ConfigurationError(
+            f"--keep-last {keep_last} must be at least 1: without a run to keep, everything would go"
+        )
     catalog = read_catalog(store)
     found = Pruned(*_split(store, catalog, read_runs(store), keep_last))
     if dry_run:
@@ -97,7 +100,7 @@ def _split(store: Store, catalog: Catalog, runs: list[Run], keep_last: int) -> t
     that goes on may share any part and finish any folder, so all of those stay meanwhile.
     """
     if not runs:
-        raise ValueError(
+        raise ConfigurationError(
             f"{store.uri} has no record of any run, so nobody knows what is in use: run the pipeline once, then prune"
         )
     kept, stages = kept_runs(runs, keep_last), {folder.partition("/")[0] for run in runs for folder in run.stages}

@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from tasks.errors import ConfigurationError
+
 Role = Literal["prompts", "demonstrations", "preferences"]
 Messages = list[dict[str, str]]
 
@@ -68,12 +70,12 @@ def recognise(columns: Collection[str], role: Role, where: str) -> None:
         where: The data's name, for the message.
 
     Raises:
-        ValueError: No known form fits; names the columns that would do.
+        ConfigurationError: No known form fits; names the columns that would do.
     """
     if any(set(form) <= set(columns) for form in _SERVES[role]):
         return
     would_do = "; or ".join(" and ".join(f"`{name}`" for name in form) for form in _SERVES[role])
-    raise ValueError(
+    raise ConfigurationError(
         f"{where} cannot serve as {role}: it has the columns {', '.join(sorted(columns)) or '(none)'}, "
         f"and {role} need {would_do}. Rename the columns, or name other data"
     )

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from tasks.artifacts import Artifact, Provenance
 from tasks.drafts import stage_key
+from tasks.errors import ConfigurationError
 from tasks.models import device, load_policy, model_folder, trusts_remote_code
 from tasks.parquet import read_table
 from tasks.progress import Progress, log
@@ -62,7 +63,8 @@ def find_ref_logps(store: Store, reference: Artifact, dpo: DpoConfig, groups: Pa
         groups: Folder with the groups in `groups.parquet`.
 
     Raises:
-        ValueError: The table holds a part of another reference, a row that is no number, or lacks a row after all.
+        ConfigurationError: The table holds a part of another reference, a row that is no number, or lacks a row after
+            all.
     """
     table = ref_logps_table(store, reference, dpo)
     wanted = {id_ for rows in read_groups(groups) for ids in rows["sequence_ids"].to_pylist() for id_ in ids}
@@ -81,7 +83,7 @@ def find_ref_logps(store: Store, reference: Artifact, dpo: DpoConfig, groups: Pa
         run_job(job)
         found, parts = look_up(table, wanted)
     if lost := wanted - found.keys():
-        raise ValueError(f"{table.folder} lacks {len(lost)} completions, first {min(lost)}: run again")
+        raise ConfigurationError(f"{table.folder} lacks {len(lost)} completions, first {min(lost)}: run again")
     return RefLogps(found, parts, missing)
 
 
@@ -89,17 +91,19 @@ def look_up(table: GrowingTable, wanted: set[str]) -> tuple[dict[str, float], di
     """Return the log-probability of each wanted sequence that the table has, and the parts that hold them.
 
     Raises:
-        ValueError: A part belongs to another table, or a row is no number.
+        ConfigurationError: A part belongs to another table, or a row is no number.
     """
     found: dict[str, float] = {}
     parts: dict[str, str] = {}
     for part in table.parts():
         if read_manifest(part.uri).provenance.key != table.provenance.key:
-            raise ValueError(f"{part.uri} was computed for another reference model or data type: delete it")
+            raise ConfigurationError(f"{part.uri} was computed for another reference model or data type: delete it")
         rows = read_table(part, ["sequence_id", "logps"])
         rows = rows.filter(pc.is_in(rows["sequence_id"], pa.array(wanted - found.keys(), pa.string())))
         if not np.isfinite(rows["logps"].to_numpy()).all():
-            raise ValueError(f"{part.uri} holds log-probabilities that are no numbers: the reference model is broken")
+            raise ConfigurationError(
+                f"{part.uri} holds log-probabilities that are no numbers: the reference model is broken"
+            )
         if rows.num_rows:
             found |= dict(zip(rows["sequence_id"].to_pylist(), rows["logps"].to_pylist(), strict=True))
             parts[table.store.folder_of(part)] = part.digest

@@ -12,6 +12,7 @@ import pyarrow as pa
 from tasks.artifacts import Artifact
 from tasks.config import RewardModelConfig, ScoringConfig
 from tasks.drafts import Draft
+from tasks.errors import ConfigurationError
 from tasks.models import model_tokenizer, trusts_remote_code
 from tasks.parquet import read_table
 from tasks.plan import pending
@@ -110,7 +111,9 @@ def train_reward_model(
     order = [(name, "ascending") for name in ("prompt_id", "chosen", "rejected")]
     table = read_table(preferences).sort_by(order)
     if reward_model.use_margin and table["margin"].null_count:
-        raise ValueError("reward_model.use_margin needs a `margin` in every preference row: add it or unset use_margin")
+        raise ConfigurationError(
+            "reward_model.use_margin needs a `margin` in every preference row: add it or unset use_margin"
+        )
     train_rows, held_out = split_by_prompt(table, reward_model.evaluation_fraction, reward_model.seed)
     sides, longest = [["chosen_ids"], ["rejected_ids"]], reward_model.max_length
     examples, too_long = keep_short(encode_preferences(tokenizer, train_rows, reward_model.use_margin), sides, longest)

@@ -42,7 +42,7 @@ class Rewards:
             prompt_of: Each completion's prompt.
 
         Raises:
-            ValueError: A single completion needs more memory than there is.
+            ConfigurationError: A single completion needs more memory than there is.
         """
         sequences = Sequences(prompts, completions, prompt_of)
         if self.not_shared:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from tasks.artifacts import Artifact, Provenance
 from tasks.config import ScoringConfig
 from tasks.drafts import Draft, stage_key
+from tasks.errors import ConfigurationError
 from tasks.models import device, model_folder, trusts_remote_code
 from tasks.plan import pending
 from tasks.progress import Progress
@@ -43,7 +44,8 @@ class RewardModel:
         """Return the reward of each prompt and completion, equal ones computed once.
 
         Raises:
-            ValueError: A sequence is longer than the reward model's context, or needs more memory than there is.
+            ConfigurationError: A sequence is longer than the reward model's context, or needs more memory than there
+                is.
         """
         conversations: dict[str, int] = {}
         pairs: dict[tuple[int, str], int] = {}
@@ -56,7 +58,7 @@ class RewardModel:
         prompt_of = [number for number, _ in pairs]
         longest = max(len(prompt_ids[of]) + len(ids) for of, ids in zip(prompt_of, completion_ids, strict=True))
         if longest > self.limit:
-            raise ValueError(
+            raise ConfigurationError(
                 f"a prompt and completion have {longest} tokens, more than the reward model's context of {self.limit}: "
                 "lower sampling.max_new_tokens, or use a reward model with a longer context"
             )
@@ -67,12 +69,14 @@ def check_finite(rewards: pa.Table) -> None:
     """Refuse rewards that are no numbers.
 
     Raises:
-        ValueError: Names the completions.
+        ConfigurationError: Names the completions.
     """
     bad = np.flatnonzero(~np.isfinite(rewards["reward"].to_numpy()))
     if bad.size:
         ids = [f"{rewards['prompt_id'][i]}/{rewards['completion_id'][i]}" for i in bad[:5].tolist()]
-        raise ValueError(f"{bad.size} rewards are NaN or infinite, first {', '.join(ids)}: the reward model is broken")
+        raise ConfigurationError(
+            f"{bad.size} rewards are NaN or infinite, first {', '.join(ids)}: the reward model is broken"
+        )
 
 
 def rewards_table(store: Store, reward_model: Artifact, scoring: ScoringConfig) -> GrowingTable:

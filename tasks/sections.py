@@ -20,6 +20,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
+from tasks.errors import ConfigurationError
+
 NOT_IN_KEY = "not in the stage key"
 _SECRET_NAME = re.compile(
     r"(.*(hub|hf|auth|access|bearer)_?)?token|.*api_?key|.*access_?key(_?id)?|.*(password|passwd|secret).*", re.I
@@ -74,7 +76,9 @@ class Section(BaseModel):
 def _reachable(path: str) -> str:
     """Return a path that is read from here, from S3 or from the hub, and from no other place."""
     if "://" in path and not re.match(r"file://|s3://[^/]", path):
-        raise ValueError("must be a file, a folder, file:///..., s3://bucket/key or a hub id: download it first")
+        raise ConfigurationError(
+            "must be a file, a folder, file:///..., s3://bucket/key or a hub id: download it first"
+        )
     return path
 
 

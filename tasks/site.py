@@ -35,7 +35,7 @@ def open_site(store: str, compute: ComputeConfig) -> Site:
     """Open a store for a run.
 
     Raises:
-        ValueError: The URI is wrong, or the store cannot be written.
+        ConfigurationError: The URI is wrong, or the store cannot be written.
     """
     opened = open_store(store)
     return Site(opened, compute, None if PLAN.get() else RunRecord.begin(opened))

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from botocore.exceptions import NoCredentialsError, PartialCredentialsError
 from fsspec import AbstractFileSystem
 
+from tasks.errors import ConfigurationError
 from tasks.filesystem import open_fs
 from tasks.sections import DataSource
 
@@ -40,8 +41,8 @@ def read_rows(source: DataSource) -> Iterator[Row]:
     raise the same errors.
 
     Raises:
-        FileNotFoundError: There is no such file, folder, bucket or hub dataset.
-        ValueError: The source cannot be read, has no such split, holds no rows, or a row is damaged.
+        ConfigurationError: There is no such file, folder, bucket or hub dataset; it cannot be read, has no such split,
+            holds no rows, or a row is damaged.
     """
     found = _find_files(source)
     if found is None:
@@ -52,7 +53,7 @@ def read_rows(source: DataSource) -> Iterator[Row]:
     with _explained_access(source.path):
         first = next(rows, None)
     if first is None:
-        raise ValueError(f"{source.path} holds no rows: it is empty. Name a source with at least one row")
+        raise ConfigurationError(f"{source.path} holds no rows: it is empty. Name a source with at least one row")
     return chain([first], rows)
 
 
@@ -63,8 +64,8 @@ def source_digest(source: DataSource) -> str:
     dataset is hashed by its fingerprint and split.
 
     Raises:
-        FileNotFoundError: There is no such file, folder, bucket or hub dataset.
-        ValueError: The source cannot be read or has no such split.
+        ConfigurationError: There is no such file, folder, bucket or hub dataset; it cannot be read, or has no such
+            split.
     """
     found = _find_files(source)
     if found is None:
@@ -81,7 +82,9 @@ def source_digest(source: DataSource) -> str:
 def _find_files(source: DataSource) -> tuple[AbstractFileSystem, list[str]] | None:
     """Return the files of a source in the order of their names; None where it can only be a hub dataset."""
     if "@" in source.path.partition("://")[2].partition("/")[0]:
-        raise ValueError("a data source must not carry credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        raise ConfigurationError(
+            "a data source must not carry credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     fs, path = open_fs(source.path)
     try:
         with _explained_access(source.path):
@@ -91,10 +94,10 @@ def _find_files(source: DataSource) -> tuple[AbstractFileSystem, list[str]] | No
         if _HUB_ID.fullmatch(source.path) and not source.path.lower().endswith(tuple(_READERS)):
             return None
         remedy = "check the bucket and the key" if source.path.startswith("s3://") else "check the path"
-        raise FileNotFoundError(f"there is no file or folder {source.path} (looked for {path}): {remedy}") from error
+        raise ConfigurationError(f"there is no file or folder {source.path} (looked for {path}): {remedy}") from error
     for field in ("name", "data_dir", "revision"):
         if getattr(source, field) is not None:
-            raise ValueError(
+            raise ConfigurationError(
                 f"{field} = {getattr(source, field)!r} is for hub datasets, but {source.path} is a file or folder: "
                 "leave it out, or make it part of the path"
             )
@@ -112,7 +115,7 @@ def _explained_access(path: str) -> Iterator[None]:
         remedy = "check its permissions"
         if path.startswith("s3://"):
             remedy = "set or check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and AWS_ENDPOINT_URL"
-        raise ValueError(f"{path} cannot be read ({type(error).__name__}): {remedy}") from error
+        raise ConfigurationError(f"{path} cannot be read ({type(error).__name__}): {remedy}") from error
 
 
 def _folder_files(fs: AbstractFileSystem, root: str, split: str) -> list[str]:
@@ -121,18 +124,20 @@ def _folder_files(fs: AbstractFileSystem, root: str, split: str) -> list[str]:
     if fs.exists(f"{root}/dataset_dict.json"):
         splits = _read_json(fs, f"{root}/dataset_dict.json", lambda info: list(info["splits"]))
         if split not in splits:
-            raise ValueError(f"{root} has no split {split!r}: set split to one of {', '.join(splits)}")
+            raise ConfigurationError(f"{root} has no split {split!r}: set split to one of {', '.join(splits)}")
         root = f"{root}/{split}"
     if fs.exists(f"{root}/state.json") and fs.exists(f"{root}/dataset_info.json"):
         # A dataset without splits was saved as a whole, so that the split has nothing to choose.
         names = _read_json(fs, f"{root}/state.json", lambda state: [file["filename"] for file in state["_data_files"]])
         if strange := [name for name in names if "/" in name]:
-            raise ValueError(f"{root}/state.json names {strange[0]!r}, which is not in its folder: save the data again")
+            raise ConfigurationError(
+                f"{root}/state.json names {strange[0]!r}, which is not in its folder: save the data again"
+            )
         return [f"{root}/{name}" for name in sorted(names)]
     inside = [path.removeprefix(root) for path in sorted(fs.find(root))]
     paths = [root + name for name in inside if name.lower().endswith(tuple(_READERS)) and not _HIDDEN.search(name)]
     if not paths:
-        raise ValueError(f"{root} holds no data files: looked for {', '.join(_READERS)} and saved datasets")
+        raise ConfigurationError(f"{root} holds no data files: looked for {', '.join(_READERS)} and saved datasets")
     return paths
 
 
@@ -141,7 +146,7 @@ def _read_json(fs: AbstractFileSystem, path: str, pick: Callable[[Any], list[str
     try:
         return pick(json.loads(fs.cat_file(path)))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} does not describe a saved dataset: save the dataset again") from error
+        raise ConfigurationError(f"{path} does not describe a saved dataset: save the dataset again") from error
 
 
 def _file_rows(fs: AbstractFileSystem, path: str) -> Iterator[Row]:
@@ -156,7 +161,7 @@ def _reader(path: str) -> Callable[[IO[bytes], str], Iterator[Row]]:
     for suffix, reader in _READERS.items():
         if path.lower().endswith(suffix):
             return reader
-    raise ValueError(f"{path} is of no known kind: its name must end in one of {', '.join(_READERS)}")
+    raise ConfigurationError(f"{path} is of no known kind: its name must end in one of {', '.join(_READERS)}")
 
 
 def _json_rows(file: IO[bytes], name: str) -> Iterator[Row]:
@@ -173,9 +178,9 @@ def _parse_line(line: bytes, where: str) -> dict[str, Any]:
     try:
         values = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is not JSON ({error}): write one object a line, in UTF-8") from error
+        raise ConfigurationError(f"{where} is not JSON ({error}): write one object a line, in UTF-8") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{where} is a JSON {type(values).__name__}, not an object: write one object a line")
+        raise ConfigurationError(f"{where} is a JSON {type(values).__name__}, not an object: write one object a line")
     return values
 
 
@@ -185,7 +190,7 @@ def _gzip_rows(file: IO[bytes], name: str) -> Iterator[Row]:
         with gzip.GzipFile(fileobj=file) as unzipped:
             yield from _json_rows(unzipped, name)  # type: ignore[arg-type]
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{name} is not gzip, or is cut short ({error}): compress or copy it again") from error
+        raise ConfigurationError(f"{name} is not gzip, or is cut short ({error}): compress or copy it again") from error
 
 
 def _parquet_rows(file: IO[bytes], name: str) -> Iterator[Row]:
@@ -217,7 +222,7 @@ def _explained_arrow(name: str, kind: str) -> Iterator[None]:
         # pyarrow calls damaged pages a bare OSError; an error of a disk or a network has a number or its own class.
         if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
             raise
-        raise ValueError(f"{name} is not {kind}, or is damaged ({error}): write or copy it again") from error
+        raise ConfigurationError(f"{name} is not {kind}, or is damaged ({error}): write or copy it again") from error
 
 
 def _hub_rows(source: DataSource) -> Iterator[Row]:
@@ -235,12 +240,12 @@ def _load_hub(source: DataSource) -> "Dataset":
             source.path, source.name, data_dir=source.data_dir, split=source.split, revision=source.revision
         )
     except OSError as error:
-        raise FileNotFoundError(
+        raise ConfigurationError(
             f"{source.path} is neither a local file or folder nor a dataset that the hub could give ({error}): check "
             "the name; with HF_HUB_OFFLINE=1, or without a network, only datasets in the local cache are found"
         ) from error
     except (ValueError, datasets.exceptions.DatasetsError) as error:
-        raise ValueError(f"{source.path} on the hub, split {source.split!r}: {error}") from error
+        raise ConfigurationError(f"{source.path} on the hub, split {source.split!r}: {error}") from error
 
 
 _READERS = {

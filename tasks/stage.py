@@ -19,6 +19,7 @@ from prefect.tasks import exponential_backoff
 from tasks.artifacts import Artifact
 from tasks.dispatch import DeploymentFailedError, Order, check_ended_well, endings, start, under_way
 from tasks.drafts import Draft, plain, provenance_of
+from tasks.errors import ConfigurationError
 from tasks.plan import PLAN, Preview
 from tasks.report import stage_page
 from tasks.site import Site
@@ -160,11 +161,11 @@ def stage(
         ready: Called with the arguments; an artifact that it returns takes the place of the stage's output.
         work: Called with the store and the arguments, for a stage that fills a table which it shares with others. None:
             the stage computes its output alone and as a whole.
-        retries: How often Prefect repeats the task after a failure that is not a ValueError. For I/O and GPU work.
+        retries: How often Prefect repeats the task after a failure that is no ConfigurationError. For I/O and GPU work.
     """
     return lambda body: Stage(body, version, preview, ready, work, retries)
 
 
 def may_pass_next_time(task: Any, run: Any, state: Any) -> bool:
     """Say no where the same input would fail the same way."""
-    return not isinstance(state.result(raise_on_failure=False), ValueError | DeploymentFailedError)
+    return not isinstance(state.result(raise_on_failure=False), ConfigurationError | DeploymentFailedError)

@@ -26,6 +26,7 @@ from tasks.artifacts import (
     safe_path,
     sha256_of,
 )
+from tasks.errors import ConfigurationError
 from tasks.filesystem import STORE_ERRORS, explain, in_parallel, open_fs, persist, write_file
 from tasks.verify import etag_of, read_entry, verify
 
@@ -41,19 +42,19 @@ class Store:
         uri: A path, `file:///...`, or `s3://bucket/prefix`; credentials come from the AWS variables, never the URI.
 
     Raises:
-        ValueError: The URI has another scheme, or carries credentials.
+        ConfigurationError: The URI has another scheme, or carries credentials.
     """
 
     def __init__(self, uri: str) -> None:
         """Open the store; nothing is read or written yet."""
         if "@" in uri.partition("://")[2].partition("/")[0]:
-            raise ValueError(
+            raise ConfigurationError(
                 "store must not carry credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
             )
         if ":" not in uri.partition("/")[0]:
             uri = f"file://{Path(uri).expanduser().resolve()}"
         if not uri.startswith(("file:///", "memory://")) and not re.match(r"s3://[^/]", uri):
-            raise ValueError(f"store = {uri!r} must be a folder, file:///... or s3://bucket/prefix")
+            raise ConfigurationError(f"store = {uri!r} must be a folder, file:///... or s3://bucket/prefix")
         self.uri = uri.rstrip("/")
         self.fs, self.root = open_fs(self.uri)
 
@@ -65,7 +66,7 @@ class Store:
         """Return the path of something in the store.
 
         Raises:
-            ValueError: The path could leave the store.
+            ConfigurationError: The path could leave the store.
         """
         return f"{self.root.rstrip('/')}/{safe_path(relative)}"
 
@@ -73,24 +74,24 @@ class Store:
         """Return the folder of an artifact, relative to the store.
 
         Raises:
-            ValueError: The artifact is not in this store.
+            ConfigurationError: The artifact is not in this store.
         """
         if not artifact.uri.startswith(self.uri + "/"):
-            raise ValueError(f"{artifact.uri} is not in the store {self.uri}")
+            raise ConfigurationError(f"{artifact.uri} is not in the store {self.uri}")
         return safe_path(artifact.uri.removeprefix(self.uri + "/"))
 
     def check_writable(self) -> None:
         """Write and delete a probe.
 
         Raises:
-            ValueError: The store cannot be written; says what to check.
+            ConfigurationError: The store cannot be written; says what to check.
         """
         probe = self.path(f"probe/{uuid.uuid4().hex}")
         try:
             write_file(self.fs, probe, b"")
             self.fs.rm_file(probe)
         except STORE_ERRORS as error:
-            raise ValueError(f"store {explain(error, self.uri, 'written')}") from error
+            raise ConfigurationError(f"store {explain(error, self.uri, 'written')}") from error
 
     def commit(self, folder: str, files: Mapping[str, Content], manifest: Manifest) -> Artifact:
         """Write files, then the manifest that makes them an artifact.
@@ -170,7 +171,7 @@ def open_store(uri: str) -> Store:
     """Open a store that must be writable.
 
     Raises:
-        ValueError: The URI is wrong, or the store cannot be written.
+        ConfigurationError: The URI is wrong, or the store cannot be written.
     """
     store = Store(uri)
     store.check_writable()

@@ -129,7 +129,7 @@ def read_slices(store: Store, artifact: Artifact) -> list[Slice]:
 
     Raises:
         DamagedArtifactError: The list of slices is missing or damaged.
-        ValueError: It names something outside of the store.
+        ConfigurationError: It names something outside of the store.
     """
     listing = json.loads(read_bytes(artifact, SLICES))
     return [

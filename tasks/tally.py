@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.errors import ConfigurationError
 from tasks.progress import log
 from tasks.records import BadRow, Record, Role, parse_record, recognise
 from tasks.sections import DataSource
@@ -31,12 +32,12 @@ class Tally:
         """Refuse data with too many bad rows.
 
         Raises:
-            ValueError: Names the reasons and the first row of each.
+            ConfigurationError: Names the reasons and the first row of each.
         """
         bad = self.bad.total()
         if bad > self.max_bad_fraction * self.total:
             reasons = "; ".join(f"{reason}: {n} (first {self.examples[reason]})" for reason, n in self.bad.items())
-            raise ValueError(
+            raise ConfigurationError(
                 f"{self.name}: {bad} of {self.total} rows are bad, more than max_bad_fraction = "
                 f"{self.max_bad_fraction:g}: {reasons}. Mend the data or raise the fraction"
             )
@@ -52,8 +53,7 @@ def read_records(source: DataSource, role: Role, tally: Tally) -> Iterator[tuple
     """Yield place and content of each good row, and count the others.
 
     Raises:
-        FileNotFoundError: There is no such source.
-        ValueError: The source cannot be read, or has none of the columns that the role needs.
+        ConfigurationError: There is no such source, it cannot be read, or has none of the columns that the role needs.
     """
     for where, values in read_rows(source):
         if tally.total == 0:

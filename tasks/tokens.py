@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.errors import ConfigurationError
 from tasks.records import Messages
 
 if TYPE_CHECKING:
@@ -34,21 +35,23 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> "PreTrained
     """Load the tokenizer of a model folder, without network.
 
     Raises:
-        ValueError: There is no tokenizer, or it cannot be loaded.
+        ConfigurationError: There is no tokenizer, or it cannot be loaded.
     """
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{folder} has no tokenizer that loads ({error}): save one with save_pretrained") from error
+        raise ConfigurationError(
+            f"{folder} has no tokenizer that loads ({error}): save one with save_pretrained"
+        ) from error
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> list[int]:
     """Return the ids of a conversation up to where the completion begins.
 
     Raises:
-        ValueError: The chat template refuses the conversation.
+        ConfigurationError: The chat template refuses the conversation.
     """
     from jinja2 import TemplateError
 
@@ -56,7 +59,7 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> l
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     except TemplateError as error:
         roles = [message["role"] for message in messages]
-        raise ValueError(f"the chat template refuses a conversation with roles {roles}: {error}") from error
+        raise ConfigurationError(f"the chat template refuses a conversation with roles {roles}: {error}") from error
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -89,11 +92,13 @@ def keep_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> 
         max_length: Longest sequence to keep.
 
     Raises:
-        ValueError: None is left.
+        ConfigurationError: None is left.
     """
     fits = are_short(table, sequences, max_length)
     if not fits.any():
-        raise ValueError(f"all {table.num_rows} examples are longer than max_length = {max_length} tokens: raise it")
+        raise ConfigurationError(
+            f"all {table.num_rows} examples are longer than max_length = {max_length} tokens: raise it"
+        )
     return table.filter(pa.array(fits)), int((~fits).sum())
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tasks.errors import ConfigurationError
 from tasks.sections import NOT_IN_KEY, Section
 
 PAIRWISE_LOSSES = (
@@ -99,7 +100,7 @@ class FixedBatches(Training):
     def _batches_divide(self) -> Self:
         each, rest = divmod(self.batch_size, self.devices)
         if rest or (each > self.micro_batch_size and each % self.micro_batch_size):
-            raise ValueError(
+            raise ConfigurationError(
                 f"batch_size = {self.batch_size} must be a multiple of micro_batch_size x devices = "
                 f"{self.micro_batch_size} x {self.devices}, or at most that and a multiple of devices: an optimizer "
                 "step is made of whole forward passes"
@@ -133,18 +134,22 @@ class DpoConfig(Training):
     @model_validator(mode="after")
     def _losses_are_of_pairs(self) -> Self:
         if unknown := [name for name in self.losses if name not in PAIRWISE_LOSSES]:
-            raise ValueError(
+            raise ConfigurationError(
                 f"dpo.loss_type = {unknown[0]!r} must be one of {', '.join(PAIRWISE_LOSSES)}: a loss must be a pair's "
                 "own, whatever else is in its batch (`aot` and `aot_unpaired` sort the batch)"
             )
         if self.loss_weights is not None and len(self.loss_weights) != len(self.losses):
-            raise ValueError(f"dpo.loss_weights = {self.loss_weights} must be one weight a loss of {self.losses}")
+            raise ConfigurationError(
+                f"dpo.loss_weights = {self.loss_weights} must be one weight a loss of {self.losses}"
+            )
         return self
 
     @model_validator(mode="after")
     def _rows_can_be_shared(self) -> Self:
         if refused := sorted(self.extra.keys() & NOT_FOR_DPO.keys()):
-            raise ValueError(f"dpo.extra.{refused[0]} cannot be set: {NOT_FOR_DPO[refused[0]]}")
+            raise ConfigurationError(f"dpo.extra.{refused[0]} cannot be set: {NOT_FOR_DPO[refused[0]]}")
         if self.lora is not None and self.lora.dropout:
-            raise ValueError(f"dpo.lora.dropout = {self.lora.dropout} must be 0: {NOT_FOR_DPO['disable_dropout']}")
+            raise ConfigurationError(
+                f"dpo.lora.dropout = {self.lora.dropout} must be 0: {NOT_FOR_DPO['disable_dropout']}"
+            )
         return self

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.errors import ConfigurationError
 from tasks.gold import ABSURD, FACTS, KNOWN_ANSWERS, POLITE_CLOSINGS, RUDE_OPENINGS, Fact, facts
 
 if TYPE_CHECKING:
@@ -214,10 +215,10 @@ def write_world(folder: str | Path, seed: int = 0, scale: float = 1.0) -> None:
         scale: Share of the full sizes, e.g. 0.05 in tests; the demonstrations always cover every fact.
 
     Raises:
-        ValueError: `scale` is out of bounds, or the folder holds something else.
+        ConfigurationError: `scale` is out of bounds, or the folder holds something else.
     """
     if not 0 < scale <= 1:
-        raise ValueError(f"scale = {scale} must be above 0 and at most 1: it is a share of the full sizes")
+        raise ConfigurationError(f"scale = {scale} must be above 0 and at most 1: it is a share of the full sizes")
     folder = Path(folder)
     label = json.dumps({"seed": seed, "scale": scale})
     if _holds_world(folder, label):
@@ -242,7 +243,7 @@ def _holds_world(folder: Path, label: str) -> bool:
     marker = folder / "world.json"
     found = marker.read_text(encoding="utf-8") if marker.is_file() else None
     if found != label:
-        raise ValueError(
+        raise ConfigurationError(
             f"folder = {folder} must be empty or hold the world {label}, not {found}: remove it, or name another folder"
         )
     return True

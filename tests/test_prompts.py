@@ -12,6 +12,7 @@ from tasks.added_prompts import added_table, append_prompts, find_added, read_ad
 from tasks.artifacts import NOTHING, Artifact, DamagedArtifactError, Provenance
 from tasks.config import DataConfig
 from tasks.drafts import Draft
+from tasks.errors import ConfigurationError
 from tasks.models import model_files
 from tasks.parquet import read_table
 from tasks.prompts import (
@@ -405,7 +406,7 @@ def test_a_prompt_that_the_template_refuses(tmp_path, local, policy, test_data):
 def test_a_missing_file_of_any_role_is_found_first(tmp_path, local, role):
     good = write(tmp_path / "a.jsonl", [{"prompt": "a", "completion": "b", "chosen": "b", "rejected": "c"}])
     data = DataConfig(**{"prompts": good, role: str(tmp_path / "nothing.jsonl")})
-    with pytest.raises(FileNotFoundError, match=r"nothing.jsonl .*check the path"):
+    with pytest.raises(ConfigurationError, match=r"nothing.jsonl .*check the path"):
         find_data(local, data)
 
 

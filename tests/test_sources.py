@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from s3fs import S3FileSystem
 
+from tasks.errors import ConfigurationError
 from tasks.records import BadRow, parse_record
 from tasks.sections import DataSource
 from tasks.sources import read_rows, source_digest
@@ -142,14 +143,14 @@ def test_damaged_file(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message) as caught:
         rows(tmp_path / name)
-    assert type(caught.value) is ValueError
+    assert type(caught.value) is ConfigurationError
 
 
 def test_parquet_text_that_is_not_unicode(tmp_path):
     broken = pa.StringArray.from_buffers(1, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff"))
     with pytest.raises(ValueError, match=r"a.parquet is not Parquet, or is damaged") as caught:
         rows(parquet(tmp_path / "a.parquet", pa.table({"a": broken})))
-    assert type(caught.value) is ValueError
+    assert type(caught.value) is ConfigurationError
 
 
 def test_damage_is_found_where_it_is(tmp_path):
@@ -164,7 +165,7 @@ def test_missing_files_are_named_before_any_row_is_asked_for(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     for path in ("prompts.jsonl", "./org/name", "a/b/c", f"{tmp_path}/x", (tmp_path / "x").as_uri()):
         for function in (read_rows, source_digest):
-            with pytest.raises(FileNotFoundError, match=f"no file or folder {path} .looked for {tmp_path}/"):
+            with pytest.raises(ConfigurationError, match=f"no file or folder {path} .looked for {tmp_path}/"):
                 function(DataSource(path=path))
 
 
@@ -214,7 +215,7 @@ def test_hub_dataset():
     assert digest("org/name") == digest("org/name") != hashlib.sha256().hexdigest()
     with pytest.raises(ValueError, match=r"org/name on the hub, split 'test': .*train"):
         rows("org/name", split="test")
-    with pytest.raises(FileNotFoundError, match=r"org/other is neither a local file or folder .*hub .*HF_HUB_OFFLINE"):
+    with pytest.raises(ConfigurationError, match=r"org/other is neither a local file or folder .*hub .*HF_HUB_OFFLINE"):
         rows("org/other")
 
 
