@@ -155,7 +155,12 @@ class PairsConfig(Section):
     strategy: Literal["threshold", "best_vs_worst", "annotation"] = "threshold"
     """threshold: RS-DPO. best_vs_worst: highest against lowest reward. annotation: the data set's own pairs."""
     max_pairs_per_prompt: int | None = Field(None, ge=1)
-    """Keep so many pairs a prompt, those with the widest reward gap."""
+    """Keep so many pairs of a prompt that has more."""
+    cap: Literal["random", "widest"] = "random"
+    """Which pairs `max_pairs_per_prompt` keeps. random: any, drawn with the seed. widest: those with the widest reward
+    gap, which drops the hard pairs that the threshold keeps on purpose."""
+    seed: int = Field(0, ge=0)
+    """Seed of the random cap; what is drawn for a prompt depends on it and the prompt_id alone."""
     truncated: Literal["keep", "drop", "never_chosen"] = "drop"
     """What to do with completions cut at max_new_tokens: their reward is for half an answer."""
 
