@@ -40,6 +40,8 @@ Values = Mapping[str, Any]
 
 CONVERSATIONS = ("messages", "conversations", "conversation")
 COMPLETIONS = ("completion", "response", "output", "answer")
+PLAIN = ("metadata", "id")
+"""Kept beside a prompt where they are texts or whole numbers."""
 _MATERIAL = ("input", "context")
 _SYSTEM = ("system", "system_prompt", "system_message")
 _UNSUPPORTED = ("tools", "functions", "image", "images", "video", "videos", "audio", "audios")
@@ -158,13 +160,25 @@ PROMPTS: dict[str, Callable[[Values, str], Messages]] = {
     "input": _text,
 }
 
-_READ_BY_ALL = {*CONVERSATIONS, *PROMPTS, *_MATERIAL, *_SYSTEM, *_UNSUPPORTED, "history", "chosen", "metadata", "id"}
+_READ_BY_ALL = {*CONVERSATIONS, *PROMPTS, *_MATERIAL, *_SYSTEM, *_UNSUPPORTED, "history", "chosen"}
 READ: dict[Role, set[str]] = {
     "prompts": _READ_BY_ALL | {*COMPLETIONS, "label"},
     "demonstrations": _READ_BY_ALL | {*COMPLETIONS, "label"},
     "preferences": _READ_BY_ALL | {"rejected", "margin"},
 }
 """The columns that are read for each role, if only to see that they say the same."""
+_READ_OF_MESSAGES = {"role", "content", "from", "value", "tool_calls", "function_call"}
+
+
+def unread_columns(values: Values, role: Role) -> set[str]:
+    """Return the columns, and the keys of messages, that hold something and that nothing of a role is read from."""
+    unread = {name for name, value in values.items() if value is not None} - READ[role]
+    unread -= {name for name in PLAIN if isinstance(values.get(name), str | int)}
+    for name in values.keys() & READ[role]:
+        messages = values[name] if isinstance(values[name], list) else [values[name]]
+        keys = {key for one in messages if isinstance(one, Mapping) for key in one if one[key] is not None}
+        unread |= {f"{name}[].{key}" for key in keys - _READ_OF_MESSAGES}
+    return unread
 
 
 def _agree(given: Messages, whole: Messages) -> bool:
@@ -188,8 +202,8 @@ def _check_rest(values: Values, column: str, messages: Messages) -> None:
         value = values.get(name)
         if is_blank(value) or name == column or not (isinstance(value, str) or name in CONVERSATIONS):
             continue
-        asked = read_messages(value) or [{"role": "user", "content": value}]
-        if not all(_stripped(one["content"]) in read for one in asked if one["role"] == "user"):
+        asked = read_messages(value) or [{"role": "user", "content": str(value)}]
+        if not all(str(_stripped(one["content"])) in read for one in asked if one["role"] == "user"):
             raise BadRow(f"{name} is not part of {column}")
     if column == "chosen" and not is_blank(values.get("history")):
         raise BadRow("history beside chosen")
@@ -197,8 +211,8 @@ def _check_rest(values: Values, column: str, messages: Messages) -> None:
 
 def _with_system(values: Values, messages: Messages) -> Messages:
     """Put the row's system message before a conversation that has none."""
-    given = {name: values[name] for name in _SYSTEM if not is_blank(values.get(name))}
-    texts = {checked_text(text, name).strip(): text for name, text in given.items()}
+    given = [checked_text(values[name], name) for name in _SYSTEM if not is_blank(values.get(name))]
+    texts: dict[str, str] = {text.strip(): text for text in given}
     if messages[0]["role"] == "system" and texts:
         texts[messages[0]["content"].strip()] = messages[0]["content"]
     if len(texts) > 1:

@@ -185,8 +185,8 @@ def _joined_parts(content: Any) -> Any:
     """Return the text of a list of text parts; anything else as it is."""
     if isinstance(content, list) and content:
         parts = [part if isinstance(part, Mapping) else {} for part in content]
-        texts = [part.get("text") if part.get("type") == "text" else None for part in parts]
-        if all(isinstance(text, str) for text in texts):
+        texts = [part["text"] for part in parts if part.get("type") == "text" and isinstance(part.get("text"), str)]
+        if len(texts) == len(content):
             return "".join(texts)
     return content
 

@@ -126,35 +126,35 @@ def _is_data(fs: AbstractFileSystem, root: str, name: str) -> bool:
 
 def _splits(fs: AbstractFileSystem, root: str, source: DataSource, names: list[str], data: list[str]) -> Splits:
     """Return the data files of each split, by the card or else by their names."""
-    configurations = _card(fs, root) if "README.md" in names and source.data_dir is None else {}
+    has_card = "README.md" in names and source.data_dir is None
+    configurations, default = _card(fs, root) if has_card else ({}, None)
     if not configurations:
         if source.name is None:
             return _named_splits(root, data)
         folder = _inside(fs, root, "name", source.name).removeprefix(root + "/")
         return _named_splits(root, [name for name in data if name.startswith(f"{folder}/")], f"{folder}/")
-    name = source.name or configurations.get_default_config_name()
+    name = source.name or default
     if name not in configurations:
         found = f"has no configuration {name!r}" if name else "has several configurations"
         raise ConfigurationError(f"{root} {found}: set name to one of {', '.join(configurations)}")
     return _listed_splits(root, configurations[name], data)
 
 
-def _card(fs: AbstractFileSystem, root: str) -> Any:
-    """Return the configurations that a folder's README.md lists at its head, as `datasets` reads them."""
+def _card(fs: AbstractFileSystem, root: str) -> tuple[dict[str, Any], str | None]:
+    """Return the configurations that a folder's README.md lists at its head, and the name of the default one."""
     from datasets.utils.metadata import MetadataConfigs  # takes a second
     from huggingface_hub import DatasetCard
 
     text = fs.cat_file(f"{root}/README.md").decode(errors="replace")
     if not text.startswith("---"):
-        return {}
+        return {}, None
     try:
         configurations = MetadataConfigs.from_dataset_card_data(DatasetCard(text).data)
-        configurations.get_default_config_name()
+        return configurations, configurations.get_default_config_name()
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise ConfigurationError(
             f"{root}/README.md: the YAML at its head cannot be read ({error}): mend it, or delete the file"
         ) from error
-    return configurations
 
 
 def _named_splits(root: str, data: list[str], base: str = "") -> Splits:

@@ -14,8 +14,8 @@ from typing import Any
 from tasks.columns import (
     COMPLETIONS,
     CONVERSATIONS,
+    PLAIN,
     PROMPTS,
-    READ,
     Given,
     check_completion,
     check_supported,
@@ -68,7 +68,7 @@ def recognise(columns: Collection[str], role: Role, where: str) -> None:
     if any(all(set(group) & set(columns) for group in form) for form in _SERVES[role]):
         return
     would_do = "; or ".join(" beside ".join(_one_of(group) for group in form) for form in _SERVES[role])
-    is_kto = "label" in columns and role == "preferences"
+    is_kto = role == "preferences" and "label" in columns and not {*COMPLETIONS}.isdisjoint(columns)
     kto = ": `label` beside one completion is KTO's form, which holds no pairs" if is_kto else ""
     raise ConfigurationError(
         f"{where} cannot serve as {role}: it has the columns {', '.join(sorted(columns)) or '(none)'}{kto}, "
@@ -87,11 +87,6 @@ def parse_record(values: Values, role: Role) -> Record:
     """
     check_supported(values)
     return _parse_preference(values) if role == "preferences" else _parse_example(values, role)
-
-
-def unread_columns(values: Values, role: Role) -> set[str]:
-    """Return the columns of a row that hold something and that nothing of a role is read from."""
-    return {name for name, value in values.items() if value is not None} - READ[role]
 
 
 def prompt_id(messages: Iterable[Mapping[str, Any]]) -> str:
@@ -157,7 +152,7 @@ def _margin(value: Any) -> float | None:
 
 def _metadata(values: Values) -> str | None:
     """Return the canonical JSON of the row's plain `metadata` and `id`."""
-    plain = {name: values[name] for name in ("metadata", "id") if isinstance(values.get(name), str | int)}
+    plain = {name: values[name] for name in PLAIN if isinstance(values.get(name), str | int)}
     return checked_text(_canonical(plain), "metadata") if plain else None
 
 

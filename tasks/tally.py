@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.columns import unread_columns
 from tasks.errors import ConfigurationError
 from tasks.progress import log
-from tasks.records import BadRow, Record, Role, parse_record, recognise, unread_columns
+from tasks.records import BadRow, Record, Role, parse_record, recognise
 from tasks.sections import DataSource
 from tasks.sources import read_rows, unread_files
 
