@@ -69,15 +69,13 @@ def find_data(store: Store, data: DataConfig) -> DataFiles:
         ConfigurationError: A file is missing, unreadable, or without the columns that its role needs; or nothing was
             added.
     """
-    files = DataFiles(
+    log_unread_files((data.prompts, data.demonstrations, data.preferences, data.evaluation_prompts))
+    return DataFiles(
         find_added(store) if data.prompts == "added" else _find(data.prompts, "prompts"),
         _find(data.demonstrations, "demonstrations"),
         _find(data.preferences, "preferences"),
         _find(data.evaluation_prompts, "prompts"),
     )
-    named = (data.prompts, data.demonstrations, data.preferences, data.evaluation_prompts)
-    log_unread_files(source for source in named if isinstance(source, DataSource))
-    return files
 
 
 def collect_prompts(

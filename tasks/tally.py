@@ -78,9 +78,9 @@ def read_records(source: DataSource, role: Role, tally: Tally) -> Iterator[tuple
         yield where, record
 
 
-def log_unread_files(sources: Iterable[DataSource]) -> None:
-    """Name the files in the folders of sources that are not read, once for each source."""
-    for source in dict.fromkeys(sources):
+def log_unread_files(data: Iterable[DataSource | str | None]) -> None:
+    """Name the files that are not read in the folders among some data, once for each folder."""
+    for source in dict.fromkeys(given for given in data if isinstance(given, DataSource)):
         if names := unread_files(source):
             more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
             log(f"{source.path}: files not read: {', '.join(names[:_NAMES])}{more}")

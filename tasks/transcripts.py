@@ -16,11 +16,14 @@ _DIALECTS = (
     re.compile(r"(?:\A\s*|\n)(Human|Assistant):"),
     re.compile(r"(?:\A\s*|\n)(User|Assistant):"),
 )
+_OPENING = re.compile(r"\s*(Human|User|Assistant):")
 _PERSON = re.compile(r"\n(Human|User):")
 
 
 def find_turns(text: str) -> Turns | None:
     """Return the turns of a text that opens with a speaker; None where it is no transcript."""
+    if not _OPENING.match(text):
+        return None
     for dialect in _DIALECTS:
         before, *parts = dialect.split(text)
         if not before and len(set(parts[::2])) == 2:
