@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tasks.transcripts import asks_late, find_turns, hh_turns, merge_turns
+from tasks.transcripts import asks_late, find_turns, hh_turns, is_rendered, merge_turns
 
 Messages = list[dict[str, str]]
 
@@ -24,10 +24,6 @@ _ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot", "bard", "bing"), "assistant"),
 }
-_RENDERED = re.compile(
-    r"\s*(<s>|<bos>|<\|begin_of_text\|>)?\s*"
-    r"(<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|\[INST\]|<\|(system|user|prompter)\|>)"
-)
 _PYTHON_TEXT = re.compile(r"""\s*\[\{'(role|content|from|value)':""")
 
 
@@ -50,7 +46,7 @@ class Split(NamedTuple):
 
 
 def read_messages(value: Any) -> Messages | None:
-    """Return the messages of a value; None where it is no conversation: plain text, a number, nothing.
+    """Return the messages of a value, less empty system messages; None where it is plain text, a number or nothing.
 
     Raises:
         BadRow: The value is a list or an object, but not of messages.
@@ -67,7 +63,8 @@ def read_messages(value: Any) -> Messages | None:
         return None
     while len(value) == 1 and isinstance(value[0], list):
         value = value[0]
-    return [_message(message) for message in value]
+    messages = [_message(message) for message in value]
+    return [one for one in messages if one["role"] != "system" or not _is_blank_text(one["content"])]
 
 
 def read_prompt(value: Any, column: str) -> Messages:
@@ -83,7 +80,7 @@ def read_prompt(value: Any, column: str) -> Messages:
             messages = messages[:-1]  # "\n\nAssistant:" asks for the completion
         return messages
     text = checked_text("" if value == [] else value, column)
-    if _RENDERED.match(text):
+    if is_rendered(text):
         raise BadRow(f"{column} is rendered by a chat template")
     if asks_late(text):
         raise BadRow("text before the first turn")
@@ -154,7 +151,11 @@ def checked_text(value: Any, name: str) -> str:
 
 def is_blank(value: Any) -> bool:
     """Return whether a value says nothing: none, white space, or an empty list or object."""
-    return value is None or (isinstance(value, str) and not value.strip()) or value in ([], {})
+    return value is None or _is_blank_text(value) or value in ([], {})
+
+
+def _is_blank_text(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def _with_role(message: Mapping[str, Any], role: str) -> dict[str, Any]:

@@ -18,6 +18,19 @@ _DIALECTS = (
 )
 _OPENING = re.compile(r"\s*(Human|User|Assistant):")
 _PERSON = re.compile(r"\n(Human|User):")
+_RENDERED = re.compile(
+    r"(?:(?:<s>|<bos>|<\|begin_of_text\|>)\s*)?"
+    r"(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|\[INST\]|<\|(?:system|user|prompter)\|>"
+    r"|### (?:Human|User) ?:)"
+)
+
+
+def is_rendered(text: str) -> bool:
+    """Return whether a text is a prompt as a model's template renders it: ChatML, Llama, Gemma, Vicuna, Alpaca, ..."""
+    text = text.strip()
+    vicuna = text.startswith("USER:") and "ASSISTANT:" in text
+    alpaca = text.endswith("### Response:") and "### Instruction:" in text
+    return vicuna or alpaca or _RENDERED.match(text) is not None
 
 
 def find_turns(text: str) -> Turns | None:

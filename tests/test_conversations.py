@@ -54,6 +54,7 @@ SPELLINGS = {
     "models": [
         {**one, "role": {"assistant": "bard", "user": "prompter", "system": "developer"}[one["role"]]} for one in TURNS
     ],
+    "empty system": [system(" "), *TURNS],
     "nested": [TURNS],
     "JSON": json.dumps(TURNS),
     "JSON of ShareGPT": json.dumps(SHARE_GPT, indent=1),
@@ -160,8 +161,12 @@ def test_texts_whose_turns_cannot_be_told():
         "<s>[INST] Hi [/INST]",
         "<|user|>\nHi",
         "<bos><start_of_turn>user\n",
+        "### Human: Hi### Assistant:",
+        "USER: Hi ASSISTANT:",
+        "Below is an instruction.\n\n### Instruction:\nHi\n\n### Response:",
     ):
         assert reason({"prompt": text}, "prompts") == "prompt is rendered by a chat template"
+        assert prompt_of({"prompt": [user(text)]}) == [user(text)], "as a message it goes to the model as it is"
     for text in ("Say Human: or\n\nHuman: twice", "Continue.\n\nHuman: a\n\nAssistant: b\n\nWhat now?", "Humans: a"):
         assert prompt_of({"prompt": text}) == [user(text)]
 
