@@ -14,7 +14,7 @@ from tasks.artifacts import NOTHING, Artifact, sha256_of
 from tasks.drafts import Draft
 from tasks.engines import Sample
 from tasks.errors import ConfigurationError
-from tasks.functions import GoldReward, load_function
+from tasks.functions import GoldReward, load_gold
 from tasks.models import model_folder, model_tokenizer
 from tasks.parquet import read_table, table_bytes
 from tasks.plan import pending
@@ -40,7 +40,7 @@ def _preview_labels(draft: Draft, completions: Artifact, *_: Any) -> tuple[Artif
 def label_preferences(out: Draft, completions: Artifact, prompts: Artifact, gold: GoldReward) -> Artifact:
     """Label pairs of completions with the gold reward."""
     assert gold.function is not None  # the configuration demands it
-    reward, messages, rows = load_function(gold.function), PromptTable(prompts), []
+    reward, messages, rows = load_gold(gold), PromptTable(prompts), []
     for slice_ in read_slices(out.store, completions):
         texts = defaultdict(list)
         for row in slice_.read().sort_by([("prompt_id", "ascending"), ("completion_id", "ascending")]).to_pylist():
