@@ -21,6 +21,7 @@ from tasks.sections import ModelSource
 from tasks.site import Site
 from tasks.stage import stage
 from tasks.storage import MANIFEST, read_manifest
+from tasks.templates import on_a_fixed_day
 from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, load_tokenizer
 
 if TYPE_CHECKING:
@@ -138,7 +139,9 @@ def model_files(folder: Path, source: ModelSource, role: Role) -> dict[str, Cont
     if role == "reward_model":
         _check_reward_model(folder, source.trust_remote_code, tokenizer)
     files: dict[str, Content] = {name: folder / name for name in names}
-    files["chat_template.jinja"] = _chat_template(tokenizer, source.chat_template).encode()
+    files["chat_template.jinja"] = on_a_fixed_day(
+        _chat_template(tokenizer, source.chat_template), source.template_date
+    ).encode()
     config = _read_json(folder / "tokenizer_config.json")
     config.pop("chat_template", None)
     files["tokenizer_config.json"] = json.dumps({**config, "pad_token": _pad_token(tokenizer)}, indent=2).encode()

@@ -6,6 +6,7 @@ says where something is whose content is in the key.
 
 import re
 from collections.abc import Iterator
+from datetime import date
 from typing import Annotated, Any
 
 from pydantic import (
@@ -125,6 +126,9 @@ class ModelSource(Located):
     chat_template: Annotated[str | None, NOT_IN_KEY] = None
     """None: the tokenizer's own, or `plain` where it has none. `plain`: "Human:" and "Assistant:" turns.
     `text`: messages are joined as they are and continued. Otherwise the path of a Jinja file."""
+    template_date: Annotated[date, NOT_IN_KEY] = date(2024, 7, 26)
+    """The day that it always is for a template that writes today's date, so that a prompt has the same tokens on any
+    day. The default is what Llama 3's templates say where nobody tells them."""
 
 
 class Function(Section):

@@ -31,6 +31,9 @@ PLAIN_TEMPLATE = (
 )
 """Given to tokenizers without a chat template: ends in a newline, so that no token spans prompt and completion."""
 
+TEXT_TEMPLATE = "{{ bos_token or '' }}{% for message in messages %}{{ message.content }}{% endfor %}"
+"""For models that continue text: the messages joined, with nothing around them."""
+
 PROBE: Messages = [{"role": "user", "content": "Hm"}]
 """A conversation that shows what a template does."""
 COUNTS_AFTER_PADDING = frozenset(
@@ -51,9 +54,6 @@ COUNTS_AFTER_PADDING = frozenset(
     }
 )
 """Model types whose positions begin after the padding index (`create_position_ids_from_input_ids` in transformers)."""
-
-TEXT_TEMPLATE = "{{ bos_token or '' }}{% for message in messages %}{{ message.content }}{% endfor %}"
-"""For models that continue text: the messages joined, with nothing around them."""
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
