@@ -104,7 +104,6 @@ def rs_dpo(
     return site.finish(
         {
             "held_out": held_out,
-            "evaluation_prompts": evaluation_prompts,
             "prompts": prompts,
             "policy": policy,
             "completions": completions,

@@ -52,7 +52,7 @@ def prompts(tokenizer):
 def draw(engine, decoding, prompts, seeds):
     engine.decoding = decoding
     for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-        engine.add(number, prompt, seed)
+        engine.add(number, prompt, seed, decoding.k)
     drawn = {}
     while len(drawn) < len(prompts):
         drawn |= engine.step()
@@ -121,10 +121,10 @@ def test_samples_are_in_the_order_of_the_prompts(engine, prompts):
 
 def test_a_prompt_that_comes_later_changes_nothing(engine, prompts):
     together = draw(engine, RANDOM, prompts, [3, 7, 5])
-    engine.add(0, prompts[0], 3)
+    engine.add(0, prompts[0], 3, RANDOM.k)
     drawn = dict(engine.step())
     for number, seed in ((1, 7), (2, 5)):
-        engine.add(number, prompts[number], seed)
+        engine.add(number, prompts[number], seed, RANDOM.k)
     while len(drawn) < 3:
         drawn |= engine.step()
     assert [drawn[number] for number in range(3)] == together
