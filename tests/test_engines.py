@@ -6,6 +6,7 @@ import pytest
 
 from tasks.config import Decoding
 from tasks.engines import TransformersEngine, VllmEngine, cache_arguments, cut, open_engine
+from tasks.seeded_sampling import seeded_sampling
 from tasks.tokens import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,6 +103,35 @@ def test_a_seed_gives_the_same_samples_whatever_else_is_drawn(engine, prompts):
     assert alone == among == turned
     assert len(alone) == 4
     assert all(1 <= len(sample.token_ids) <= 8 for sample in alone)
+
+
+def test_the_first_samples_do_not_depend_on_how_many_are_drawn(engine, prompts):
+    few, all_, rest = (
+        draw(engine, RANDOM.model_copy(update={"k": k}), prompts, [seed + first for seed in (3, 7, 5)])
+        for k, first in ((2, 0), (5, 0), (3, 2))
+    )
+    assert [a + b for a, b in zip(few, rest, strict=True)] == all_
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [0.4, 0.3, 0.2, 0.1]),
+        ({"temperature": 0.5}, [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
+        ({"top_k": 2}, [4 / 7, 3 / 7, 0, 0]),
+        ({"top_p": 0.75}, [4 / 9, 3 / 9, 2 / 9, 0]),
+    ],
+)
+def test_seeded_sampling_draws_from_the_distribution(settings, expected):
+    import torch
+
+    number = 20_000
+    logits = torch.log(torch.tensor([[0.4, 0.3, 0.2, 0.1]])).repeat(number, 1)
+    for process in seeded_sampling(Decoding(k=1, **settings), range(number), logits.device):
+        logits = process(None, logits)
+    drawn = torch.bincount(logits.argmax(1), minlength=4) / number
+    assert drawn.tolist() == pytest.approx(expected, abs=0.015)  # four standard deviations
+    assert [drawn[i] == 0 for i in range(4)] == [p == 0 for p in expected]
 
 
 def test_another_seed_gives_other_samples(engine, prompts):
