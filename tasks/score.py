@@ -107,7 +107,7 @@ def find_rewards(table: GrowingTable, completions: list[Slice]) -> list[Found]:
     names = defaultdict(list)
     for name in table.store.list(table.folder):
         names[scored_part(name)].append(name)
-    return list(in_parallel(lambda own: _find(table, own, names[part_of(own)]), completions, AT_ONCE))
+    return list(in_parallel(lambda own: _find(table, own, names.get(part_of(own), [])), completions, AT_ONCE))
 
 
 def part_of(completions: Slice) -> str:

@@ -11,8 +11,10 @@ from random_groups import tokenizer as words
 
 import tasks.drawing
 import tasks.sample
-from tasks.artifacts import Artifact, Provenance
-from tasks.config import Decoding, PairsConfig, ScoringConfig
+import tasks.shards
+from tasks.artifacts import NOTHING, Artifact, Provenance
+from tasks.compute import ComputeConfig
+from tasks.config import Decoding, PairsConfig, SamplingConfig, ScoringConfig
 from tasks.cover import select_slices
 from tasks.drafts import Draft
 from tasks.drawing import Request, cut_into_parts, requests_for
@@ -21,9 +23,11 @@ from tasks.pair_groups import Grouping
 from tasks.pairs import build_pairs
 from tasks.parquet import read_table, table_bytes
 from tasks.records import prompt_id
-from tasks.sample import sample_slices
+from tasks.sample import sample_completions, sample_slices
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.score import score_completions, unscored
+from tasks.shards import Sharded
+from tasks.site import Site
 from tasks.storage import Store, read_files
 from tasks.tables import GrowingTable, Slice, commit_slices, groups_of, read_slices, read_whole_prompts
 from tasks.world import write_base_model
@@ -252,6 +256,32 @@ def test_completions_drawn_again_in_other_parts_keep_their_own_rewards(
         assert row["chosen_reward"] == rewards[row["prompt_id"], row["chosen_id"]]
         assert row["rejected_reward"] == rewards[row["prompt_id"], row["rejected_id"]]
     assert pairs.rows == len(all_pairs(rewards, 0.01, 0.6))
+
+
+def test_shards_score_whole_prompts_and_only_what_has_no_reward(policy, reward_model, store, monkeypatch):
+    places = {"sample_completions": "s/s", "score_completions": "r/r"}
+    site = Site(store, ComputeConfig(**places, shards=2))
+    sampling = SamplingConfig(k=4, max_new_tokens=4, part_size=2, engine="transformers")
+    ids = prompts(store)
+    for k, part_size, number in ((2, 2, 4), (3, 4, PROMPTS), (4, 3, PROMPTS - 2)):
+        slices, _ = sample_slices(store, policy, prompts(store, number), decoding(k, part_size))
+    score(store, reward_model, commit_slices(draft(store, "sample", "s"), "completions", slices[:3], {}), "some")
+    orders = []
+    monkeypatch.setattr(tasks.shards, "start", lambda order, *_: orders.append(order))
+    what = Sharded(site, policy, reward_model, ids, read_table(ids), sampling, ScoringConfig())
+    shards = [step.shard for step in tasks.shards._start_scoring(what)]
+    drawn = [sample_completions.find(site, policy, shard, NOTHING, sampling) for shard in shards]
+    assert [artifact.rows for artifact in drawn] == [4 * shard.rows for shard in shards]
+    for shard, artifact in zip(shards, drawn, strict=True):
+        counts = Counter(row["prompt_id"] for row in rows_of(read_slices(store, artifact)))
+        assert counts == dict.fromkeys(read_table(shard)["prompt_id"].to_pylist(), 4)
+    left = [slice_.num_rows() for slice_ in unscored(store, reward_model, slices, ScoringConfig())]
+    scored = [score(store, reward_model, artifact, artifact.digest[:9]).stats["scored"] for artifact in drawn]
+    assert sum(scored) == sum(left) > 0
+    assert len(shards) == 2
+
+    sampled = [step.shard for step in tasks.shards._start_sampling(what)]
+    assert sum(shard.rows for shard in sampled) == 2  # the last two prompts have 3 of their 4 completions
 
 
 def score_texts(reward_model: Artifact, store: Store, texts: dict[tuple[str, int], str]) -> dict:
