@@ -33,12 +33,13 @@ def read_scored(
     Raises:
         ConfigurationError: There are rewards of other completions.
     """
-    scores, found = Scores(read_slices(store, rewards)), 0
+    slices = read_slices(store, completions)
+    scores, found = Scores(read_slices(store, rewards), slices), 0
 
     def read(group: list[Slice]) -> tuple[pa.Table, pa.Table]:
         return read_group(group, columns), scores.near(group)
 
-    for drawn, near in in_parallel(read, groups_of(read_slices(store, completions)), READ_AHEAD):
+    for drawn, near in in_parallel(read, groups_of(slices), READ_AHEAD):
         own = near if near.select(KEYS) == drawn.select(KEYS) else scores.of(drawn, near)
         found += own.num_rows
         yield drawn, own
@@ -49,17 +50,20 @@ def read_scored(
 class Scores:
     """The rewards of a stage."""
 
-    def __init__(self, slices: list[Slice]) -> None:
-        """Sort slices by the part of completions that they score."""
-        self.slices = slices
-        self._scoring: dict[str, list[Slice]] = defaultdict(list)
-        for slice_ in slices:
-            self._scoring[scored_part(slice_.part.uri.rpartition("/")[2])].append(slice_)
+    def __init__(self, rewards: list[Slice], completions: list[Slice]) -> None:
+        """Sort slices of rewards by the part of completions that they score."""
+        names, scored = {part_of(own) for own in completions}, [scored_part(_name(own)) for own in rewards]
+        self._of_part: dict[str, list[Slice]] = defaultdict(list)
+        for name, own in zip(scored, rewards, strict=True):
+            self._of_part[name].append(own)
+        lost = [own for name, own in zip(scored, rewards, strict=True) if name not in names]
+        self._elsewhere = [ByPrompt(lost), ByPrompt(rewards)]
+        """Where else to look, as for completions that were drawn again: first among rewards of parts that are gone."""
 
     def near(self, group: list[Slice]) -> pa.Table:
         """Return the rewards that were given to the parts of a group: as a rule those of its completions, in order."""
         names = dict.fromkeys(map(part_of, group))
-        return _concat([slice_.read() for name in names for slice_ in self._scoring.get(name, [])])
+        return _concat([slice_.read() for name in names for slice_ in self._of_part.get(name, [])])
 
     def of(self, drawn: pa.Table, near: pa.Table) -> pa.Table:
         """Return the rewards of completions, wherever they are; those that are nowhere are left out.
@@ -69,14 +73,26 @@ class Scores:
             near: Rewards among which most may be.
         """
         found, lacking = match(drawn, near)
-        if not lacking:
-            return found
-        places = {place for prompt_id in lacking for place in self._with_prompt.get(prompt_id, [])}
-        return match(drawn, _concat([near, *(self.slices[place].read() for place in sorted(places))]))[0]
+        for others in self._elsewhere:
+            if lacking:
+                found, lacking = match(drawn, _concat([found, *others.read(lacking)]))
+        return found
+
+
+class ByPrompt:
+    """Slices by the prompts that they have rows of, which are read when they are first asked for."""
+
+    def __init__(self, slices: list[Slice]) -> None:
+        """Take the slices; nothing is read yet."""
+        self.slices = slices
+
+    def read(self, prompt_ids: list[str]) -> list[pa.Table]:
+        """Return the slices that have one of the prompts."""
+        places = {place for prompt_id in prompt_ids for place in self._places.get(prompt_id, [])}
+        return [self.slices[place].read() for place in sorted(places)]
 
     @cached_property
-    def _with_prompt(self) -> dict[str, list[int]]:
-        """Return which slices have rewards of a prompt, by prompt: needed where completions were drawn anew."""
+    def _places(self) -> dict[str, list[int]]:
         found = defaultdict(list)
         for place, table in enumerate(read_ahead(self.slices, ["prompt_id"])):
             for prompt_id in table["prompt_id"].unique().to_pylist():
@@ -102,3 +118,7 @@ def match(drawn: pa.Table, rewards: pa.Table) -> tuple[pa.Table, list[str]]:
 
 def _concat(tables: list[pa.Table]) -> pa.Table:
     return pa.concat_tables([SCHEMAS["rewards"].empty_table(), *tables])
+
+
+def _name(slice_: Slice) -> str:
+    return slice_.part.uri.rpartition("/")[2]

@@ -26,6 +26,7 @@ from tasks.records import prompt_id
 from tasks.sample import sample_completions, sample_slices
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.score import score_completions, unscored
+from tasks.scored import read_scored
 from tasks.shards import Sharded
 from tasks.site import Site
 from tasks.storage import Store, read_files
@@ -34,6 +35,7 @@ from tasks.world import write_base_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROMPTS = 9
+ID = ["prompt_id", "completion_id"]
 IDS = ("prompt_id", "chosen_id", "rejected_id")
 ORDER = [("prompt_id", "ascending"), ("completion_id", "ascending")]
 
@@ -360,3 +362,44 @@ def test_any_history_gives_each_wanted_completion_once_and_whole_prompts_togethe
         parts = store.list(table.folder)
         if lost < len(parts):
             store.delete(f"{table.folder}/{parts[lost]}")
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    drawn=st.permutations("abcdefgh"),
+    scored=st.permutations("abcdefgh"),
+    cuts=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    named=st.booleans(),
+    split=st.integers(0, 3),
+)
+def test_rewards_are_joined_by_ids_however_both_are_cut(tmp_path_factory, drawn, scored, cuts, named, split):
+    """Three completions a prompt; the first `split` of some lie in parts of their own, as after k has grown."""
+    store, k = Store(str(tmp_path_factory.mktemp("store"))), 3
+    provenance = {kind: Provenance(stage=kind, version=1, key=kind) for kind in ("completions", "rewards")}
+    table, selection = GrowingTable(store, "completions", provenance["completions"]), select_slices([], {})
+    for number, start in enumerate(range(0, 8, cuts[0])):
+        names = drawn[start : start + cuts[0]]
+        for first, last in ((0, split), (split, k)):
+            if last > first:
+                rows = completions([Request(name, first, last - first) for name in names])
+                selection.add(table.append(f"{number}-{first}", rows), names)
+    parts = [slice_.part for slice_ in selection.slices()]
+    table, slices = GrowingTable(store, "rewards", provenance["rewards"]), []
+    for number, start in enumerate(range(0, 8, cuts[1])):
+        rows = completions([Request(name, 0, k) for name in scored[start : start + cuts[1]]])
+        numbers = [ord(name) + own / 8 for name, own in zip(*(rows[c].to_pylist() for c in ID), strict=True)]
+        # Named by a part that it does not score, or by none: names only say where to look first.
+        name = parts[number % len(parts)].digest[:32] + f"-{number}" if named else str(number)
+        slices.append(Slice(table.append(name, rows.select(ID).append_column("reward", pa.array(numbers)))))
+    artifacts = [
+        commit_slices(draft(store, kind, kind), kind, own, {})
+        for kind, own in (("completions", selection.slices()), ("rewards", slices))
+    ]
+    found = []
+    for own, rewards in read_scored(store, *artifacts, [*ID, "completion"]):
+        assert set(Counter(own["prompt_id"].to_pylist()).values()) == {k}
+        gathered = own.select(ID).sort_by(ORDER)
+        assert gathered == rewards.select(ID).sort_by(ORDER)
+        found += rewards.to_pylist()
+    assert all(row["reward"] == ord(row["prompt_id"]) + row["completion_id"] / 8 for row in found)
+    assert len(found) == 8 * k
