@@ -15,7 +15,7 @@ from tasks.drafts import Draft
 from tasks.drawing import completion_rows
 from tasks.engines import Sample
 from tasks.errors import ConfigurationError
-from tasks.functions import GoldReward, load_function
+from tasks.functions import GoldReward, load_gold
 from tasks.models import model_folder, model_tokenizer
 from tasks.parquet import read_table, table_bytes
 from tasks.plan import pending
@@ -40,7 +40,7 @@ def _preview_labels(draft: Draft, completions: Artifact, *_: Any) -> tuple[Artif
 def label_preferences(out: Draft, completions: Artifact, prompts: Artifact, gold: GoldReward) -> Artifact:
     """Label pairs of completions with the gold reward."""
     assert gold.function is not None  # the configuration demands it
-    reward, messages, rows = load_function(gold.function), PromptTable(prompts), []
+    reward, messages, rows = load_gold(gold), PromptTable(prompts), []
     for drawn_together in read_whole_prompts(read_slices(out.store, completions)):
         texts = defaultdict(list)
         for row in drawn_together.sort_by([("prompt_id", "ascending"), ("completion_id", "ascending")]).to_pylist():

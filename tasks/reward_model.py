@@ -16,6 +16,7 @@ from tasks.errors import ConfigurationError
 from tasks.models import model_tokenizer, trusts_remote_code
 from tasks.parquet import read_table
 from tasks.plan import pending
+from tasks.progress import log
 from tasks.prompts import hash_fraction
 from tasks.score import RewardModel
 from tasks.stage import stage
@@ -35,7 +36,9 @@ def encode_preferences(tokenizer: "PreTrainedTokenizerBase", preferences: pa.Tab
         columns["rejected_ids"].append(prompt + encode_completion(tokenizer, row["rejected"]))
     if use_margin:
         columns["margin"] = preferences["margin"].to_pylist()
-    return pa.table(columns)
+    ids = pa.list_(pa.int64())
+    types = {"chosen_ids": ids, "rejected_ids": ids, "margin": pa.float64()}
+    return pa.table(columns, pa.schema({name: types[name] for name in columns}))
 
 
 def split_by_prompt(preferences: pa.Table, fraction: float, seed: int) -> tuple[pa.Table, pa.Table]:
@@ -52,8 +55,12 @@ def preference_metrics(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, fl
 
 
 def measure(folder: Path, held_out: pa.Table, start: Artifact) -> dict[str, float]:
-    """Return the accuracy and rewards of a trained reward model on held-out pairs."""
+    """Return the accuracy and rewards of a trained reward model on held-out pairs; nothing where there are none."""
     if held_out.num_rows == 0:
+        log(
+            "no preference pair is held out, so the reward model's accuracy is not measured: raise "
+            "reward_model.evaluation_fraction, or add preferences"
+        )
         return {}
     model, prompts = RewardModel(folder, ScoringConfig(), trusts_remote_code(start)), held_out["messages"].to_pylist()
     chosen, rejected = (model.score(prompts, held_out[side].to_pylist()) for side in ("chosen", "rejected"))
@@ -115,6 +122,12 @@ def train_reward_model(
             "reward_model.use_margin needs a `margin` in every preference row: add it or unset use_margin"
         )
     train_rows, held_out = split_by_prompt(table, reward_model.evaluation_fraction, reward_model.seed)
+    if not train_rows.num_rows:
+        raise ConfigurationError(
+            f"all {table.num_rows} preference pairs are held out, none is left to train on: lower "
+            f"reward_model.evaluation_fraction = {reward_model.evaluation_fraction:g}, change reward_model.seed, or "
+            "add preferences with other prompts"
+        )
     sides, longest = [["chosen_ids"], ["rejected_ids"]], reward_model.max_length
     examples, too_long = keep_short(encode_preferences(tokenizer, train_rows, reward_model.use_margin), sides, longest)
     held_out = held_out.filter(pa.array(are_short(encode_preferences(tokenizer, held_out, False), sides, longest)))

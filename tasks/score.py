@@ -24,6 +24,8 @@ from tasks.tables import GrowingTable, Slice, commit_slices, completions_of, par
 from tasks.tokens import context_length, encode_completion, encode_prompt, load_tokenizer
 
 TABLE_VERSION = 3
+BINS = 20
+"""Of the histogram of rewards."""
 
 
 class RewardModel:
@@ -208,7 +210,17 @@ def score_completions(
 
 
 def describe(rewards: np.ndarray) -> dict[str, Any]:
-    """Return mean, standard deviation and a 20-bin histogram."""
-    counts, edges = np.histogram(rewards, bins=20)
-    histogram = {"counts": counts.tolist(), "edges": [round(float(edge), 6) for edge in edges]}
-    return {"reward_mean": float(rewards.mean()), "reward_std": float(rewards.std()), "histogram": histogram}
+    """Return mean, standard deviation and a histogram of `BINS` bins; no rewards have neither.
+
+    Args:
+        rewards: (completions,) finite numbers.
+    """
+    values = np.asarray(rewards, np.float64)  # float32 would overflow in the variance, and have no edges between bins
+    if not values.size:
+        return {"reward_mean": None, "reward_std": None, "histogram": {"counts": [], "edges": []}}
+    low, high = float(values.min()), float(values.max())
+    if high - low <= 2 * BINS * np.spacing(max(abs(low), abs(high))):  # equal, but for the last bits
+        low, high = low - max(0.5, abs(low) / 2), high + max(0.5, abs(high) / 2)
+    counts, edges = np.histogram(values, bins=BINS, range=(low, high))
+    histogram = {"counts": counts.tolist(), "edges": [float(f"{edge:.7g}") for edge in edges]}
+    return {"reward_mean": float(values.mean()), "reward_std": float(values.std()), "histogram": histogram}

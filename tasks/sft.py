@@ -26,7 +26,10 @@ def encode_demonstrations(tokenizer: "PreTrainedTokenizerBase", demonstrations: 
         completion = encode_completion(tokenizer, row["completion"])
         input_ids.append(prompt + completion)
         masks.append([0] * len(prompt) + [1] * len(completion))
-    return pa.table({"input_ids": input_ids, "completion_mask": masks})
+    ids = pa.list_(pa.int64())
+    return pa.table(
+        {"input_ids": input_ids, "completion_mask": masks}, pa.schema({"input_ids": ids, "completion_mask": ids})
+    )
 
 
 def fit(job: Job) -> None:

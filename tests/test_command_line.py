@@ -176,7 +176,7 @@ def test_an_empty_file_names_what_is_missing(folder):
         ("dpo.beta=-0.1", ["dpo.beta = -0.1", "greater than 0"]),
         ("sampling.temperature=warm", ["sampling.temperature = 'warm'", "valid number"]),
         ("pairs.strategy=best", ["pairs.strategy = 'best'", "'threshold', 'best_vs_worst' or 'annotation'"]),
-        ("dpo.extra={weight_decy: 0.1}", ["dpo.extra.weight_decy is no argument of trl.DPOConfig", "spelling"]),
+        ("dpo.extra={weight_decy: 0.1}", ["dpo.extra.weight_decy cannot be set: nothing here reads it", "spelling"]),
         ("data.preferences=gold", ["data.preferences = gold needs evaluation.gold_reward"]),
         ("data.preferences=null", ["data.preferences is missing", "reward_model.ready_model"]),
         ("data.prompts=/no/such.jsonl", ["/no/such.jsonl", "check the path"]),
