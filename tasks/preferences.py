@@ -83,7 +83,10 @@ def load_annotations(out: Draft, policy: Artifact, prompts: Artifact, preference
     texts: dict[str, list[Sample]] = defaultdict(list)
     dropped = {"prompt not sampled": 0, "longer than the model's context": 0}
     for row in read_table(preferences).to_pylist():
-        sides = [Sample(row[side], encode_completion(tokenizer, row[side]), "stop") for side in ("chosen", "rejected")]
+        sides = [
+            Sample(row[side], encode_completion(tokenizer, row[side], row["messages"]), "stop")
+            for side in ("chosen", "rejected")
+        ]
         if row["prompt_id"] not in known:
             dropped["prompt not sampled"] += 1
         elif len(encode_prompt(tokenizer, row["messages"])) + max(len(side.token_ids) for side in sides) > room:

@@ -23,7 +23,7 @@ from tasks.sections import DataSource
 from tasks.sources import read_rows, source_digest
 from tasks.stage import stage
 from tasks.storage import Store
-from tasks.tally import Tally, read_records
+from tasks.tally import Tally, log_unread_files, read_records
 from tasks.tokens import context_length, encode_prompt
 
 ROWS_PER_FILE = 50_000
@@ -72,6 +72,7 @@ def find_data(store: Store, data: DataConfig) -> DataFiles:
         ConfigurationError: A file is missing, unreadable, or without the columns that its role needs; or nothing was
             added.
     """
+    log_unread_files((data.prompts, data.demonstrations, data.preferences, data.evaluation_prompts))
     return DataFiles(
         find_added(store) if data.prompts == "added" else _find(data.prompts, "prompts"),
         _find(data.demonstrations, "demonstrations"),
@@ -123,6 +124,7 @@ def load_held_out(
     """Load the prompts that nothing is trained on."""
     given = data.evaluation_prompts
     records, tally = _open_prompts(given or data.prompts, source, data)
+    tally.names_unread = given is not None
     found = collect_prompts(
         records,
         tally,

@@ -21,7 +21,7 @@ from tasks.prompts import PromptTable
 from tasks.stage import Work, stage
 from tasks.storage import AT_ONCE, Store
 from tasks.tables import GrowingTable, Slice, commit_slices, completions_of, part_name, read_ahead, read_slices
-from tasks.tokens import context_length, encode_completion, encode_prompt, load_tokenizer
+from tasks.tokens import context_length, encode_prompt, encode_turn, load_tokenizer
 
 TABLE_VERSION = 3
 BINS = 20
@@ -57,8 +57,9 @@ class RewardModel:
             pairs.setdefault((conversations.setdefault(json.dumps(prompt), len(conversations)), completion), len(pairs))
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        prompt_ids = [encode_prompt(self.tokenizer, json.loads(conversation)) for conversation in conversations]
-        completion_ids = [encode_completion(self.tokenizer, completion) for _, completion in pairs]
+        messages = [json.loads(conversation) for conversation in conversations]
+        prompt_ids = [encode_prompt(self.tokenizer, own) for own in messages]
+        completion_ids = [encode_turn(self.tokenizer, completion, messages[number]) for number, completion in pairs]
         prompt_of = [number for number, _ in pairs]
         longest = max(len(prompt_ids[of]) + len(ids) for of, ids in zip(prompt_of, completion_ids, strict=True))
         if longest > self.limit:

@@ -144,14 +144,14 @@ class Located(Section):
 
 
 class DataSource(Located):
-    """A file (JSONL, JSONL.gz, Parquet), a folder of them, a saved dataset folder, or a hub dataset id."""
+    """A file (JSON, JSONL, either .gz, Parquet), a folder of them, a saved dataset folder, or a hub dataset id."""
 
     name: Annotated[str | None, NOT_IN_KEY] = None
-    """Configuration of a hub dataset."""
+    """Configuration of a hub dataset, or of a folder whose card lists some or that has a folder of that name."""
     data_dir: Annotated[str | None, NOT_IN_KEY] = None
-    """Folder within a hub dataset."""
+    """Folder within a hub dataset or a folder."""
     split: Annotated[str, NOT_IN_KEY] = "train"
-    """Split of a hub dataset or of a saved dataset folder."""
+    """Split of a hub dataset or a folder, told by its card or by the names of its files. `train` where none is told."""
 
 
 class ModelSource(Located):

@@ -23,7 +23,7 @@ def encode_demonstrations(tokenizer: "PreTrainedTokenizerBase", demonstrations: 
     input_ids, masks = [], []
     for row in demonstrations.to_pylist():
         prompt = encode_prompt(tokenizer, row["messages"])
-        completion = encode_completion(tokenizer, row["completion"])
+        completion = encode_completion(tokenizer, row["completion"], row["messages"])
         input_ids.append(prompt + completion)
         masks.append([0] * len(prompt) + [1] * len(completion))
     ids = pa.list_(pa.int64())

@@ -222,9 +222,9 @@ def test_a_truncated_parquet_file(folder):
 
 
 def test_no_recognised_columns(folder):
-    write(folder / "qa.jsonl", '{"question": "a", "answer": "b"}\n')
+    write(folder / "qa.jsonl", '{"title": "a", "answer": "b"}\n')
     message = refused(folder, *overrides(data__prompts=folder / "qa.jsonl"))
-    assert "qa.jsonl line 1 cannot serve as prompts: it has the columns answer, question" in message
+    assert "qa.jsonl line 1 cannot serve as prompts: it has the columns answer, title" in message
     assert "Rename the columns" in message
 
 
