@@ -22,12 +22,13 @@ from _side_by_side import faster, options, report, take_turns
 import tasks.sample
 from tasks.artifacts import Artifact, Manifest, Provenance
 from tasks.config import Decoding
+from tasks.drawing import prompt_seed
 from tasks.engines import VllmEngine
 from tasks.models import locate_model
 from tasks.parquet import table_bytes
 from tasks.prompts import PromptTable
 from tasks.records import prompt_id
-from tasks.sample import prompt_seed, sample_slices
+from tasks.sample import sample_slices
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.sections import ModelSource
 from tasks.storage import Store

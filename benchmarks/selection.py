@@ -162,12 +162,13 @@ def fill(store: Store) -> dict[int, tuple[Artifact, Artifact]]:
     slices: dict[str, list[Slice]] = {"completions": [], "rewards": []}
     for number in range(SIZES[-1] // PART):
         drawn = np.random.default_rng(number).integers(0, 2**62, PART * K)
+        digest = f"{number + 1:032x}{0:032x}"
         for kind, table in zip(slices, part(number, pa.array(drawn).cast(pa.string())), strict=True):
             # Committed by hand: a table that grows would hash each row, and nothing of the stage reads that digest.
             provenance = Provenance(stage=kind, version=1, key="benchmark")
-            manifest = Manifest(kind=kind, digest=f"{number + 1:064x}", rows=PART * K, provenance=provenance)
+            manifest = Manifest(kind=kind, digest=digest, rows=PART * K, provenance=provenance)
             files = {"rows.parquet": table_bytes(table, kind)}
-            slices[kind].append(Slice(store.commit(f"tables/{kind}/benchmark/{number:06d}", files, manifest)))
+            slices[kind].append(Slice(store.commit(f"tables/{kind}/benchmark/{digest[:32]}", files, manifest)))
 
     def committed(kind: str, size: int) -> Artifact:
         draft = Draft(store, Provenance(stage=kind, version=1, key=f"prompts-{size}"))

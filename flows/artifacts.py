@@ -188,9 +188,10 @@ def _tree(node: Facts, name: str = "", within: Tree | None = None) -> Tree:
     label = Text("\n".join(filter(None, map(_safe, lines))))
     label.stylize("bold", 0, len(_safe(head)))
     tree = Tree(label) if within is None else within.add(label)
-    for table, counts in node.get("parts", {}).items():
-        missing = f", {counts['missing']} missing" if counts["missing"] else ""
-        tree.add(Text(f"{counts['parts']} parts of {table}: {counts['rows']:,} rows{missing}"))
+    for listed, why in (("parts", ""), ("keeps", ", kept to serve again")):
+        for table, counts in node.get(listed, {}).items():
+            missing = f", {counts['missing']} missing" if counts["missing"] else ""
+            tree.add(Text(f"{counts['parts']} parts of {table}: {counts['rows']:,} rows{missing}{why}"))
     for name, source in node.get("inputs", {}).items():
         _tree(source, name, tree)
     return tree

@@ -27,7 +27,14 @@ from tasks.functions import find_gold
 from tasks.models import import_policy, import_reward_model
 from tasks.pairs import build_pairs
 from tasks.preferences import label_preferences, load_annotations
-from tasks.prompts import find_data, load_demonstrations, load_held_out, load_preferences, load_prompts
+from tasks.prompts import (
+    find_data,
+    load_demonstrations,
+    load_evaluation_prompts,
+    load_held_out,
+    load_preferences,
+    load_prompts,
+)
 from tasks.reward_model import train_reward_model
 from tasks.sample import sample_completions
 from tasks.score import score_completions
@@ -71,7 +78,9 @@ def rs_dpo(
     base_model = import_policy(site, sft)
     reward_base = import_reward_model(site, reward_model, base_model)
 
-    held_out = load_held_out(site, files.evaluation_prompts or files.prompts, base_model, data, sampling.max_new_tokens)
+    asked = files.evaluation_prompts or files.prompts
+    held_out = load_held_out(site, asked, base_model, data, sampling.max_new_tokens)
+    evaluation_prompts = load_evaluation_prompts(site, asked, held_out, data.max_evaluation_prompts)
     prompts = load_prompts(site, files.prompts, held_out, base_model, data, sampling.max_new_tokens)
     demonstrations = load_demonstrations(site, files.demonstrations, held_out, data)
     preferences = load_preferences(site, files.preferences, held_out, data)
@@ -90,7 +99,7 @@ def rs_dpo(
     selected = build_pairs(site, rewards, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
     aligned = train_dpo(site, policy, selected, completions, prompts, dpo)  # beta, reference pi_SFT
     how = method(sampling, scoring, evaluation, gold)
-    report = evaluate_policy(site, aligned, policy, trained_reward_model, held_out, how)
+    report = evaluate_policy(site, aligned, policy, trained_reward_model, evaluation_prompts, how)
 
     return site.finish(
         {

@@ -15,11 +15,11 @@ from tasks.artifacts import Artifact, DamagedArtifactError, Provenance, sha256_o
 from tasks.drafts import canonical_json, stage_key
 from tasks.errors import ConfigurationError
 from tasks.filesystem import in_parallel
-from tasks.parquet import read_table
+from tasks.parquet import read_columns, read_table
 from tasks.records import Record
 from tasks.schemas import SCHEMAS
-from tasks.storage import Store
-from tasks.tables import READ_AHEAD, GrowingTable, select_slices
+from tasks.storage import AT_ONCE, Store
+from tasks.tables import READ_AHEAD, GrowingTable
 from tasks.tally import Tally
 
 TABLE_VERSION = 1
@@ -46,8 +46,9 @@ def append_prompts(store: Store, rows: Mapping[str, dict[str, Any]]) -> int:
     """
     table = added_table(store)
     parts = list(table.parts())
-    _, missing = select_slices(parts, set(rows))
-    new = [row for prompt_id, row in rows.items() if prompt_id in missing]
+    held = in_parallel(lambda part: read_columns(part, ["prompt_id"])["prompt_id"].to_pylist(), parts, AT_ONCE)
+    known = set(chain.from_iterable(held))
+    new = [row for prompt_id, row in rows.items() if prompt_id not in known]
     if new:
         number = int(_name(parts[-1]).partition("-")[0]) + 1 if parts else 0
         table.append(f"{number:08d}-{_hash(new)}", pa.Table.from_pylist(new, schema=SCHEMAS["prompts"]))

@@ -83,9 +83,11 @@ class FileEntry(BaseModel):
 class Manifest(BaseModel):
     """The content of `manifest.json`.
 
-    `parts` names other folders, with their digests, that the artifact is made of. `libraries` and `created` inform;
-    nothing is decided by them. What a stranger wrote can name nothing outside of its folder: the digest names the local
-    copy, and every file lies under its own name in one subfolder, which `fetch` returns whole.
+    `parts` names other folders, with their digests, that the artifact is made of: without one of them it is damaged.
+    `keeps` names those that served to make it and may serve again: it is whole without them, and `prune` spares them.
+    `libraries` and `created` inform; nothing is decided by them. What a stranger wrote can name nothing outside of its
+    folder: the digest names the local copy, and every file lies under its own name in one subfolder, which `fetch`
+    returns whole.
     """
 
     kind: str
@@ -95,6 +97,7 @@ class Manifest(BaseModel):
     provenance: Provenance
     files: dict[SafePath, FileEntry] = {}
     parts: dict[SafePath, str] = {}
+    keeps: dict[SafePath, str] = {}
     libraries: dict[str, str] = {}
     created: str = ""
     checksum: str = ""
@@ -108,8 +111,13 @@ class Manifest(BaseModel):
 
     def sealed(self) -> Self:
         """Return the manifest with the hash of all its other fields."""
-        rest = self.model_dump(mode="json", exclude={"checksum"})
-        return self.model_copy(update={"checksum": sha256_of(json.dumps(rest, sort_keys=True).encode())})
+        return self.model_copy(update={"checksum": checksum_of(self.model_dump_json().encode())})
+
+
+def checksum_of(manifest: bytes) -> str:
+    """Return the hash of a manifest's JSON but for its checksum: of what was written, known here or not."""
+    rest = {name: value for name, value in json.loads(manifest).items() if name != "checksum"}
+    return sha256_of(json.dumps(rest, sort_keys=True).encode())
 
 
 def sha256_of(content: Content) -> str:

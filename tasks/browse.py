@@ -11,8 +11,9 @@ from tasks.filesystem import in_parallel
 from tasks.parquet import read_tables
 from tasks.prompts import PromptTable
 from tasks.runs import Run
+from tasks.score import part_of, scored_part
 from tasks.storage import Store
-from tasks.tables import Slice, read_slices
+from tasks.tables import Slice, groups_of, read_ahead, read_group, read_slices
 
 READERS = 8
 MADE_BY = {
@@ -63,8 +64,9 @@ def show_prompt(store: Store, catalog: Catalog, run: Run, prefix: str) -> dict[s
         raise ConfigurationError(f"run {run.id} has no prompts in the store: choose another with --run")
     prompts = PromptTable(found["prompts"].artifact(store))
     prompt_id = _one(prompts.ids, prefix, run)
-    completions, number, part = _completions(store, found.get("completions"), prompt_id)
-    rewards = _rewards(store, found.get("rewards"), prompt_id, number)
+    completions, drawn = _completions(store, found.get("completions"), prompt_id)
+    rewards = _rewards(store, found.get("rewards"), prompt_id, drawn)
+    part = store.folder_of(drawn[0].part) if drawn else ""
     for row in completions:
         row["reward"] = rewards.get(row["completion_id"])
     return {
@@ -97,27 +99,32 @@ def _one(ids: list[str], prefix: str, run: Run) -> str:
     return fits[0]
 
 
-def _completions(store: Store, entry: Entry | None, prompt_id: str) -> tuple[list[dict[str, Any]], int, str]:
-    """Return the prompt's completions, the number of the slice that has them, and the folder of its part."""
+def _completions(store: Store, entry: Entry | None, prompt_id: str) -> tuple[list[dict[str, Any]], list[Slice]]:
+    """Return the prompt's completions in order, and the slices that have them."""
     if entry is None:
-        return [], 0, ""
-    slices = read_slices(store, entry.artifact(store))
-    numbers = [i for i, own in enumerate(slices) if own.prompt_ids is None or prompt_id in own.prompt_ids]
-    found = in_parallel(lambda i: _rows(slices[i], prompt_id), numbers, READERS)
-    for number, rows in zip(numbers, found, strict=False):
+        return [], []
+    groups = groups_of(own for own in read_slices(store, entry.artifact(store)) if _may_have(own, prompt_id))
+    tables = in_parallel(lambda group: _of(read_group(group), prompt_id), groups, READERS)
+    for group, rows in zip(groups, tables, strict=False):
         if rows.num_rows:
             columns = ["completion_id", "completion", "num_tokens", "finish_reason"]
-            listed = rows.select(columns).sort_by("completion_id").to_pylist()
-            return listed, number, store.folder_of(slices[number].part)
-    return [], 0, ""
+            return rows.select(columns).sort_by("completion_id").to_pylist(), group
+    return [], []
 
 
-def _rewards(store: Store, entry: Entry | None, prompt_id: str, number: int) -> dict[int, float]:
-    """Return the rewards by completion_id; slices of rewards come in the order of those of completions."""
+def _rewards(store: Store, entry: Entry | None, prompt_id: str, drawn: list[Slice]) -> dict[int, float]:
+    """Return the rewards by completion_id: those of the parts that the completions are in, else from all parts."""
     if entry is None:
         return {}
-    rows = _rows(read_slices(store, entry.artifact(store))[number], prompt_id)
-    return dict(zip(rows["completion_id"].to_pylist(), rows["reward"].to_pylist(), strict=True))
+    slices = [own for own in read_slices(store, entry.artifact(store)) if _may_have(own, prompt_id)]
+    names = set(map(part_of, drawn))
+    near = [own for own in slices if scored_part(own.part.uri.rpartition("/")[2]) in names]
+    for some in (near, slices):
+        rows = [_of(table, prompt_id) for table in read_ahead(some)]
+        if any(table.num_rows for table in rows):
+            found = pa.concat_tables(rows)
+            return dict(zip(found["completion_id"].to_pylist(), found["reward"].to_pylist(), strict=True))
+    return {}
 
 
 def _pairs(
@@ -143,8 +150,8 @@ def _made_by(catalog: Catalog, entry: Entry | None, role: str, part: str) -> str
     return " ".join(filter(None, (stage, "with", role, *model, f"digest {digest}", engine and f"({engine})")))
 
 
-def _rows(slice_: Slice, prompt_id: str) -> pa.Table:
-    return _of(slice_.read(), prompt_id)
+def _may_have(slice_: Slice, prompt_id: str) -> bool:
+    return slice_.prompt_ids is None or prompt_id in slice_.prompt_ids
 
 
 def _of(table: pa.Table, prompt_id: str) -> pa.Table:

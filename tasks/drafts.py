@@ -2,11 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from tasks.artifacts import Artifact, Content, Manifest, Provenance
-from tasks.sections import Section
+from tasks.sections import Section, key_value, same_in_key
 from tasks.storage import Store
 
 
@@ -28,19 +30,56 @@ def stage_key(stage: str, version: int, config: Mapping[str, Any], inputs: Mappi
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
-def provenance_of(stage: str, version: int, arguments: Mapping[str, Any]) -> Provenance:
-    """Return what an output is made from: artifacts count by digest, sections by the fields that decide the output."""
-    inputs = {name: value.digest for name, value in arguments.items() if isinstance(value, Artifact)}
-    rest = {name: value for name, value in arguments.items() if name not in inputs and value is not None}
-    decides = {name: value.key_fields() if isinstance(value, Section) else value for name, value in rest.items()}
-    config = {name: plain(value) for name, value in rest.items()}
-    key = stage_key(stage, version, decides, inputs)
-    return Provenance(stage=stage, version=version, key=key, inputs=inputs, config=config)
+def provenance_of(
+    stage: str,
+    version: int,
+    arguments: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+    reads: Mapping[str, Collection[str]] | None = None,
+) -> Provenance:
+    """Return what an output is made from: artifacts count by digest, sections by the fields that decide the output.
+
+    Args:
+        stage: The stage's name.
+        version: The stage's version.
+        arguments: Name -> value of each argument.
+        defaults: Arguments that have a default; at their defaults they do not count.
+        reads: Section -> the fields of it that the stage reads, where it does not read all.
+    """
+    reads = reads or {}
+
+    def count(name: str, value: Any) -> Any:
+        return value.key_fields(reads.get(name)) if isinstance(value, Section) else key_value(value)
+
+    known = {name: count(name, value) for name, value in (defaults or {}).items()}
+    counts = {name: count(name, value) for name, value in arguments.items()}
+    given = {
+        name: value
+        for name, value in arguments.items()
+        if name not in known or not same_in_key(counts[name], known[name])
+    }
+    decides = {name: counts[name] for name, value in given.items() if not isinstance(value, Artifact)}
+    inputs = {name: artifact.digest for name, artifact in artifacts_of(given)}
+    config = {name: plain(value) for name, value in arguments.items() if not isinstance(value, Artifact | None)}
+    return Provenance(
+        stage=stage, version=version, key=stage_key(stage, version, decides, inputs), inputs=inputs, config=config
+    )
+
+
+def artifacts_of(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Artifact]]:
+    """Yield name and value of each artifact among a stage's arguments, those within lists and mappings too."""
+    for name, value in arguments.items():
+        if isinstance(value, Artifact):
+            yield name, value
+        elif isinstance(value, Mapping):
+            yield from artifacts_of({f"{name}.{inner}": item for inner, item in value.items()})
+        elif isinstance(value, list | tuple):
+            yield from artifacts_of({f"{name}.{number}": item for number, item in enumerate(value)})
 
 
 def plain(value: Any) -> Any:
     """Return an argument of a stage as JSON can write it."""
-    return value.model_dump(mode="json") if isinstance(value, Section | Artifact) else value
+    return to_jsonable_python(value)
 
 
 class Draft:
@@ -68,7 +107,10 @@ class Draft:
             kind: Kind of the artifact.
             files: Name -> content.
             digest: Names the content.
-            **facts: The manifest's rows, stats and parts.
+            **facts: The manifest's rows, stats, parts and keeps.
+
+        Returns:
+            What stands in the store afterwards, whoever wrote it.
 
         Raises:
             StoreError: Something could not be written; there is no manifest then.
@@ -76,4 +118,4 @@ class Draft:
         if (found := self.find()) is not None:
             return found
         manifest = Manifest(kind=kind, digest=digest, provenance=self.provenance, **facts)
-        return self.writes_to.commit(self.folder, files, manifest)
+        return self.writes_to.commit(self.folder, files, manifest, replace=False)

@@ -1,7 +1,8 @@
 """Sampling engines: vLLM's offline `LLM`, and transformers' `generate` where vLLM is not installed.
 
-Both draw k completions a prompt from the same distribution, seeded by prompt, from token ids to token ids. Prompts are
-added at any time and come back as they are done, so that an engine never has to run dry.
+Both draw completions of a prompt from the same distribution, from token ids to token ids. A completion's seed is its
+prompt's plus its number, so that the first ones do not depend on how many are drawn. Prompts are added at any time and
+come back as they are done, so that an engine never has to run dry.
 """
 
 import gc
@@ -19,6 +20,7 @@ from tasks.config import Decoding
 from tasks.errors import ConfigurationError
 from tasks.models import device, load_policy
 from tasks.progress import log
+from tasks.seeded_sampling import seeded_sampling
 from tasks.tokens import end_ids, load_tokenizer
 
 if TYPE_CHECKING:
@@ -42,13 +44,16 @@ class Engine(Protocol):
 
     name: str
     capacity: int
-    """Prompts that it works on at once."""
+    """Prompts that it works on at once, k completions each."""
 
-    def add(self, number: int, prompt: list[int], seed: int) -> None:
-        """Take a prompt's token ids, under a number of the caller's; its samples depend on its own seed only."""
+    def add(self, number: int, prompt: list[int], seed: int, count: int) -> None:
+        """Take a prompt's token ids, under a number of the caller's, to draw `count` samples with seeds from `seed` on.
+
+        A sample depends on its own seed only: seed, seed + 1, ...
+        """
 
     def step(self) -> list[tuple[int, list[Sample]]]:
-        """Work for a moment; return the numbers of the prompts that this completed, with their k samples."""
+        """Work for a moment; return the numbers of the prompts that this completed, with their samples by seed."""
 
     def close(self) -> None:
         """Free the engine's memory."""
@@ -113,15 +118,15 @@ class VllmEngine:
         sequences = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         self.capacity = math.ceil(sequences / decoding.k)
 
-    def add(self, number: int, prompt: list[int], seed: int) -> None:
-        """Queue a prompt's k completions."""
+    def add(self, number: int, prompt: list[int], seed: int, count: int) -> None:
+        """Queue a prompt's completions; of several, vLLM seeds each with the seed plus its index."""
         from vllm import SamplingParams
         from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
         settings = self.decoding
         parameters = SamplingParams(
-            n=settings.k,
+            n=count,
             max_tokens=settings.max_new_tokens,
             stop=list(settings.stop),
             stop_token_ids=self.stop_token_ids,
@@ -188,7 +193,7 @@ class TransformersEngine:
         from transformers import GenerationConfig
 
         self.decoding = decoding
-        self.waiting: deque[tuple[int, list[int], int]] = deque()
+        self.waiting: deque[tuple[int, list[int], int, int]] = deque()
         self.tokenizer = load_tokenizer(model, trust_remote_code)
         self.model = load_policy(model, decoding.dtype, trust_remote_code).eval().to(device())
         ends = self.model.generation_config.eos_token_id
@@ -198,33 +203,33 @@ class TransformersEngine:
             eos_token_id=sorted(self.end_ids), pad_token_id=self.tokenizer.pad_token_id
         )
 
-    def add(self, number: int, prompt: list[int], seed: int) -> None:
+    def add(self, number: int, prompt: list[int], seed: int, count: int) -> None:
         """Queue a prompt."""
-        self.waiting.append((number, prompt, seed))
+        self.waiting.append((number, prompt, seed, count))
 
     def step(self) -> list[tuple[int, list[Sample]]]:
         """Complete the prompt that has waited longest."""
-        number, prompt, seed = self.waiting.popleft()
-        return [(number, self._complete(prompt, seed))]
+        number, prompt, seed, count = self.waiting.popleft()
+        return [(number, self._complete(prompt, seed, count))]
 
     def close(self) -> None:
         """Free the memory."""
         del self.model
         gc.collect()
 
-    def _complete(self, ids: list[int], seed: int) -> list[Sample]:
+    def _complete(self, ids: list[int], seed: int, count: int) -> list[Sample]:
         import torch
+        from transformers import LogitsProcessorList
 
         settings = self.decoding
-        drawn = settings.model_dump(include=DRAWN_BY) if settings.temperature > 0 else {}
         stop = {"stop_strings": list(settings.stop), "tokenizer": self.tokenizer} if settings.stop else {}
-        torch.manual_seed(seed)
+        processors = seeded_sampling(settings, range(seed, seed + count), self.model.device)
         rows = self.model.generate(
-            torch.tensor([ids] * settings.k, device=self.model.device),
-            attention_mask=torch.ones(settings.k, len(ids), dtype=torch.long, device=self.model.device),
+            torch.tensor([ids] * count, device=self.model.device),
+            attention_mask=torch.ones(count, len(ids), dtype=torch.long, device=self.model.device),
             max_new_tokens=settings.max_new_tokens,
-            do_sample=bool(drawn),
-            **drawn,
+            do_sample=False,
+            logits_processor=LogitsProcessorList(processors),
             **stop,
         )
         return [cut(self.tokenizer, ids, row[len(ids) :].tolist(), self.end_ids, settings.stop) for row in rows]

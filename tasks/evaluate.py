@@ -173,7 +173,7 @@ def _preview(
     return pending(held_out.rows, "evaluate_policy"), cost
 
 
-@stage(version=1, preview=_preview, retries=2)
+@stage(version=2, preview=_preview, retries=2)
 def evaluate_policy(
     out: Draft, aligned: Artifact, policy: Artifact, reward_model: Artifact, held_out: Artifact, how: Method
 ) -> Artifact:
@@ -184,5 +184,5 @@ def evaluate_policy(
     figures["prompts"] = held_out.rows
     text = json.dumps(figures, indent=2, sort_keys=True).encode()
     files = {"evaluation.json": text, "samples.parquet": table_bytes(_samples_table(sft, new), "evaluation")}
-    parts = {**sft.parts, **new.parts}
-    return out.commit("evaluation", files, sha256_of(text), rows=sft.rows.num_rows, stats=figures, parts=parts)
+    keeps = {**sft.parts, **new.parts}
+    return out.commit("evaluation", files, sha256_of(text), rows=sft.rows.num_rows, stats=figures, keeps=keeps)

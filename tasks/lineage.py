@@ -39,9 +39,10 @@ def trace(store: Store, catalog: Catalog, entry: Entry) -> dict[str, Any]:
     """Return the tree of what an artifact was made from.
 
     Returns:
-        `stage`, `digest`, `where`, `made`, `settings` (name -> value), `damage`, `parts` (table -> count and rows) and
-        `inputs`: name -> tree. What comes a second time is only named there, with `repeated`. A data file, a model
-        from outside, and what is no longer in the store have no inputs.
+        `stage`, `digest`, `where`, `made`, `settings` (name -> value), `damage`, `parts` and `keeps` (what it is made
+        of, and what served to make it: table -> count and rows) and `inputs`: name -> tree. What comes a second time is
+        only named there, with `repeated`. A data file, a model from outside, and what is no longer in the store have no
+        inputs.
     """
     return _trace(store, catalog, entry, set())
 
@@ -66,8 +67,9 @@ def _trace(store: Store, catalog: Catalog, entry: Entry, seen: set[str]) -> dict
         if digest:
             source = _source_of(catalog, entry, digest)
             inputs[name] = _trace(store, catalog, source, seen) if source else _outside(provenance, name, digest)
-    parts = _parts(catalog, entry.manifest.parts)
-    return {**node, "settings": dict(settings_of(provenance.config)), "parts": parts, "inputs": inputs}
+    parts, keeps = (_parts(catalog, named) for named in (entry.manifest.parts, entry.manifest.keeps))
+    settings = dict(settings_of(provenance.config))
+    return {**node, "settings": settings, "parts": parts, "keeps": keeps, "inputs": inputs}
 
 
 def _source_of(catalog: Catalog, entry: Entry, digest: str) -> Entry | None:

@@ -12,7 +12,7 @@ from tasks.errors import ConfigurationError
 from tasks.parquet import read_table
 from tasks.prompts import PromptTable
 from tasks.storage import Store
-from tasks.tables import read_ahead, read_slices
+from tasks.tables import read_slices, read_whole_prompts
 from tasks.tokens import encode_prompt
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class PairsByPrompt:
 
 
 class Grouping:
-    """Joins pairs with tokens, a part of the completions at a time, and counts what it drops."""
+    """Joins pairs with tokens, a few parts of the completions at a time, and counts what it drops."""
 
     def __init__(
         self, pairs: Artifact, prompts: Artifact, tokenizer: "PreTrainedTokenizerBase", max_length: int
@@ -85,13 +85,14 @@ class Grouping:
         return self.pairs.total - self.kept
 
     def join(self, store: Store, completions: Artifact) -> Iterator[pa.Table]:
-        """Yield the groups of each part of the completions.
+        """Yield the groups of some prompts' completions after another.
 
         Raises:
             ConfigurationError: A pair names a completion that is not there, or no pair is short enough.
         """
         missing = set(self.pairs)
-        for rows in read_ahead(read_slices(store, completions), ["prompt_id", "completion_id", "token_ids"]):
+        slices, columns = read_slices(store, completions), ["prompt_id", "completion_id", "token_ids"]
+        for rows in read_whole_prompts(slices, columns):
             found = self._tokens(rows)
             missing -= found.keys()
             groups = [self._group(prompt_id, found[prompt_id]) for prompt_id in sorted(found)]

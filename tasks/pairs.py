@@ -22,9 +22,9 @@ from tasks.pair_counts import PairCounts
 from tasks.parquet import table_bytes
 from tasks.plan import pending
 from tasks.schemas import SCHEMAS, add_digests, format_digest, rows_digest
+from tasks.scored import read_scored
 from tasks.scratch import scratch_folder
 from tasks.stage import stage
-from tasks.tables import read_ahead, read_slices
 
 BLOCK = 1 << 20
 """Most comparisons made at once: bounds their memory."""
@@ -218,10 +218,9 @@ def _preview(
 def build_pairs(out: Draft, rewards: Artifact, completions: Artifact, pairs: PairsConfig) -> Artifact:
     """Select the pairs to train on: sigma((r_j - r_l) / tau) > eta."""
     counts = PairCounts()
-    drawn = read_ahead(read_slices(out.store, completions), COLUMNS)
-    scored = read_ahead(read_slices(out.store, rewards))
+    parts = read_scored(out.store, completions, rewards, COLUMNS)
     with scratch_folder(out.provenance.key[:16]) as folder:
-        digest = write_pairs(pairs_of_parts(zip(drawn, scored, strict=True), pairs, counts), folder)
+        digest = write_pairs(pairs_of_parts(parts, pairs, counts), folder)
         if not counts.pairs:
             raise ConfigurationError(counts.explain_none(pairs, gap_threshold(pairs.tau, pairs.eta)))
         files = {path.name: path for path in sorted(folder.iterdir())}

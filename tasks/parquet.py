@@ -34,19 +34,18 @@ def read_table(artifact: Artifact, columns: list[str] | None = None) -> pa.Table
     return pa.concat_tables([_none_of(artifact.kind, columns), *read_tables(artifact, columns)])
 
 
-def read_column(artifact: Artifact, name: str) -> pa.ChunkedArray:
-    """Return one column of a table that has been verified before, as `Store.find` does.
+def read_columns(artifact: Artifact, names: list[str]) -> pa.Table:
+    """Return some columns of a table that has been verified before, as `Store.find` does.
 
-    Of a file that takes several requests, only the pages of the column are read.
+    Of a file that takes several requests, only the pages of the columns are read.
 
     Raises:
         DamagedArtifactError: A file is missing, or cannot be decoded.
         StoreError: The store cannot be read.
     """
-    columns = [_column_of(artifact.uri, entry, name) for entry in _parquet_files(artifact)]
-    return pa.chunked_array(
-        [chunk for column in columns for chunk in column.chunks], SCHEMAS[artifact.kind].field(name).type
-    )
+    nothing = _none_of(artifact.kind, names)
+    tables = (_columns_of(artifact.uri, entry, names) for entry in _parquet_files(artifact))
+    return pa.concat_tables([nothing, *(table.cast(nothing.schema) for table in tables)])
 
 
 def table_bytes(table: pa.Table, kind: str) -> bytes:
@@ -74,16 +73,16 @@ def _parquet_files(artifact: Artifact) -> list[FileEntry]:
     return [entry for name, entry in read_files(artifact).items() if name.endswith(".parquet")]
 
 
-def _column_of(uri: str, entry: FileEntry, name: str) -> pa.ChunkedArray:
+def _columns_of(uri: str, entry: FileEntry, names: list[str]) -> pa.Table:
     if entry.size <= CHUNK:
-        return pq.read_table(pa.BufferReader(read_entry(uri, entry)), columns=[name])[name]
+        return pq.read_table(pa.BufferReader(read_entry(uri, entry)), columns=names)
     where = f"{uri}/{entry.path}"
     fs, path = open_fs(where)
 
-    def attempt() -> pa.ChunkedArray:
+    def attempt() -> pa.Table:
         try:
-            with fs.open(path, "rb", cache_type="none") as file:  # the default would read ahead, past the column
-                return pq.read_table(file, columns=[name])[name]
+            with fs.open(path, "rb", cache_type="none") as file:  # the default would read ahead, past the columns
+                return pq.read_table(file, columns=names)
         except pa.ArrowInvalid as error:
             raise DamagedArtifactError(f"{where} cannot be decoded ({error}); run again") from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import Artifact
-from tasks.drafts import Draft
+from tasks.drafts import Draft, artifacts_of
 from tasks.storage import Store
 
 PENDING = "pending"
@@ -27,7 +27,7 @@ class Plan:
 
     def visit(self, draft: Draft, preview: Preview, bound: inspect.BoundArguments) -> Artifact:
         """Note whether a stage would be reused or computed, and what it would cost, without computing it."""
-        waits_for = [a.uri for a in bound.arguments.values() if isinstance(a, Artifact) and a.kind == PENDING]
+        waits_for = [artifact.uri for _, artifact in artifacts_of(bound.arguments) if artifact.kind == PENDING]
         found = None if waits_for else draft.find()
         foreseen = Draft(draft.store, draft.provenance, writes_to=self.scratch)
         artifact, cost = (found, {}) if found else preview(foreseen, *bound.args[1:], **bound.kwargs)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from tasks.artifacts import NOTHING, Artifact, sha256_of
 from tasks.drafts import Draft
+from tasks.drawing import completion_rows
 from tasks.engines import Sample
 from tasks.errors import ConfigurationError
 from tasks.functions import GoldReward, load_gold
@@ -19,10 +20,9 @@ from tasks.models import model_folder, model_tokenizer
 from tasks.parquet import read_table, table_bytes
 from tasks.plan import pending
 from tasks.prompts import PromptTable
-from tasks.sample import completion_rows
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.stage import stage
-from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
+from tasks.tables import GrowingTable, Slice, commit_slices, read_slices, read_whole_prompts
 from tasks.tokens import context_length, encode_completion, encode_prompt
 
 
@@ -41,9 +41,9 @@ def label_preferences(out: Draft, completions: Artifact, prompts: Artifact, gold
     """Label pairs of completions with the gold reward."""
     assert gold.function is not None  # the configuration demands it
     reward, messages, rows = load_gold(gold), PromptTable(prompts), []
-    for slice_ in read_slices(out.store, completions):
+    for drawn_together in read_whole_prompts(read_slices(out.store, completions)):
         texts = defaultdict(list)
-        for row in slice_.read().sort_by([("prompt_id", "ascending"), ("completion_id", "ascending")]).to_pylist():
+        for row in drawn_together.sort_by([("prompt_id", "ascending"), ("completion_id", "ascending")]).to_pylist():
             texts[row["prompt_id"]].append(row["completion"])
         for prompt_id, drawn in texts.items():
             prompt = messages[prompt_id]

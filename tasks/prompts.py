@@ -27,6 +27,9 @@ from tasks.tally import Tally, log_unread_files, read_records
 from tasks.tokens import context_length, encode_prompt
 
 ROWS_PER_FILE = 50_000
+READ_OF_EXAMPLES = ("evaluation_prompts", "evaluation_fraction", "system_prompt", "max_bad_fraction")
+READ_OF_PROMPTS = (*READ_OF_EXAMPLES, "max_prompts")
+"""Fields of the data section that decide what is loaded; where the data lie is in the key by the digest of the data."""
 
 
 class DataFiles(NamedTuple):
@@ -114,11 +117,11 @@ def collect_prompts(
     return rows
 
 
-@stage(version=2, retries=2)
+@stage(version=2, retries=2, reads={"data": READ_OF_EXAMPLES})
 def load_held_out(
     out: Draft, source: Artifact, base_model: Artifact, data: DataConfig, max_new_tokens: int
 ) -> Artifact:
-    """Load the prompts that the policies are compared on, which nothing is trained on."""
+    """Load the prompts that nothing is trained on."""
     given = data.evaluation_prompts
     records, tally = _open_prompts(given or data.prompts, source, data)
     tally.names_unread = given is not None
@@ -128,15 +131,28 @@ def load_held_out(
         lambda id_: None if given or hash_fraction(id_) < data.evaluation_fraction else "not held out",
         _misfit(base_model, max_new_tokens),
     )
-    rows = _first(found, data.max_evaluation_prompts, tally)
-    if not rows:
+    if not found:
         raise ConfigurationError(
             f"no prompt is held out for evaluation: raise data.evaluation_fraction = {data.evaluation_fraction}"
         )
-    return _commit(out, "prompts", rows, tally.stats())
+    return _commit(out, "prompts", list(found.values()), tally.stats())
 
 
-@stage(version=2, retries=2)
+@stage(
+    version=1,
+    retries=2,
+    ready=lambda source, held_out, limit: held_out if limit is None or held_out.rows <= limit else None,
+)
+def load_evaluation_prompts(out: Draft, source: Artifact, held_out: Artifact, limit: int | None) -> Artifact:
+    """Take the first of the held-out prompts, to compare the policies on; the others are not trained on either.
+
+    The source is in the key because the digest of the held-out prompts does not know their order.
+    """
+    rows = read_table(held_out).slice(0, limit).to_pylist()
+    return _commit(out, "prompts", rows, {"held_out": held_out.rows})
+
+
+@stage(version=2, retries=2, reads={"data": READ_OF_PROMPTS})
 def load_prompts(
     out: Draft, source: Artifact, held_out: Artifact, base_model: Artifact, data: DataConfig, max_new_tokens: int
 ) -> Artifact:
@@ -150,7 +166,12 @@ def load_prompts(
     return _commit(out, "prompts", _first(found, data.max_prompts, tally), tally.stats())
 
 
-@stage(version=2, retries=2, ready=lambda source, held_out, data: NOTHING if source == NOTHING else None)
+@stage(
+    version=2,
+    retries=2,
+    ready=lambda source, held_out, data: NOTHING if source == NOTHING else None,
+    reads={"data": READ_OF_EXAMPLES},
+)
 def load_demonstrations(out: Draft, source: Artifact, held_out: Artifact, data: DataConfig) -> Artifact:
     """Load the prompts and completions for supervised fine-tuning, held-out prompts left out."""
     assert data.demonstrations is not None
@@ -158,7 +179,12 @@ def load_demonstrations(out: Draft, source: Artifact, held_out: Artifact, data: 
     return _commit(out, "demonstrations", rows, stats)
 
 
-@stage(version=2, retries=2, ready=lambda source, held_out, data: NOTHING if source == NOTHING else None)
+@stage(
+    version=2,
+    retries=2,
+    ready=lambda source, held_out, data: NOTHING if source == NOTHING else None,
+    reads={"data": READ_OF_EXAMPLES},
+)
 def load_preferences(out: Draft, source: Artifact, held_out: Artifact, data: DataConfig) -> Artifact:
     """Load the preference pairs for the reward model, held-out prompts left out."""
     assert isinstance(data.preferences, DataSource)
@@ -254,4 +280,5 @@ def _commit(out: Draft, kind: str, rows: list[dict[str, Any]], stats: dict[str, 
         f"rows-{start // ROWS_PER_FILE:05d}.parquet": table_bytes(table.slice(start, ROWS_PER_FILE), kind)
         for start in range(0, len(rows), ROWS_PER_FILE)
     }
-    return out.commit(kind, files, format_digest(rows_digest(table)), rows=len(rows), stats=stats)
+    content = table.drop_columns("source") if kind == "prompts" else table  # a file's name is not what is in it
+    return out.commit(kind, files, format_digest(rows_digest(content)), rows=len(rows), stats=stats)

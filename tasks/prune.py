@@ -75,12 +75,12 @@ def kept_runs(runs: list[Run], keep_last: int) -> list[Run]:
 
 
 def reached(catalog: Catalog, runs: Iterable[Run]) -> set[str]:
-    """Return the folders that runs looked at, with their inputs, the inputs of those, and all their parts."""
+    """Return the folders that runs looked at, with their inputs, the inputs of those, and all parts that these name."""
     folders = {folder for run in runs for folder in (*run.stages, *run.artifacts.values())}
     while missing := set(_missing_inputs(catalog, folders)) - folders:
         folders |= missing
     manifests = [entry.manifest for folder in folders if (entry := catalog.entries.get(folder)) and entry.manifest]
-    return folders.union(*(manifest.parts for manifest in manifests))
+    return folders.union(*((*manifest.parts, *manifest.keeps) for manifest in manifests))
 
 
 def _missing_inputs(catalog: Catalog, folders: set[str]) -> Iterator[str]:

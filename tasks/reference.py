@@ -21,16 +21,24 @@ from tasks.errors import ConfigurationError
 from tasks.models import device, load_policy, model_folder, trusts_remote_code
 from tasks.parquet import read_table
 from tasks.progress import Progress, log
+from tasks.sections import Section
 from tasks.storage import Store, read_manifest
 from tasks.tables import GrowingTable, part_name
 from tasks.training import Job, run_job
-from tasks.training_config import DpoConfig
+from tasks.training_config import DpoConfig, Dtype
 
 TABLE_VERSION = 1
 GROUPS = "groups.parquet"
 PER_COMPLETION = ("completion_ids", "completions", "sequence_ids")
 PART = 4096
 """Completions a part: what a crash can lose."""
+
+
+class Precision(Section):
+    """How log-probabilities under a reference are computed."""
+
+    weights: Dtype = "float32"
+    computed_in: Dtype = "float32"
 
 
 class RefLogps(NamedTuple):
@@ -47,8 +55,8 @@ class RefLogps(NamedTuple):
 def ref_logps_table(store: Store, reference: Artifact, dpo: DpoConfig) -> GrowingTable:
     """Return the table of a reference's log-probabilities, computed as its training computes the policy's."""
     inputs = {"reference_model": reference.digest}
-    config = {"weights": "float32" if dpo.lora is None else dpo.dtype, "computed_in": dpo.dtype}
-    key = stage_key("ref_logps", TABLE_VERSION, config, inputs)
+    precision = Precision(weights="float32" if dpo.lora is None else dpo.dtype, computed_in=dpo.dtype)
+    key, config = stage_key("ref_logps", TABLE_VERSION, precision.key_fields(), inputs), precision.model_dump()
     provenance = Provenance(stage="ref_logps", version=TABLE_VERSION, key=key, inputs=inputs, config=config)
     return GrowingTable(store, "ref_logps", provenance)
 

@@ -1,27 +1,29 @@
 """Scoring: reads completions, writes one reward a completion, each prompt computed once."""
 
 import json
+from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from tasks.artifacts import Artifact, Provenance
 from tasks.config import ScoringConfig
+from tasks.cover import select_slices, slices_of
 from tasks.drafts import Draft, stage_key
 from tasks.errors import ConfigurationError
+from tasks.filesystem import in_parallel
 from tasks.models import device, model_folder, trusts_remote_code
 from tasks.plan import pending
 from tasks.progress import Progress
 from tasks.prompts import PromptTable
-from tasks.schemas import format_digest
 from tasks.stage import Work, stage
-from tasks.storage import Store
-from tasks.tables import GrowingTable, Slice, commit_slices, read_ahead, read_slices
+from tasks.storage import AT_ONCE, Store
+from tasks.tables import GrowingTable, Slice, commit_slices, completions_of, part_name, read_ahead, read_slices
 from tasks.tokens import context_length, encode_prompt, encode_turn, load_tokenizer
 
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 BINS = 20
 """Of the histogram of rewards."""
 
@@ -90,38 +92,81 @@ def rewards_table(store: Store, reward_model: Artifact, scoring: ScoringConfig) 
     return GrowingTable(store, "rewards", provenance)
 
 
+class Found(NamedTuple):
+    """What there is of the rewards of a slice of completions."""
+
+    rewards: list[Slice]
+    unscored: list[Slice]
+    """The completions without a reward."""
+
+
+def find_rewards(table: GrowingTable, completions: list[Slice]) -> list[Found]:
+    """Look up the rewards of each slice of completions, by the parts that the completions are in.
+
+    A part of rewards is named by the digest of the part of completions that it scores; where it does not score all of
+    it, a hash of the rows follows. So completions that were drawn anew are never given the rewards of others, and no
+    text is read here.
+    """
+    names = defaultdict(list)
+    for name in table.store.list(table.folder):
+        names[scored_part(name)].append(name)
+    return list(in_parallel(lambda own: _find(table, own, names.get(part_of(own), [])), completions, AT_ONCE))
+
+
 def part_of(completions: Slice) -> str:
-    """Return the name of the part that holds the rewards of a slice of completions."""
-    return format_digest(completions.digest())[:32]
+    """Return the name of the part of rewards that scores all of the part that a slice is of."""
+    return completions.part.digest[:32]
+
+
+def scored_part(name: str) -> str:
+    """Return the name that a part of rewards would have if it scored all of its part of completions."""
+    return name.partition("-")[0]
 
 
 def unscored(store: Store, reward_model: Artifact, completions: list[Slice], scoring: ScoringConfig) -> list[Slice]:
-    """Return the slices of completions that the reward model has not scored."""
-    table = rewards_table(store, reward_model, scoring)
-    return [slice_ for slice_ in completions if table.find(part_of(slice_)) is None]
+    """Return the completions that the reward model has not scored, as slices."""
+    found = find_rewards(rewards_table(store, reward_model, scoring), completions)
+    return [slice_ for own in found for slice_ in own.unscored]
 
 
 def score_slices(
     store: Store, reward_model: Artifact, completions: list[Slice], prompts: Artifact, scoring: ScoringConfig
 ) -> tuple[list[Slice], int]:
-    """Return the rewards' parts, one a slice of completions in the same order, and how many completions were scored.
-
-    A part is named by the digest of the completions it scores, so that new completions are never given old rewards.
-    """
+    """Return slices with the rewards of completions, and how many completions were scored for them."""
     table = rewards_table(store, reward_model, scoring)
-    names = [part_of(slice_) for slice_ in completions]
-    found = {name: part for name in names if (part := table.find(name)) is not None}
-    todo = [(name, slice_) for name, slice_ in zip(names, completions, strict=True) if name not in found]
+    found = find_rewards(table, completions)
+    slices, todo = ([slice_ for own in found for slice_ in own[side]] for side in (0, 1))
+    scored = []
     if todo:
         model = RewardModel(model_folder(reward_model), scoring, trusts_remote_code(reward_model))
         messages = PromptTable(prompts)
         progress = Progress("scoring parts", len(todo))
-        parts = read_ahead(slice_ for _, slice_ in todo)
-        for done, ((name, _), rows) in enumerate(zip(todo, parts, strict=True), 1):
-            found[name] = table.append(name, _score_rows(model, messages, rows))
+        for done, (slice_, rows) in enumerate(zip(todo, read_ahead(todo), strict=True), 1):
+            scored.append(Slice(table.append(_name(slice_, rows), _score_rows(model, messages, rows))))
             progress.move_to(done)
         progress.close()
-    return [Slice(found[name]) for name in names], sum(found[name].rows for name, _ in todo)
+    return [*slices, *scored], sum(slice_.part.rows for slice_ in scored)
+
+
+def _find(table: GrowingTable, completions: Slice, names: list[str]) -> Found:
+    """Look up the rewards of a slice among the parts that score its part."""
+    name = part_of(completions)
+    if name in names and (part := table.find(name)) is not None:
+        return Found([completions._replace(part=part, group=None)], [])
+    parts = [part for other in names if other != name and (part := table.find(other)) is not None]
+    if not parts:
+        return Found([], [completions])
+    selection = select_slices(parts, completions.completions())
+    held = completions_of(completions.part)
+    return Found(selection.slices(), slices_of(completions.part, held, selection.missing) if selection.missing else [])
+
+
+def _name(completions: Slice, rows: pa.Table) -> str:
+    """Return the name of the part that holds the rewards of a slice."""
+    if completions.is_whole:
+        return part_of(completions)
+    ids = zip(rows["prompt_id"].to_pylist(), rows["completion_id"].to_pylist(), strict=True)
+    return f"{part_of(completions)}-{part_name([f'{prompt_id} {number}' for prompt_id, number in ids])[:16]}"
 
 
 def _score_rows(model: RewardModel, messages: PromptTable, rows: pa.Table) -> pa.Table:
@@ -135,7 +180,11 @@ def _score_rows(model: RewardModel, messages: PromptTable, rows: pa.Table) -> pa
 def _preview(
     draft: Draft, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> tuple[Artifact, dict[str, Any]]:
-    return pending(completions.rows, "score_completions"), {"completions": completions.rows}
+    left = completions.rows
+    if completions.digest and reward_model.digest:
+        slices = unscored(draft.store, reward_model, read_slices(draft.store, completions), scoring)
+        left = sum(slice_.num_rows() for slice_ in slices)
+    return pending(completions.rows, "score_completions"), {"completions": left}
 
 
 def _work(
@@ -145,12 +194,12 @@ def _work(
 
     def left() -> int:
         slices = unscored(store, reward_model, read_slices(store, completions), scoring)
-        return sum(slice_.part.rows for slice_ in slices)
+        return sum(slice_.num_rows() for slice_ in slices)
 
     return Work(table.provenance.key, left)
 
 
-@stage(version=2, preview=_preview, work=_work, retries=2)
+@stage(version=3, preview=_preview, work=_work, retries=2)
 def score_completions(
     out: Draft, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> Artifact:

@@ -1,13 +1,15 @@
 """What a configuration's sections are made of: frozen, without unknown keys or secrets; and things that they name.
 
-A field marked `NOT_IN_KEY` is left out of the stage key: it changes how a stage runs but not what it computes, or it
-says where something is whose content is in the key.
+A stage key names what differs from the defaults: a setting that is added later, at its default, leaves every key as it
+was. A field marked `NOT_IN_KEY` never counts: it changes how a stage runs but not what it computes, or it says where
+something is whose content is in the key.
 """
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -18,9 +20,11 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, to_jsonable_python
 
+from tasks.artifacts import Artifact
 from tasks.errors import ConfigurationError
 
 NOT_IN_KEY = "not in the stage key"
@@ -62,16 +66,49 @@ class Section(BaseModel):
             raise ValidationError.from_exception_data(cls.__name__, found)
         return values
 
-    def key_fields(self) -> dict[str, Any]:
-        """Return the fields that decide the stage's output, as plain JSON values."""
-        hidden = {name for name, field in type(self).model_fields.items() if NOT_IN_KEY in field.metadata}
-        fields = {name: getattr(self, name) for name in type(self).model_fields if name not in hidden}
-        return {
-            name: value.key_fields()
-            if isinstance(value, Section)
-            else self.model_dump(mode="json", include={name})[name]
-            for name, value in fields.items()
+    def key_fields(self, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Return the fields that decide the stage's output and differ from their defaults, as plain JSON values.
+
+        A section within the section follows the same rule, wherever it is. So a field that is None instead of a section
+        at its defaults counts as null, the other way round as {}.
+
+        Args:
+            only: The fields that the stage reads; None: all.
+        """
+        fields = {
+            name: (field, key_value(getattr(self, name)))
+            for name, field in type(self).model_fields.items()
+            if NOT_IN_KEY not in field.metadata and (only is None or name in only)
         }
+        return {name: value for name, (field, value) in fields.items() if not is_default(field, value)}
+
+
+def key_value(value: Any) -> Any:
+    """Return a value as it counts in a stage key, as plain JSON: artifacts by digest, sections by their key fields."""
+    if isinstance(value, Section):
+        return value.key_fields()
+    if isinstance(value, Artifact):
+        return value.digest
+    if isinstance(value, Mapping):
+        return {str(name): key_value(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [key_value(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(key_value, value), key=json.dumps)
+    return to_jsonable_python(value)
+
+
+def same_in_key(one: Any, other: Any) -> bool:
+    """Tell whether two key values are the same: 16 and 16.0 are, 1 and True are not."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def is_default(field: FieldInfo, value: Any) -> bool:
+    """Tell whether a field has its default, given as a key value; one that only tells classes apart always counts."""
+    is_tag = get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+    if field.is_required() or is_tag:
+        return False
+    return same_in_key(value, key_value(field.get_default(call_default_factory=True)))
 
 
 def _reachable(path: str) -> str:
@@ -110,11 +147,11 @@ class Located(Section):
 class DataSource(Located):
     """A file (JSON, JSONL, either .gz, Parquet), a folder of them, a saved dataset folder, or a hub dataset id."""
 
-    name: str | None = None
+    name: Annotated[str | None, NOT_IN_KEY] = None
     """Configuration of a hub dataset, or of a folder whose card lists some or that has a folder of that name."""
-    data_dir: str | None = None
+    data_dir: Annotated[str | None, NOT_IN_KEY] = None
     """Folder within a hub dataset or a folder."""
-    split: str = "train"
+    split: Annotated[str, NOT_IN_KEY] = "train"
     """Split of a hub dataset or a folder, told by its card or by the names of its files. `train` where none is told."""
 
 

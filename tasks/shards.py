@@ -5,6 +5,7 @@ tables; the stages that follow find them full. What one shard has committed stay
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,12 +23,12 @@ from tasks.parquet import read_table, table_bytes
 from tasks.plan import PLAN
 from tasks.progress import log
 from tasks.prompts import PromptTable
-from tasks.sample import completions_table, missing_prompts, sample_completions, sample_slices
+from tasks.sample import completions_table, missing_completions, sample_completions, sample_slices
 from tasks.schemas import format_digest, rows_digest
 from tasks.score import rewards_table, score_completions, unscored
 from tasks.site import Site
 from tasks.stage import CRASH_SECONDS, CRASHES, may_pass_next_time
-from tasks.tables import commit_slices
+from tasks.tables import Slice, commit_slices, groups_of
 from tasks.tokens import encode_prompt
 
 
@@ -129,17 +130,17 @@ def _locks(what: Sharded) -> list[str]:
 def _start_sampling(what: Sharded) -> list[Step]:
     """Start the sampling of the prompts that have no completions, in shards of like expected tokens."""
     site, prompts = what.site, PromptTable(what.prompts)
-    missing = missing_prompts(site.store, what.policy, what.prompts, what.sampling)
+    missing = missing_completions(site.store, what.policy, what.prompts, what.sampling)
     if not missing:
         return []
-    tokenizer, drawn = model_tokenizer(what.policy), what.sampling.k * what.sampling.max_new_tokens
-    costs = [len(encode_prompt(tokenizer, prompts[prompt_id])) + drawn for prompt_id in missing]
-    groups = balance(costs, site.compute.shards)
-    log(f"sampling {len(missing)} prompts x {what.sampling.k} in {len(groups)} shards")
-    site.computed["sample_completions"] = len(missing)
+    tokenizer, longest, ids = model_tokenizer(what.policy), what.sampling.max_new_tokens, list(missing)
+    costs = [len(encode_prompt(tokenizer, prompts[id_])) + longest * len(missing[id_]) for id_ in ids]
+    groups, completions = balance(costs, site.compute.shards), sum(map(len, missing.values()))
+    log(f"sampling {completions} completions of {len(ids)} prompts in {len(groups)} shards")
+    site.computed["sample_completions"] = len(ids)
     if what.reward_model:
-        site.computed["score_completions"] = len(missing) * what.sampling.k
-    return [_sample(what, _shard(what, [missing[i] for i in group])) for group in groups]
+        site.computed["score_completions"] = completions
+    return [_sample(what, _shard(what, [ids[i] for i in group])) for group in groups]
 
 
 def _start_scoring(what: Sharded) -> list[Step]:
@@ -147,21 +148,31 @@ def _start_scoring(what: Sharded) -> list[Step]:
     if not what.reward_model:
         return []
     store = what.site.store
-    missing = set(missing_prompts(store, what.policy, what.prompts, what.sampling))
+    missing = missing_completions(store, what.policy, what.prompts, what.sampling)
     ids = [prompt_id for prompt_id in what.rows["prompt_id"].to_pylist() if prompt_id not in missing]
     if not ids:
         return []
     slices, _ = sample_slices(store, what.policy, _shard(what, ids), what.sampling)
-    todo = unscored(store, what.reward_model, slices, what.scoring)
+    left = _unscored(what, slices)
+    groups = [(group, sum(left[uri] for uri in {slice_.part.uri for slice_ in group})) for group in groups_of(slices)]
+    todo = [(group, rows) for group, rows in groups if rows]
     steps = []
-    for group in balance([slice_.part.rows for slice_ in todo], what.site.compute.shards):
-        # Whole slices, so that the rewards are found under the same names when all prompts are scored.
-        own = [todo[i] for i in group]
-        shard = _shard(what, [id_ for slice_ in own for id_ in slice_.read()["prompt_id"].unique().to_pylist()])
+    for chosen in balance([rows for _, rows in todo], what.site.compute.shards):
+        own = [slice_ for i in chosen for slice_ in todo[i][0]]
+        names = {id_ for slice_ in own for id_ in slice_.read(["prompt_id"])["prompt_id"].unique().to_pylist()}
+        shard = _shard(what, sorted(names))
         out = sample_completions.draft(what.site, what.policy, shard, NOTHING, what.sampling)
         commit_slices(out, "completions", own, {"sampled_prompts": 0})
         steps.append(_score(what, shard))
     return steps
+
+
+def _unscored(what: Sharded, slices: list[Slice]) -> Counter[str]:
+    """Return how many completions have no reward, by the part that they are in."""
+    left: Counter[str] = Counter()
+    for slice_ in unscored(what.site.store, what.reward_model, slices, what.scoring):
+        left[slice_.part.uri] += slice_.num_rows()
+    return left
 
 
 def _sample(what: Sharded, shard: Artifact) -> Step:

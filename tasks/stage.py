@@ -6,7 +6,7 @@ missing or damaged is. Prefect remembers nothing. A stage computes here, or on a
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec
 
 from prefect import Task
@@ -42,7 +42,8 @@ class Work(NamedTuple):
 class Stage(Generic[P]):
     """A body that is called with a site in place of its draft: looked up in the store, else computed and committed.
 
-    The key comes from the arguments: artifacts count by digest, sections by the fields that decide the output.
+    The key comes from the arguments: artifacts count by digest, sections by the fields that decide the output. What
+    is at its default does not count.
     """
 
     def __init__(
@@ -53,13 +54,17 @@ class Stage(Generic[P]):
         ready: Callable[..., Artifact | None] | None = None,
         work: Callable[..., Work] | None = None,
         retries: int = 0,
+        reads: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         """Wrap a body; see `stage`."""
+        self.reads = reads or {}
         functools.update_wrapper(self, body)
         self.name, self.version, self.ready, self.work = body.__name__, version, ready, work
         self.body: Callable[..., Artifact] = body
         self.preview: Preview = preview or (lambda draft, *args, **kwargs: (body(draft, *args, **kwargs), {}))
         self.signature = inspect.signature(body)
+        parameters = self.signature.parameters.values()
+        self.defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
         self.task: Task[..., Any] = Task(
             self._run,
             name=self.name,
@@ -141,7 +146,8 @@ class Stage(Generic[P]):
         return bound
 
     def _draft(self, site: Site, bound: inspect.BoundArguments) -> Draft:
-        return Draft(site.store, provenance_of(self.name, self.version, dict(bound.arguments)))
+        arguments = dict(list(bound.arguments.items())[1:])
+        return Draft(site.store, provenance_of(self.name, self.version, arguments, self.defaults, self.reads))
 
 
 def stage(
@@ -151,6 +157,7 @@ def stage(
     ready: Callable[..., Artifact | None] | None = None,
     work: Callable[..., Work] | None = None,
     retries: int = 0,
+    reads: Mapping[str, Collection[str]] | None = None,
 ) -> Callable[[Body[P]], Stage[P]]:
     """Make a stage of a function from artifacts and settings to an artifact.
 
@@ -162,8 +169,10 @@ def stage(
         work: Called with the store and the arguments, for a stage that fills a table which it shares with others. None:
             the stage computes its output alone and as a whole.
         retries: How often Prefect repeats the task after a failure that is no ConfigurationError. For I/O and GPU work.
+        reads: Section -> the fields of it that the body reads, of a section that it does not read as a whole. The
+            others are not in the key.
     """
-    return lambda body: Stage(body, version, preview, ready, work, retries)
+    return lambda body: Stage(body, version, preview, ready, work, retries, reads)
 
 
 def may_pass_next_time(task: Any, run: Any, state: Any) -> bool:

@@ -20,6 +20,7 @@ from tasks.artifacts import (
     DamagedArtifactError,
     FileEntry,
     Manifest,
+    checksum_of,
     hashes_digest,
     is_safe,
     library_versions,
@@ -93,13 +94,17 @@ class Store:
         except STORE_ERRORS as error:
             raise ConfigurationError(f"store {explain(error, self.uri, 'written')}") from error
 
-    def commit(self, folder: str, files: Mapping[str, Content], manifest: Manifest) -> Artifact:
+    def commit(self, folder: str, files: Mapping[str, Content], manifest: Manifest, replace: bool = True) -> Artifact:
         """Write files, then the manifest that makes them an artifact.
 
         Args:
             folder: Where, relative to the store.
             files: Name -> bytes or local file.
             manifest: What to record; `files`, `libraries` and `created` are filled in here.
+            replace: Put the manifest in place of one that another writer has committed meanwhile.
+
+        Returns:
+            What stands in the folder afterwards: of two writers at once, both return what the last one wrote.
 
         Raises:
             StoreError: Something could not be written; there is no manifest then.
@@ -111,10 +116,12 @@ class Store:
             etag = etag_of(data) if self.uri.startswith("s3://") else ""
             entries[name] = FileEntry(path=f"{content}/{name}", size=size, sha256=hashes[name], etag=etag)
             self._put(data, f"{folder}/{content}/{name}")
+        if not replace and (found := self.find(folder)) is not None:
+            return found
         created = datetime.now(UTC).isoformat(timespec="seconds")
         full = manifest.model_copy(update={"files": entries, "libraries": library_versions(), "created": created})
         self._put(full.sealed().model_dump_json(indent=2).encode(), f"{folder}/{MANIFEST}")
-        return _artifact(f"{self.uri}/{folder}", full)
+        return _artifact(f"{self.uri}/{folder}", read_manifest(f"{self.uri}/{folder}"))
 
     def find(self, folder: str) -> Artifact | None:
         """Return the artifact in a folder, or None where it, or a part of it, is missing, incomplete or damaged.
@@ -197,7 +204,7 @@ def _parse(content: bytes, uri: str) -> Manifest:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         raise DamagedArtifactError(f"{uri}/{MANIFEST} is damaged; delete it and run again") from error
-    if manifest.sealed().checksum != manifest.checksum:
+    if checksum_of(content) != manifest.checksum:
         raise DamagedArtifactError(f"{uri}/{MANIFEST} does not match its own checksum; delete it and run again")
     return manifest
 

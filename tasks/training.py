@@ -107,9 +107,9 @@ def write_tables(path: Path, tables: Iterable[pa.Table]) -> None:
 
 
 def commit_model(
-    out: Draft, start: Artifact, folder: Path, stats: dict[str, Any], parts: dict[str, str] | None = None
+    out: Draft, start: Artifact, folder: Path, stats: dict[str, Any], keeps: dict[str, str] | None = None
 ) -> Artifact:
-    """Commit the model in a working folder, with the log of its training, and name the parts that it came from."""
+    """Commit the model in a working folder, with its training's log; name the parts of tables that served to train."""
     files = trained_files(folder / OUTPUT, trusts_remote_code(start))
     rows = [
         {"step": entry["step"], "metric": name, "value": float(value)}
@@ -121,7 +121,7 @@ def commit_model(
     digest = files_digest(files)
     files["training_log.parquet"] = table_bytes(log_table, "training_log")
     stats = {**stats, "trust_remote_code": trusts_remote_code(start)}
-    return out.commit("model", files, digest, rows=stats["examples"], stats=stats, parts=parts or {})
+    return out.commit("model", files, digest, rows=stats["examples"], stats=stats, keeps=keeps or {})
 
 
 def run_job(job: Job) -> None:

@@ -23,12 +23,14 @@ def output(
     parts: Sequence[Artifact] = (),
     content: str = "",
     config: dict | None = None,
+    keeps: Sequence[Artifact] = (),
 ) -> Artifact:
     """Commit a stage's output; its key comes from the name, its digest from the content, which is the name's too."""
     key, data = hex_of(f"{stage} {name}"), (content or f"{stage} {name}").encode()
     provenance = Provenance(stage=stage, version=1, key=key, inputs=inputs or {}, config=config or {})
-    named = {store.folder_of(part): part.digest for part in parts}
-    manifest = Manifest(kind=stage, digest=sha256_of(data), rows=7, provenance=provenance, parts=named)
+    lists = {"parts": parts, "keeps": keeps}
+    named = {name: {store.folder_of(part): part.digest for part in own} for name, own in lists.items()}
+    manifest = Manifest(kind=stage, digest=sha256_of(data), rows=7, provenance=provenance, **named)
     return store.commit(f"{stage}/{key}", {"data": data}, manifest)
 
 

@@ -344,7 +344,7 @@ def changed(section, **fields):
         (DpoConfig, {"tokens_per_batch": 1}),
         (DpoConfig, {"save_steps": 7}),
         (DpoConfig, {"logging_steps": 7}),
-        (DataConfig, {"prompts": {"path": "elsewhere/p.jsonl", "revision": "main"}}),
+        (DataConfig, {"prompts": {"path": "elsewhere/p.jsonl", "revision": "main", "name": "n", "split": "test"}}),
         (SftConfig, {"ready_model": {"path": "elsewhere/m", "chat_template": "plain"}}),
     ],
 )
@@ -367,7 +367,6 @@ def test_how_a_stage_runs_is_not_in_its_key(section, fields):
         (DpoConfig, {"lora": None}),
         (DpoConfig, {"lora": {"r": 4}}),
         (DpoConfig, {"extra": {"weight_decay": 0.1}}),
-        (DataConfig, {"prompts": {"path": "p.jsonl", "split": "test"}}),
         (DataConfig, {"system_prompt": "Be kind."}),
         (SftConfig, {"ready_model": {"path": "m", "trust_remote_code": True}}),
     ],

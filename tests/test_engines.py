@@ -6,6 +6,7 @@ import pytest
 
 from tasks.config import Decoding
 from tasks.engines import TransformersEngine, VllmEngine, cache_arguments, cut, open_engine
+from tasks.seeded_sampling import seeded_sampling
 from tasks.tokens import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -52,7 +53,7 @@ def prompts(tokenizer):
 def draw(engine, decoding, prompts, seeds):
     engine.decoding = decoding
     for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-        engine.add(number, prompt, seed)
+        engine.add(number, prompt, seed, decoding.k)
     drawn = {}
     while len(drawn) < len(prompts):
         drawn |= engine.step()
@@ -104,6 +105,35 @@ def test_a_seed_gives_the_same_samples_whatever_else_is_drawn(engine, prompts):
     assert all(1 <= len(sample.token_ids) <= 8 for sample in alone)
 
 
+def test_the_first_samples_do_not_depend_on_how_many_are_drawn(engine, prompts):
+    few, all_, rest = (
+        draw(engine, RANDOM.model_copy(update={"k": k}), prompts, [seed + first for seed in (3, 7, 5)])
+        for k, first in ((2, 0), (5, 0), (3, 2))
+    )
+    assert [a + b for a, b in zip(few, rest, strict=True)] == all_
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [0.4, 0.3, 0.2, 0.1]),
+        ({"temperature": 0.5}, [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
+        ({"top_k": 2}, [4 / 7, 3 / 7, 0, 0]),
+        ({"top_p": 0.75}, [4 / 9, 3 / 9, 2 / 9, 0]),
+    ],
+)
+def test_seeded_sampling_draws_from_the_distribution(settings, expected):
+    import torch
+
+    number = 20_000
+    logits = torch.log(torch.tensor([[0.4, 0.3, 0.2, 0.1]])).repeat(number, 1)
+    for process in seeded_sampling(Decoding(k=1, **settings), range(number), logits.device):
+        logits = process(None, logits)
+    drawn = torch.bincount(logits.argmax(1), minlength=4) / number
+    assert drawn.tolist() == pytest.approx(expected, abs=0.015)  # four standard deviations
+    assert [drawn[i] == 0 for i in range(4)] == [p == 0 for p in expected]
+
+
 def test_another_seed_gives_other_samples(engine, prompts):
     rows = draw(engine, RANDOM, [prompts[1]] * 3, [7, 8, 7])
     assert rows[0] == rows[2] != rows[1]
@@ -121,10 +151,10 @@ def test_samples_are_in_the_order_of_the_prompts(engine, prompts):
 
 def test_a_prompt_that_comes_later_changes_nothing(engine, prompts):
     together = draw(engine, RANDOM, prompts, [3, 7, 5])
-    engine.add(0, prompts[0], 3)
+    engine.add(0, prompts[0], 3, RANDOM.k)
     drawn = dict(engine.step())
     for number, seed in ((1, 7), (2, 5)):
-        engine.add(number, prompts[number], seed)
+        engine.add(number, prompts[number], seed, RANDOM.k)
     while len(drawn) < 3:
         drawn |= engine.step()
     assert [drawn[number] for number in range(3)] == together

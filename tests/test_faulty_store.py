@@ -17,11 +17,12 @@ from s3_servers import rclone, used_by_s3fs
 from tasks import filesystem
 from tasks.artifacts import Artifact, DamagedArtifactError, Manifest, Provenance, files_digest
 from tasks.copies import fetch
+from tasks.cover import select_slices
 from tasks.drafts import Draft
 from tasks.filesystem import StoreError, open_fs
 from tasks.schemas import SCHEMAS
 from tasks.storage import Store, open_store, read_bytes, read_files, read_manifest
-from tasks.tables import GrowingTable, commit_slices, read_ahead, read_slices, select_slices
+from tasks.tables import GrowingTable, commit_slices, read_ahead, read_slices
 
 PROVENANCE = Provenance(stage="train_sft", version=1, key="a" * 64)
 
@@ -93,10 +94,11 @@ def test_a_growing_table_grows_over_a_faulty_network(faulty):
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda name: table.append(name, completions(name + "a", name + "b")), names))
     assert list(table.parts()) == made
-    slices, missing = select_slices(table.parts(), {name + "a" for name in names} | {"unknown"})
-    assert missing == {"unknown"}
+    wanted = dict.fromkeys([*(name + "a" for name in names), "unknown"], frozenset(range(4)))
+    selection = select_slices(table.parts(), wanted)
+    assert set(selection.missing) == {"unknown"}
     draft = Draft(store, Provenance(stage="sample_completions", version=1, key="b" * 64))
-    artifact = commit_slices(draft, "completions", slices, {})
+    artifact = commit_slices(draft, "completions", selection.slices(), {})
     assert draft.find() == artifact
     rows = pa.concat_tables(read_ahead(read_slices(store, artifact)))
     assert rows.equals(completions(*(name + "a" for name in names)))
@@ -139,14 +141,14 @@ def test_files_of_many_requests_arrive_whole(faulty, monkeypatch):
     assert proxy.injected.total() > 0
 
 
-def test_one_column_of_a_large_part_arrives_over_a_faulty_network(faulty, monkeypatch):
+def test_two_columns_of_a_large_part_arrives_over_a_faulty_network(faulty, monkeypatch):
     monkeypatch.setattr("tasks.parquet.CHUNK", 0)
     store, proxy = faulty
     table = GrowingTable(store, "completions", PROVENANCE)
     parts = [table.append(f"{number:02}", completions(f"{number:02}")) for number in range(30)]
     proxy.rates = {"cut": 0.05, "lie": 0.05}
-    slices, missing = select_slices(parts, {f"{number:02}" for number in range(30)})
-    assert ([slice_.part for slice_ in slices], missing) == (parts, set())
+    selection = select_slices(parts, {f"{number:02}": frozenset(range(4)) for number in range(30)})
+    assert ([slice_.part for slice_ in selection.slices()], selection.missing) == (parts, {})
     assert proxy.injected.total() > 0
 
 
@@ -372,7 +374,7 @@ def test_nothing_is_read_where_nothing_is_missing(tmp_path):
         raise AssertionError("a part was looked up")
         yield parts[0]
 
-    assert select_slices(unreadable(), set()) == ([], set())
+    assert select_slices(unreadable(), {}).slices() == []
 
 
 def test_a_store_s_file_system_is_opened_alike_everywhere(faulty):

@@ -45,6 +45,17 @@ def test_a_tree_goes_down_to_data_files_and_models_from_outside(store, aligned):
     assert model == {"stage": "model", "digest": MODEL, "where": "org/model"}
 
 
+def test_what_served_to_make_an_artifact_is_listed_apart(store):
+    one, two = part(store, "one"), part(store, "two", "ref_logps")
+    output(store, "train_dpo", "dpo", parts=[one], keeps=[two])
+    store.delete(store.folder_of(two))
+    catalog = read_catalog(store)
+    tree = trace(store, catalog, find_entry(catalog, hex_of("train_dpo dpo")))
+    assert tree["parts"] == {f"tables/completions/{hex_of('t')}": {"parts": 1, "rows": 3, "missing": 0}}
+    assert tree["keeps"] == {f"tables/ref_logps/{hex_of('t')}": {"parts": 1, "rows": 0, "missing": 1}}
+    assert tree["damage"] == ""
+
+
 def test_what_is_gone_from_the_store_ends_the_chain(store, aligned):
     catalog = read_catalog(store)
     policy = find_entry(catalog, hex_of("train_sft sft"))

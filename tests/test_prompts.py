@@ -21,6 +21,7 @@ from tasks.prompts import (
     find_data,
     hash_fraction,
     load_demonstrations,
+    load_evaluation_prompts,
     load_held_out,
     load_preferences,
     load_prompts,
@@ -75,6 +76,13 @@ def load(store, policy, data, max_new_tokens=16):
     held_out = load_held_out.body(draft(store, "held_out"), source, policy, data, max_new_tokens)
     prompts = load_prompts.body(draft(store, "prompts"), files.prompts, held_out, policy, data, max_new_tokens)
     return held_out, prompts
+
+
+def compared(store, data, held_out):
+    """Return the prompts that the policies are compared on, as the flow takes them."""
+    source, limit = find_data(store, data).prompts, data.max_evaluation_prompts
+    given = load_evaluation_prompts.ready(source, held_out, limit)
+    return given or load_evaluation_prompts.body(draft(store, "evaluation"), source, held_out, limit)
 
 
 def ids(artifact):
@@ -210,9 +218,19 @@ def test_evaluation_on_a_few_trains_on_none_of_the_held_out(tmp_path, local, pol
     path = write(tmp_path / "a.jsonl", asked(f"Question {n}?" for n in range(100)))
     whole = load(local, policy, DataConfig(prompts=path, evaluation_fraction=0.3))
     few = load(local, policy, DataConfig(prompts=path, evaluation_fraction=0.3, max_evaluation_prompts=3))
-    assert few[0].rows == 3
-    assert ids(few[0]) < ids(whole[0])
-    assert ids(few[1]) == ids(whole[1])
+    assert [artifact.digest for artifact in few] == [artifact.digest for artifact in whole]
+    asked_of = compared(local, DataConfig(prompts=path, max_evaluation_prompts=3), few[0])
+    assert PromptTable(asked_of).ids == PromptTable(few[0]).ids[:3]
+    for enough in (30, 31, None):
+        assert compared(local, DataConfig(prompts=path, max_evaluation_prompts=enough), few[0]) == few[0]
+
+
+def test_a_file_s_name_is_not_in_the_digest_of_its_prompts(tmp_path, local, policy):
+    rows = asked(f"Question {n}?" for n in range(30))
+    stores = [Store(str(tmp_path / name)) for name in "ab"]
+    made = [load(s, policy, DataConfig(prompts=write(tmp_path / f"{s.uri[-1]}.jsonl", rows))) for s in stores]
+    assert [artifact.digest for artifact in made[0]] == [artifact.digest for artifact in made[1]]
+    assert [read_table(both[0])["source"].unique().to_pylist() for both in made] == [["a.jsonl"], ["b.jsonl"]]
 
 
 def test_max_prompts_takes_the_first_after_the_split(tmp_path, local, policy):

@@ -59,6 +59,19 @@ def everything(store: Store, chain: Chain) -> set[str]:
 # What stays and what goes
 
 
+def test_what_served_to_make_an_artifact_stays_and_the_artifact_is_whole_without_it(store):
+    served, other = part(store, "served", "ref_logps"), part(store, "other", "ref_logps")
+    aligned = output(store, "train_dpo", "dpo", keeps=[served])
+    record(store, [aligned])
+    assert {entry.folder for entry in prune(store, 1).entries} == {store.folder_of(other)}
+    assert store.find(store.folder_of(served)) == served
+    store.delete("tables/ref_logps")
+    assert store.find(store.folder_of(aligned)) == aligned
+    catalog = read_catalog(store)
+    assert catalog.entries[store.folder_of(aligned)].damage == ""
+    assert prune(store, 1).entries == []
+
+
 def test_the_last_runs_stay_whole_and_the_others_go(store):
     old = chain(store, "old")
     new = chain(store, "new", shared=old.parts[:1])

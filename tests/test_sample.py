@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+import tasks.drawing
 import tasks.sample
 from tasks.artifacts import Artifact, Manifest, Provenance
 from tasks.config import Decoding
@@ -16,7 +17,7 @@ from tasks.engines import TransformersEngine
 from tasks.filesystem import StoreError
 from tasks.parquet import read_table, table_bytes
 from tasks.records import prompt_id
-from tasks.sample import missing_prompts, sample_slices
+from tasks.sample import missing_completions, sample_slices
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.storage import Store
 from tasks.tables import Slice
@@ -99,9 +100,9 @@ class Watched(TransformersEngine):
         super().__init__(*args)
         self.added, self.steps, self.rng = [], 0, random.Random(1)
 
-    def add(self, number, prompt, seed):
+    def add(self, number, prompt, seed, count):
         self.added.append(number)
-        super().add(number, prompt, seed)
+        super().add(number, prompt, seed, count)
 
     def step(self):
         self.steps += 1
@@ -130,8 +131,8 @@ def test_prompts_are_begun_in_that_order(store, policy, prompts, order, engines)
 
 @pytest.mark.parametrize("ahead", [1, 100])
 def test_how_much_is_in_flight_changes_no_part(ahead, store, policy, prompts, undisturbed, engines, monkeypatch):
-    monkeypatch.setattr(tasks.sample, "PARTS_AHEAD", ahead)
-    monkeypatch.setattr(tasks.sample, "BATCHES_AHEAD", ahead)
+    monkeypatch.setattr(tasks.drawing, "PARTS_AHEAD", ahead)
+    monkeypatch.setattr(tasks.drawing, "BATCHES_AHEAD", ahead)
     slices, _ = sample_slices(store, policy, prompts, DECODING)
     names = [[(s.part.uri.rpartition("/")[2], s.part.digest) for s in which] for which in (slices, undisturbed)]
     assert names[0] == names[1]
@@ -175,7 +176,7 @@ def go_on(store, policy, prompts, undisturbed, engines) -> None:
     """Run again: only what is missing is drawn, and the whole is what an undisturbed run has."""
     kept = {path: path.stat().st_mtime_ns for path in committed(store)}
     assert 0 < len(kept) < len(undisturbed)
-    missing = missing_prompts(store, policy, prompts, DECODING)
+    missing = missing_completions(store, policy, prompts, DECODING)
     slices, sampled = sample_slices(store, policy, prompts, DECODING)
     assert sampled == len(missing) == len(engines[-1].added) == PROMPTS - count(kept) // K
     assert rows_of(slices) == rows_of(undisturbed)

@@ -23,13 +23,16 @@ from tasks.artifacts import (
     DamagedArtifactError,
     Manifest,
     Provenance,
+    checksum_of,
     files_digest,
     sha256_of,
 )
+from tasks.drafts import Draft
 from tasks.filesystem import open_fs
 from tasks.parquet import read_table
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.storage import Store, open_store, read_bytes, read_files, read_manifest
+from tasks.tables import GrowingTable
 from tasks.verify import etag_of
 
 PROVENANCE = Provenance(
@@ -223,7 +226,67 @@ def test_writers_of_one_folder_never_mix(store, writers):
             made = list(pool.map(write, range(writers)))
         found = store.find(folder)
         assert found in made
-        assert read_all(found) == contents(made.index(found))
+        assert files_digest(read_all(found)) == found.digest
+        assert read_all(found) in [contents(writer) for writer in range(writers)]
+
+
+def commit_number(store: Store, number: int) -> Artifact:
+    """Commit under a stage key, with content that differs from one writer to the other."""
+    draft = Draft(store, Provenance(stage="count", version=1, key="c" * 64))
+    return draft.commit("number", {"n.txt": b"%d" % number}, f"{number:064}", rows=number)
+
+
+def append_number(store: Store, number: int) -> Artifact:
+    table = GrowingTable(store, "rewards", Provenance(stage="rewards", version=1, key="d" * 64))
+    rows = pa.table({"prompt_id": ["p"], "completion_id": [0], "reward": [float(number)]})
+    return table.append("one", rows)
+
+
+@pytest.mark.parametrize("write", [commit_number, append_number])
+def test_of_two_writers_both_return_what_stands(write, store, monkeypatch):
+    put, made = Store._put, []
+
+    def overtaken(own: Store, data: object, relative: str) -> None:
+        put(own, data, relative)
+        if not made:  # the first writer has written its file, and not its manifest
+            made.append(None)
+            made[0] = write(store, 2)
+
+    monkeypatch.setattr(Store, "_put", overtaken)
+    first = write(store, 1)
+    assert first == made[0] == store.find(store.folder_of(first))
+    assert write(store, 3) == first
+
+
+@pytest.mark.parametrize("write", [commit_number, append_number])
+def test_a_writer_that_comes_last_is_what_both_go_on_with(write, store, monkeypatch):
+    put, made = Store._put, []
+
+    def overtaken(own: Store, data: object, relative: str) -> None:
+        put(own, data, relative)
+        if relative.endswith("manifest.json") and not made:  # both had seen that there is nothing
+            made.append(None)
+            with monkeypatch.context() as blind:
+                blind.setattr(Store, "find", lambda *_: None)
+                made[0] = write(store, 2)
+
+    monkeypatch.setattr(Store, "_put", overtaken)
+    first = write(store, 1)
+    assert first == made[0] == store.find(store.folder_of(first))
+
+
+def test_a_manifest_with_fields_that_are_not_known_here_is_read(store):
+    artifact = commit_model(store)
+    fs, path = open_fs(f"{artifact.uri}/manifest.json")
+    fields = json.loads(fs.cat_file(path)) | {"added_later": {"a": 1.5}}
+    fs.pipe_file(path, json.dumps(fields).encode())
+    assert store.find("m/1") is None, "its checksum covers all that was written"
+    fields["checksum"] = checksum_of(json.dumps(fields).encode())
+    fs.pipe_file(path, json.dumps(fields).encode())
+    assert store.find("m/1") == artifact
+    older = {name: value for name, value in fields.items() if name not in ("added_later", "keeps")}
+    fs.pipe_file(path, json.dumps({**older, "checksum": checksum_of(json.dumps(older).encode())}).encode())
+    assert store.find("m/1") == artifact
 
 
 # Damage

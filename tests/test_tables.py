@@ -1,14 +1,16 @@
 from collections import Counter
+from collections.abc import Iterable
 
 import pyarrow as pa
 import pytest
 
 from tasks.artifacts import Artifact, DamagedArtifactError, Provenance
+from tasks.cover import select_slices
 from tasks.drafts import Draft
 from tasks.parquet import read_table
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.storage import Store, read_files
-from tasks.tables import GrowingTable, Slice, commit_slices, part_name, read_slices, select_slices
+from tasks.tables import GrowingTable, Slice, commit_slices, part_name, read_slices
 
 K = 2
 DAMAGES = ["flip", "truncate", "delete"]
@@ -37,6 +39,12 @@ def fill(store: Store, *parts: str, key: str = "a" * 64) -> list[Artifact]:
     """Append one part for each string, a letter a prompt."""
     table = growing(store, key)
     return [table.append(f"{i:02}", rewards(*letters)) for i, letters in enumerate(parts)]
+
+
+def select(parts: Iterable[Artifact], wanted: Iterable[str], k: int = K) -> tuple[list[Slice], set[str]]:
+    """Select the first k completions of prompts; return the slices and the prompts of which some are missing."""
+    selection = select_slices(parts, dict.fromkeys(wanted, frozenset(range(k))))
+    return selection.slices(), set(selection.missing)
 
 
 def prompts_of(slices: list[Slice]) -> list[list[str]]:
@@ -97,19 +105,19 @@ def test_a_stray_file_is_no_part(tmp_path, name):
 
 def test_slices_cover_the_wanted_prompts_and_name_the_missing(store):
     parts = fill(store, "ab", "cd", "ef")
-    slices, missing = select_slices(parts, set("abcx"))
+    slices, missing = select(parts, set("abcx"))
     assert missing == {"x"}
     assert slices == [Slice(parts[0]), Slice(parts[1], frozenset("c"))]
     assert prompts_of(slices) == [["a", "b"], ["c"]]
 
 
 def test_nothing_wanted_and_nothing_stored(store):
-    assert select_slices(fill(store, "ab"), set()) == ([], set())
-    assert select_slices([], {"a"}) == ([], {"a"})
+    assert select(fill(store, "ab"), set()) == ([], set())
+    assert select([], {"a"}) == ([], {"a"})
 
 
 def test_a_prompt_that_two_parts_hold_counts_once(store):
-    slices, missing = select_slices(fill(store, "abc", "bcd", "d"), set("abcd"))
+    slices, missing = select(fill(store, "abc", "bcd", "d"), set("abcd"))
     assert not missing
     assert prompts_of(slices) == [["a", "b", "c"], ["d"]]
     rows = pa.concat_tables([slice_.read() for slice_ in slices])
@@ -124,7 +132,7 @@ def test_every_row_of_a_wanted_prompt_is_read(store):
 
 @EVERY_STORE
 def test_committed_slices_are_read_back(store):
-    slices, _ = select_slices(fill(store, "ab", "cd", "ef"), set("abc"))
+    slices, _ = select(fill(store, "ab", "cd", "ef"), set("abc"))
     artifact = commit_slices(draft(store), "rewards", slices, {"scored": 6})
     assert artifact == draft(store).find()
     assert (artifact.kind, artifact.rows, artifact.stats) == ("rewards", 6, {"scored": 6})
@@ -138,12 +146,12 @@ def test_slices_have_one_digest_however_they_are_cut(store):
     cuts = [("abcd",), ("ab", "cd"), ("dc", "b", "a"), ("abx", "cdy"), ("abc", "bcd")]
     artifacts = []
     for number, parts in enumerate(cuts):
-        slices, missing = select_slices(fill(store, *parts, key=f"{number:064}"), set("abcd"))
+        slices, missing = select(fill(store, *parts, key=f"{number:064}"), set("abcd"))
         assert not missing
         artifacts.append(commit_slices(draft(store, f"{number:064}"), "rewards", slices, {}))
     assert {artifact.digest for artifact in artifacts} == {format_digest(rows_digest(rewards(*"abcd")))}
     assert {artifact.rows for artifact in artifacts} == {4 * K}
-    other, _ = select_slices(fill(store, "abc", key="f" * 64), set("abc"))
+    other, _ = select(fill(store, "abc", key="f" * 64), set("abc"))
     assert commit_slices(draft(store, "e" * 64), "rewards", other, {}).digest != artifacts[0].digest
 
 
@@ -199,7 +207,7 @@ def test_slices_that_were_read_can_be_committed_again(store):
 def test_a_part_s_digest_is_that_of_the_rows_as_stored(tmp_path):
     wide = pa.table({"prompt_id": ["a"], "completion_id": [0], "reward": [0.1]})  # float64; stored as float32
     part = growing(Store(str(tmp_path))).append("one", wide)
-    assert Slice(part).digest() == Slice(part, frozenset("a")).digest()
+    assert Slice(part).measure() == Slice(part, frozenset("a")).measure()
 
 
 def test_a_part_is_named_by_its_prompts_in_any_order():

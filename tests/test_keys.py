@@ -1,0 +1,294 @@
+"""What enters a stage key: what differs from the defaults, wherever it is; and the golden file of all defaults."""
+
+import json
+from typing import Annotated, Literal
+
+import pytest
+from defaults import GOLDEN, TABLES, all_defaults, all_stages, changed_alone, modules_with
+from pydantic import Field
+
+from tasks.artifacts import NOTHING, Artifact
+from tasks.config import DataConfig, EvaluationConfig, PairsConfig, SamplingConfig, ScoringConfig, SftConfig
+from tasks.drafts import Draft, provenance_of
+from tasks.evaluate import method
+from tasks.functions import GoldReward
+from tasks.prompts import load_demonstrations, load_held_out, load_preferences, load_prompts
+from tasks.sample import completions_table
+from tasks.sections import NOT_IN_KEY, DataSource, ModelSource, Section
+from tasks.site import Site
+from tasks.stage import stage
+from tasks.storage import Store
+from tasks.training_config import DpoConfig, Lora
+from tasks.world import write_base_model
+
+MODEL = Artifact(kind="model", uri="s3://b/model", digest="ab")
+
+
+class Choice(Section):
+    """One of the things that a section may hold."""
+
+    model: ModelSource
+    weight: float = 1
+    threads: Annotated[int, NOT_IN_KEY] = 1
+
+
+class Holder(Section):
+    """A section that holds others in every way."""
+
+    several: tuple[Choice, ...] = ()
+    named: dict[str, Choice] = Field(default_factory=dict)
+    nested: dict[str, list[Choice]] = Field(default_factory=dict)
+    either: Choice | None = None
+    inner: Lora | None = Lora(r=4)
+    free: dict[str, object] = Field(default_factory=dict)
+
+
+def choice(where: str, **fields: object) -> Choice:
+    return Choice(model=ModelSource(path=where, revision=where), **fields)
+
+
+# Defaults
+
+
+def test_a_section_at_its_defaults_counts_as_nothing():
+    for section in (Holder, SamplingConfig, ScoringConfig, PairsConfig, DpoConfig, EvaluationConfig):
+        assert section().key_fields() == {}
+    assert SftConfig(base_model="here").key_fields() == {"base_model": {}}
+    assert SftConfig(ready_model="here").key_fields() == {"ready_model": {}}
+
+
+def test_what_differs_from_its_default_counts_alone():
+    assert SamplingConfig(k=8, seed=0).key_fields() == {"k": 8}
+    assert DpoConfig(extra={"max_grad_norm": 1.0}).key_fields() == {"extra": {"max_grad_norm": 1.0}}
+    assert Lora(alpha=16.0).key_fields() == Lora(alpha=16).key_fields() == {}  # the default is written 16
+
+
+def test_no_section_and_a_section_at_its_defaults_are_told_apart():
+    assert DpoConfig(lora=None).key_fields() == {"lora": None}
+    assert DpoConfig(lora=Lora()).key_fields() == {}
+    assert SftConfig(base_model="m", lora=Lora()).key_fields() == {"base_model": {}, "lora": {}}
+    assert Holder(inner=Lora()).key_fields() == {"inner": {}}  # r is 8, and 4 by default
+    assert Holder(inner=None).key_fields() == {"inner": None}
+
+
+def test_classes_that_a_tag_tells_apart_have_keys_apart():
+    class Cat(Section):
+        sort: Literal["cat"] = "cat"
+        lives: int = 9
+
+    class Dog(Section):
+        sort: Literal["dog"] = "dog"
+
+    class Pet(Section):
+        one: Cat | Dog = Cat()
+
+    assert Pet(one=Dog()).key_fields() == {"one": {"sort": "dog"}}
+    assert Pet(one=Cat(lives=8)).key_fields() == {"one": {"sort": "cat", "lives": 8}}
+    assert Pet().key_fields() == {}
+
+
+def test_true_is_not_one():
+    class Switch(Section):
+        on: bool | int = 1
+
+    assert Switch(on=True).key_fields() == {"on": True}
+    assert Switch(on=1).key_fields() == {}
+
+
+# Sections within
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        lambda own: Holder(several=(own,)),
+        lambda own: Holder(named={"a": own}),
+        lambda own: Holder(nested={"a": [own, own]}),
+        lambda own: Holder(either=own),
+    ],
+)
+def test_a_section_within_follows_the_same_rule(held):
+    key = held(choice("/here")).key_fields()
+    assert key == held(choice("s3://there/model", threads=9)).key_fields()
+    assert "here" not in json.dumps(key)
+    assert "threads" not in json.dumps(key)
+    assert held(choice("/here", weight=2)).key_fields() != key
+    assert held(choice("/here", weight=1.0)).key_fields() == key
+
+
+def test_how_many_there_are_counts():
+    assert Holder(several=(choice("a"),)).key_fields() == {"several": [{"model": {}}]}
+    assert Holder(several=(choice("a"), choice("b"))).key_fields() == {"several": [{"model": {}}, {"model": {}}]}
+
+
+def test_where_data_lie_does_not_count():
+    here = DataSource(path="/here", revision="r", name="n", data_dir="d", split="test")
+    assert here.key_fields() == DataSource(path="org/there").key_fields() == {}
+    assert DataConfig(prompts=here).key_fields() == {"prompts": {}}
+    assert DataConfig(prompts="added").key_fields() == {"prompts": "added"}
+
+
+def test_free_mappings_count_whole():
+    assert Holder(free={"a": None, "b": [1, {"c": False}]}).key_fields() == {
+        "free": {"a": None, "b": [1, {"c": False}]}
+    }
+
+
+def test_artifacts_within_count_by_digest():
+    def provenance(uri: str, digest: str):
+        other = Artifact(kind="model", uri=uri, digest=digest)
+        return provenance_of("compare", 1, {"policies": [MODEL, other], "by": {"judge": other}, "settings": Holder()})
+
+    one = provenance("/here", "cd")
+    assert one.inputs == {"policies.0": "ab", "policies.1": "cd", "by.judge": "cd"}
+    assert one.key == provenance("s3://there", "cd").key
+    assert one.key != provenance("/here", "ce").key
+
+
+# What is added later
+
+
+def test_a_new_field_at_its_default_leaves_a_key_as_it_was():
+    class Newer(SamplingConfig):
+        min_p: float = 0.0
+        penalties: Lora = Lora()
+
+    for fields in ({}, {"k": 4, "stop": ("x",)}):
+        old, new = SamplingConfig(**fields), Newer(**fields)
+        assert old.key_fields() == new.key_fields()
+        keys = [provenance_of("sample", 1, {"policy": MODEL, "sampling": section}).key for section in (old, new)]
+        assert keys[0] == keys[1]
+        tables = [completions_table(Store("memory://keys"), MODEL, section).folder for section in (old, new)]
+        assert tables[0] == tables[1]
+    assert Newer(min_p=0.1).key_fields() == {"min_p": 0.1}
+
+
+def test_a_new_argument_at_its_default_leaves_a_key_as_it_was(tmp_path):
+    def old(out: Draft, source: Artifact, limit: int) -> Artifact: ...
+
+    def new(
+        out: Draft,
+        source: Artifact,
+        limit: int,
+        more: int = 3,
+        pairs: PairsConfig = PairsConfig(),
+        base: Artifact = NOTHING,
+        none: int | None = 5,
+    ) -> Artifact: ...
+
+    new.__name__ = "old"
+    site, before, after = Site(Store(str(tmp_path))), stage(version=1)(old), stage(version=1)(new)
+    key = before.draft(site, MODEL, 2).provenance.key
+    assert key == after.draft(site, MODEL, 2).provenance.key == after.draft(site, MODEL, 2, 3).provenance.key
+    changes = ({"more": 4}, {"pairs": PairsConfig(eta=0.9)}, {"base": MODEL}, {"none": None})
+    others = {after.draft(site, MODEL, 2, **change).provenance.key for change in changes}
+    assert len(others - {key}) == len(changes)
+
+
+def test_the_table_of_completions_is_one_for_every_k_and_both_sections():
+    store = Store("memory://keys")
+    sampling = [SamplingConfig(k=k) for k in (2, 16)]
+    drawn = method(SamplingConfig(k=3), ScoringConfig(), EvaluationConfig(seed=0), GoldReward()).decoding
+    assert len({completions_table(store, MODEL, own).folder for own in (*sampling, drawn)}) == 1
+    assert (
+        completions_table(store, MODEL, SamplingConfig(seed=1)).folder != completions_table(store, MODEL, drawn).folder
+    )
+
+
+# Load stages are keyed by what they read
+
+LOADS = (load_held_out, load_prompts, load_demonstrations, load_preferences)
+FIELDS: dict[str, object] = {
+    "evaluation_fraction": 0.2,
+    "max_prompts": 5,
+    "max_evaluation_prompts": 3,
+    "system_prompt": "Be kind.",
+    "max_bad_fraction": 0.5,
+    "evaluation_prompts": "e.jsonl",
+}
+
+
+def key_of(load, data: DataConfig) -> str:
+    rest = (data, 16) if load in (load_held_out, load_prompts) else (data,)
+    between = {load_held_out: (), load_prompts: (MODEL,)}.get(load, ())
+    return load.draft(Site(Store("memory://keys")), MODEL, MODEL, *between, *rest).provenance.key
+
+
+@pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)
+def test_a_setting_that_a_load_stage_does_not_read_is_not_in_its_key(load):
+    plain = DataConfig(prompts="p.jsonl")
+    keys = {name: key_of(load, DataConfig(prompts="p", **{name: value})) for name, value in FIELDS.items()}
+    decide = {name for name, key in keys.items() if key != key_of(load, plain)}
+    always = {"evaluation_fraction", "system_prompt", "max_bad_fraction", "evaluation_prompts"}
+    assert decide == always | ({"max_prompts"} if load is load_prompts else set())
+    elsewhere = DataConfig(prompts="added", demonstrations="d", preferences="f")
+    assert key_of(load, elsewhere) == key_of(load, plain)
+
+
+class Watched(DataConfig):
+    """A data section that notes which of its fields are read."""
+
+    def __getattribute__(self, name: str) -> object:
+        if name in FIELDS or name in ("prompts", "demonstrations", "preferences"):
+            READ.add(name)
+        return super().__getattribute__(name)
+
+
+READ: set[str] = set()
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["file", "fraction"])
+def test_a_load_stage_reads_what_it_says(given, tmp_path):
+    def write(name: str) -> str:
+        texts = {"chosen": "yes", "rejected": "no", "completion": "yes"}
+        rows = [{"prompt": f"Question {n} of {name}?", **texts} for n in range(60)]
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return str(tmp_path / name)
+
+    path, asked = write("rows.jsonl"), write("evaluation.jsonl")
+    names = dict.fromkeys(("prompts", "demonstrations", "preferences"), path)
+    data = Watched(**names, evaluation_prompts=asked if given else None, evaluation_fraction=0.3)
+    store = Store(str(tmp_path / "store"))
+    write_base_model(tmp_path / "model", seed=0)
+    model = Artifact(kind="model", uri=str(tmp_path / "model"), digest="m")
+    source = Artifact(kind="data", uri=path, digest="d")
+
+    def read(load, *arguments: object) -> Artifact:
+        draft = load.draft(Site(store), *arguments)
+        READ.clear()
+        made = load.body(draft, *arguments)
+        assert "max_bad_fraction" in READ
+        assert READ - {"prompts", "demonstrations", "preferences"} <= set(load.reads["data"]), load.name
+        return made
+
+    held_out = read(load_held_out, source, model, data, 16)
+    read(load_prompts, source, held_out, model, data, 16)
+    read(load_demonstrations, source, held_out, data)
+    read(load_preferences, source, held_out, data)
+
+
+# The golden file
+
+
+def test_no_default_changed_without_a_new_version():
+    assert changed_alone(json.loads(GOLDEN.read_text()), all_defaults()) == []
+
+
+def test_the_golden_file_is_up_to_date():
+    assert json.loads(GOLDEN.read_text()) == all_defaults(), "run: python -m tests.defaults"
+
+
+def test_every_stage_and_every_table_is_in_the_golden_file():
+    assert {"train_dpo", "store_model", "load_evaluation_prompts", "sample_completions"} <= all_stages().keys()
+    assert {module.__name__ for module, _, _ in TABLES.values()} == {
+        m.__name__ for m in modules_with("\nTABLE_VERSION =")
+    }
+
+
+def test_a_changed_default_needs_a_new_version():
+    old = {"stage s": {"version": 1, "defaults": {"a.b": 1, "a.gone": 1}}}
+    new = {"stage s": {"version": 1, "defaults": {"a.b": 2, "a.new": 0}}, "stage t": {"version": 1, "defaults": {}}}
+    assert changed_alone(old, new) == ["stage s (version 1): a.b was 1, is 2"]
+    new["stage s"]["version"] = 2
+    assert changed_alone(old, new) == []
+    assert changed_alone(old, old) == []
