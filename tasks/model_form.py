@@ -6,6 +6,7 @@ two of them disagree, one is left out and the other says what the loaded tokeniz
 
 import fnmatch
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ TOKENIZER_FILES = (
 )
 CONFIGURATIONS = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
 SPECIAL_TOKENS = "special_tokens_map.json"
-"""Read, then left out: it would outvote the tokenizer's configuration, into which its content is written."""
+NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+"""Tokens by which that file would outvote the tokenizer's configuration; they are written into the latter alone."""
 DOWNLOADED = (*CONFIGURATIONS, *TOKENIZER_FILES, SPECIAL_TOKENS, "*.safetensors", INDEX, ADAPTER)
 PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
 """Tokens that serve as padding where a tokenizer has none of its own, in order of preference."""
@@ -49,19 +51,22 @@ def stored_files(folder: Path, source: ModelSource) -> dict[str, Content]:
             f"{folder} has no config.json: it is no model folder (merge an adapter into its model first)"
         )
     weights = weight_files(folder)
+    for name in _matching(folder, [*CONFIGURATIONS, *TOKENIZER_FILES, SPECIAL_TOKENS]):
+        check_whole(folder / name)
     tokenizer = load_tokenizer(folder, source.trust_remote_code)
     if tokenizer.eos_token_id is None:
         raise ConfigurationError(f"the tokenizer of {folder} has no EOS token: set eos_token in tokenizer_config.json")
     small = small_files(folder, tokenizer, source.trust_remote_code)
-    for name in small:
-        check_whole(folder / name)
     files: dict[str, Content] = {name: folder / name for name in [*small, *weights]}
     if (mended := mended_generation(folder)) is not None:
         files["generation_config.json"] = json.dumps(mended, indent=2).encode()
     files["chat_template.jinja"] = chat_template(tokenizer, source.chat_template).encode()
     rows = embedding_rows(folder, source.trust_remote_code)
-    written = _tokenizer_config(folder) | {"pad_token": _pad_token(tokenizer, folder, rows)}
-    files["tokenizer_config.json"] = json.dumps(written, indent=2).encode()
+    config, others = _special_tokens(folder)
+    config["pad_token"] = _pad_token(tokenizer, config.get("pad_token"), rows)
+    files["tokenizer_config.json"] = json.dumps(config, indent=2).encode()
+    if others:
+        files[SPECIAL_TOKENS] = json.dumps(others, indent=2).encode()
     return files
 
 
@@ -73,6 +78,10 @@ def small_files(folder: Path, tokenizer: "PreTrainedTokenizerBase", with_code: b
     patterns = [*CONFIGURATIONS, *TOKENIZER_FILES, *own, *(["*.py"] if with_code else [])]
     if (folder / INDEX).is_file():
         patterns.append(INDEX)
+    return _matching(folder, patterns)
+
+
+def _matching(folder: Path, patterns: list[str]) -> list[str]:
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
@@ -97,13 +106,17 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase", choice: str | None) -> s
         return str((own.get("default") if isinstance(own, dict) else own) or PLAIN_TEMPLATE)
     if choice in ("plain", "text"):
         return PLAIN_TEMPLATE if choice == "plain" else TEXT_TEMPLATE
-    if "{{" in choice or "{%" in choice:
-        return choice
-    if "\n" in choice or len(choice) > 1000 or not Path(choice).expanduser().is_file():
+    inline = "{{" in choice or "{%" in choice
+    path = os.path.expanduser(choice)
+    if inline or not os.path.isfile(path):  # which takes a name that is too long for one that is not there
         raise ConfigurationError(
-            f"chat_template = {choice[:100]!r} must be `plain`, `text`, the path of a Jinja file, or a template itself"
+            f"chat_template = {choice[:60]!r} must be `plain`, `text` or the path of a Jinja file"
+            + (": write the template into one" if inline else "")
         )
-    return Path(choice).expanduser().read_text(encoding="utf-8")
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"chat_template = {choice!r} is no text in UTF-8: {error}") from error
 
 
 def generation_settings(folder: Path) -> dict[str, Any]:
@@ -145,26 +158,25 @@ def _saves(settings: dict[str, Any]) -> bool:
     return True
 
 
-def _tokenizer_config(folder: Path) -> dict[str, Any]:
-    """Return the tokenizer's configuration with the special tokens that a file of their own may give it."""
-    config = read_json(folder / "tokenizer_config.json")
+def _special_tokens(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the tokenizer's configuration with the special tokens that count, and those that are not its to give."""
+    config, apart = read_json(folder / "tokenizer_config.json"), read_json(folder / SPECIAL_TOKENS)
     config.pop("chat_template", None)
     if "added_tokens_decoder" in config:  # then the other file is not read
-        return config
-    return config | {name: _as_written(value) for name, value in read_json(folder / SPECIAL_TOKENS).items()}
+        return config, {}
+    named = {name: _as_written(token) for name, token in apart.items() if name in NAMED}
+    pad = config.get("pad_token")  # decided afterwards, as what was meant where the other file names EOS
+    return config | named | ({"pad_token": pad} if pad else {}), {n: t for n, t in apart.items() if n not in NAMED}
 
 
 def _as_written(token: Any) -> Any:
     """Return a special token as a tokenizer's configuration takes it."""
-    if isinstance(token, list):
-        return [_as_written(entry) for entry in token]
     return {**token, "special": True, "__type": "AddedToken"} if isinstance(token, dict) else token
 
 
-def _pad_token(tokenizer: "PreTrainedTokenizerBase", folder: Path, rows: int) -> str:
+def _pad_token(tokenizer: "PreTrainedTokenizerBase", configured: Any, rows: int) -> str:
     """Return a pad token that is not EOS, from the vocabulary that has embeddings; EOS where there is none."""
     vocabulary, taken = tokenizer.get_vocab(), {tokenizer.eos_token, tokenizer.bos_token}
-    configured = read_json(folder / "tokenizer_config.json").get("pad_token")
     configured = configured.get("content") if isinstance(configured, dict) else configured
     for token in (tokenizer.pad_token, configured, *PAD_TOKENS):
         if token in vocabulary and token not in taken and vocabulary[token] < rows:

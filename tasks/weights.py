@@ -139,10 +139,10 @@ def _check_names(model: "PreTrainedModel", found: dict[str, Any], folder: Path, 
         name: f"{name} is {list(given)} instead of {list(wanted)}" for name, given, wanted in found["mismatched_keys"]
     }
     other = [shapes[name] for name in sorted(shapes) if matters(name)]
-    whats = [(missing, "are missing"), (unknown, "are unknown to it"), (other, "have another shape")]
-    if faults := [f"{len(names)} {what} ({some(names)})" for names, what in whats if names]:
+    kinds = [(missing, "missing"), (unknown, "unknown to it"), (other, "of another shape")]
+    if faults := [f"{len(names)} {kind} ({some(names)})" for names, kind in kinds if names]:
         raise ConfigurationError(
-            f"{folder} does not hold the weights of a {type(model).__name__}: {'; '.join(faults)}. {_remedy(unknown)}"
+            f"{folder} does not hold the weights of a {type(model).__name__}, {'; '.join(faults)}. {_remedy(unknown)}"
         )
 
 
@@ -177,7 +177,8 @@ def _built(folder: Path) -> Iterator[None]:
     except ConfigurationError:
         raise
     except (*raised, StrictDataclassError) as error:
-        raise ConfigurationError(f"the model in {folder} cannot be built ({type(error).__name__}: {error})") from error
+        what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"  # the rest may list all there are
+        raise ConfigurationError(f"the model in {folder} cannot be built ({what})") from error
 
 
 @contextlib.contextmanager
