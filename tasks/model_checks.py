@@ -101,7 +101,8 @@ def _check_ids(tokenizer: "PreTrainedTokenizerBase", stored: Path, rows: int) ->
     for path in (stored / "config.json", stored / "generation_config.json"):
         given = read_json(path)
         for name in IDS:
-            ids = given.get(name) if isinstance(given.get(name), list) else [given.get(name)]
+            value = given.get(name)
+            ids = value if isinstance(value, list) else [value]
             if above := [number for number in ids if isinstance(number, int) and number >= rows]:
                 raise ConfigurationError(f"{name} in {path} is {above[0]}, {remedy}")
     used = _rendered(tokenizer, stored)

@@ -177,6 +177,10 @@ def _built(folder: Path) -> Iterator[None]:
     except ConfigurationError:
         raise
     except (*raised, StrictDataclassError) as error:
+        if "custom code" in str(error):
+            raise ConfigurationError(
+                f"{folder} comes with code of its own, which runs only with trust_remote_code: true; read it first"
+            ) from error
         what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"  # the rest may list all there are
         raise ConfigurationError(f"the model in {folder} cannot be built ({what})") from error
 

@@ -173,6 +173,22 @@ def test_no_reward_model_can_be_trained_from_an_architecture_without_one(tmp_pat
         check_head(tmp_path, False)
 
 
+def test_a_model_with_code_of_its_own(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    path, source = model / "config.json", ModelSource(path=str(model))
+    own = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.MyConfig", "AutoModelForCausalLM": "mine.MyModel"}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own | {"architectures": ["MyModel"]}))
+    (model / "mine.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n\n\n"
+        "class MyConfig(LlamaConfig):\n    model_type = 'mine'\n\n\n"
+        "class MyModel(LlamaForCausalLM):\n    config_class = MyConfig\n"
+    )
+    with pytest.raises(ValueError, match=f"{model} comes with code of its own.*trust_remote_code: true"):
+        model_files(model, source, "policy")
+    assert "mine.py" in model_files(model, source.model_copy(update={"trust_remote_code": True}), "policy")
+    assert type(load_policy(model, "float32", True)).__name__ == "MyModel"
+
+
 def test_quantised_weights(model):
     path = model / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "gptq"}}))
