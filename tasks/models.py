@@ -1,14 +1,12 @@
 """Models come into the store: from a folder, another store or the hub, checked, as safetensors and tokenizer only."""
 
 import atexit
-import fnmatch
 import functools
-import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tasks.artifacts import NOTHING, Artifact, Content, files_digest
 from tasks.config import RewardModelConfig, SftConfig
@@ -16,36 +14,22 @@ from tasks.copies import fetch
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
 from tasks.filesystem import open_fs
+from tasks.model_checks import check_model
+from tasks.model_form import DOWNLOADED, generation_settings, mended_generation, small_files, stored_files
 from tasks.plan import PLAN
+from tasks.progress import log
 from tasks.sections import ModelSource
 from tasks.site import Site
 from tasks.stage import stage
 from tasks.storage import MANIFEST, read_manifest
-from tasks.templates import on_a_fixed_day
-from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, load_tokenizer
+from tasks.templates import CLOCK
+from tasks.tokens import load_tokenizer
+from tasks.weight_files import some, weight_files
+from tasks.weights import Role, check_head, load_weights
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-Role = Literal["policy", "reward_model"]
-MODEL_FILES = (
-    "config.json",
-    "generation_config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-)
-PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
-"""Tokens that serve as padding where a tokenizer has none of its own, in order of preference."""
 
 
 def import_model(site: Site, source: ModelSource, role: Role) -> Artifact:
@@ -54,15 +38,22 @@ def import_model(site: Site, source: ModelSource, role: Role) -> Artifact:
     Args:
         site: Where it goes.
         source: Where it is.
-        role: A ready `reward_model` needs a scalar head and a pad token of its own; a `policy` is a causal model.
+        role: A ready `reward_model` needs a scalar head and a pad token of its own; a `policy` is a causal model; a
+            `reward_base` is what a reward model can be trained from.
 
     Raises:
-        ConfigurationError: The model is missing, or lacks safetensors, a tokenizer, EOS, or what its role needs.
+        ConfigurationError: The model is missing, or lacks safetensors, a tokenizer, EOS, some of its weights, or what
+            its role needs.
     """
     folder = locate_model(source)
     files = model_files(folder, source, role)
     model = Artifact(kind="model", uri=str(folder), digest=files_digest(files))
-    return store_model(site, model, source, role)
+    if (mended := mended_generation(folder)) is not None:
+        given = generation_settings(folder)
+        changed = sorted(name for name in {*given, *mended} if given.get(name) != mended.get(name))
+        log(f"generation settings of {folder} that no trained model could be saved with are mended: {some(changed)}")
+    # The base of a reward model is stored as any other base is.
+    return store_model(site, model, source, "policy" if role == "reward_base" else role)
 
 
 def import_reward_model(site: Site, config: RewardModelConfig, policy: Artifact) -> Artifact:
@@ -73,8 +64,9 @@ def import_reward_model(site: Site, config: RewardModelConfig, policy: Artifact)
     """
     if config.ready_model is not None:
         return import_model(site, config.ready_model, "reward_model")
-    base = NOTHING if config.base_model is None else import_model(site, config.base_model, "policy")
+    base = NOTHING if config.base_model is None else import_model(site, config.base_model, "reward_base")
     folder = model_folder(base or policy, weights=False)
+    check_head(folder, trusts_remote_code(base or policy))
     tokenizer = load_tokenizer(folder, trusts_remote_code(base or policy))
     if tokenizer.pad_token_id == tokenizer.eos_token_id:
         raise ConfigurationError(
@@ -107,7 +99,7 @@ def locate_model(source: ModelSource) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [*MODEL_FILES, *(["*.py"] if source.trust_remote_code else [])]
+    patterns = [*DOWNLOADED, *(["*.py"] if source.trust_remote_code else [])]
     try:
         return Path(snapshot_download(path, revision=source.revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -118,33 +110,13 @@ def locate_model(source: ModelSource) -> Path:
 
 
 def model_files(folder: Path, source: ModelSource, role: Role) -> dict[str, Content]:
-    """Return the files that make the stored model, with its chat template and pad token written in.
+    """Return the files that make the stored model, with its chat template and pad token written in, once checked.
 
     Raises:
-        ConfigurationError: Something that the role needs is missing.
+        ConfigurationError: Something that the role needs is missing, or is not what it should be.
     """
-    names = _model_names(folder, source.trust_remote_code)
-    if "config.json" not in names:
-        raise ConfigurationError(
-            f"{folder} has no config.json: it is no model folder (merge an adapter into its model first)"
-        )
-    if not any(name.endswith(".safetensors") for name in names):
-        raise ConfigurationError(f"{folder} has no safetensors weights: save them with model.save_pretrained(folder)")
-    weights = _read_json(folder / "model.safetensors.index.json").get("weight_map", {})
-    if missing := sorted(set(weights.values()) - set(names)):
-        raise ConfigurationError(f"{folder} lacks {missing[0]}, which its index names: copy or save the model again")
-    tokenizer = load_tokenizer(folder, source.trust_remote_code)
-    if tokenizer.eos_token_id is None:
-        raise ConfigurationError(f"the tokenizer of {folder} has no EOS token: set eos_token in tokenizer_config.json")
-    if role == "reward_model":
-        _check_reward_model(folder, source.trust_remote_code, tokenizer)
-    files: dict[str, Content] = {name: folder / name for name in names}
-    files["chat_template.jinja"] = on_a_fixed_day(
-        _chat_template(tokenizer, source.chat_template), source.template_date
-    ).encode()
-    config = _read_json(folder / "tokenizer_config.json")
-    config.pop("chat_template", None)
-    files["tokenizer_config.json"] = json.dumps({**config, "pad_token": _pad_token(tokenizer)}, indent=2).encode()
+    files = stored_files(folder, source)
+    check_model(files, folder, role, source.trust_remote_code)
     return files
 
 
@@ -156,7 +128,7 @@ def _preview_store_model(
     assert plan is not None
     folder = plan.folder / model.digest
     folder.mkdir(exist_ok=True)
-    for name, content in model_files(Path(model.uri), source, role).items():
+    for name, content in stored_files(Path(model.uri), source).items():
         if not name.endswith(".safetensors"):
             (folder / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
     stats = {"trust_remote_code": source.trust_remote_code}
@@ -166,8 +138,11 @@ def _preview_store_model(
 @stage(version=1, preview=_preview_store_model, retries=2)
 def store_model(out: Draft, model: Artifact, source: ModelSource, role: Role) -> Artifact:
     """Copy a model folder into the store."""
-    files = model_files(Path(model.uri), source, role)
-    return out.commit("model", files, model.digest, stats={"trust_remote_code": source.trust_remote_code})
+    files = stored_files(Path(model.uri), source)
+    stats: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
+    if CLOCK.encode() in bytes(files["chat_template.jinja"]):  # type: ignore[arg-type]
+        stats["template_date"] = source.template_date.isoformat()
+    return out.commit("model", files, model.digest, stats=stats)
 
 
 def trusts_remote_code(model: Artifact) -> bool:
@@ -186,12 +161,8 @@ def model_tokenizer(model: Artifact) -> "PreTrainedTokenizerBase":
 
 
 def load_policy(folder: Path, dtype: "torch.dtype | str", trust_remote_code: bool) -> "PreTrainedModel":
-    """Load a causal model from safetensors."""
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
-    )
+    """Load a causal model from safetensors, every weight of it and no other."""
+    return load_weights(folder, "policy", dtype, trust_remote_code)
 
 
 def device() -> str:
@@ -203,13 +174,8 @@ def device() -> str:
 
 def trained_files(folder: Path, with_code: bool) -> dict[str, Content]:
     """Return the files of a folder that a trainer saved, ready to commit."""
-    return {name: folder / name for name in _model_names(folder, with_code)}
-
-
-def _model_names(folder: Path, with_code: bool = False) -> list[str]:
-    patterns = [*MODEL_FILES, *(["*.py"] if with_code else [])]
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+    names = small_files(folder, load_tokenizer(folder, with_code), with_code)
+    return {name: folder / name for name in sorted({*names, *weight_files(folder)})}
 
 
 @functools.cache
@@ -225,44 +191,3 @@ def _download(uri: str) -> Path:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     fs.get(path.rstrip("/") + "/", f"{folder}/", recursive=True)
     return folder
-
-
-def _check_reward_model(folder: Path, trust_remote_code: bool, tokenizer: "PreTrainedTokenizerBase") -> None:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    names = config.architectures or []
-    if not any(name.endswith("ForSequenceClassification") for name in names) or config.num_labels != 1:
-        raise ConfigurationError(
-            f"{folder} is no reward model: it has {names} with {config.num_labels} labels instead of a "
-            "...ForSequenceClassification with one; train one with reward_model.base_model"
-        )
-    pads = {tokenizer.pad_token_id, getattr(config, "pad_token_id", None)}
-    if len(pads) > 1 or not pads.isdisjoint({None, tokenizer.eos_token_id}):
-        raise ConfigurationError(
-            f"{folder} pads with EOS, with nothing, or differently in tokenizer and model ({sorted(map(str, pads))}), "
-            "so the reward would not be read at the end of the completion: set a pad_token of its own in "
-            "tokenizer_config.json and its id as pad_token_id in config.json"
-        )
-
-
-def _chat_template(tokenizer: "PreTrainedTokenizerBase", choice: str | None) -> str:
-    if choice is None:
-        own = tokenizer.chat_template
-        return str((own.get("default") if isinstance(own, dict) else own) or PLAIN_TEMPLATE)
-    if choice in ("plain", "text"):
-        return PLAIN_TEMPLATE if choice == "plain" else TEXT_TEMPLATE
-    if not Path(choice).is_file():
-        raise ConfigurationError(f"chat_template = {choice!r} must be `plain`, `text` or the path of a Jinja file")
-    return Path(choice).read_text()
-
-
-def _pad_token(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Return a pad token that is not EOS, from the tokenizer's own vocabulary; EOS where there is none."""
-    vocabulary, taken = tokenizer.get_vocab(), {tokenizer.eos_token, tokenizer.bos_token}
-    candidates = [tokenizer.pad_token, *PAD_TOKENS]
-    return str(next((token for token in candidates if token in vocabulary and token not in taken), tokenizer.eos_token))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text())) if path.is_file() else {}

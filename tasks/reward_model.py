@@ -22,6 +22,7 @@ from tasks.score import RewardModel
 from tasks.stage import stage
 from tasks.tokens import are_short, encode_prompt, encode_turn, keep_short, load_tokenizer
 from tasks.training import OUTPUT, Job, commit_model, trained
+from tasks.weights import load_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -69,7 +70,7 @@ def measure(folder: Path, held_out: pa.Table, start: Artifact) -> dict[str, floa
 
 def fit(job: Job) -> None:
     """Train with TRL's RewardTrainer."""
-    from transformers import AutoModelForSequenceClassification, set_seed
+    from transformers import set_seed
     from trl import RewardConfig, RewardTrainer
 
     from tasks.trainer import callbacks, fixed_batches, lora_config, run_trainer, trainer_arguments, weight_dtype
@@ -77,13 +78,7 @@ def fit(job: Job) -> None:
     config = RewardModelConfig.model_validate(job.config)
     set_seed(config.seed)
     tokenizer = load_tokenizer(job.model, job.trust_remote_code)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        job.model,
-        num_labels=1,
-        dtype=weight_dtype(config),
-        use_safetensors=True,
-        trust_remote_code=job.trust_remote_code,
-    )
+    model = load_weights(job.model, "reward_base", weight_dtype(config), job.trust_remote_code)
     model.config.pad_token_id = tokenizer.pad_token_id
     trainer = RewardTrainer(
         model=model,

@@ -22,6 +22,7 @@ from tasks.stage import Work, stage
 from tasks.storage import AT_ONCE, Store
 from tasks.tables import GrowingTable, Slice, commit_slices, completions_of, part_name, read_ahead, read_slices
 from tasks.tokens import context_length, encode_prompt, encode_turn, load_tokenizer
+from tasks.weights import load_weights
 
 TABLE_VERSION = 3
 BINS = 20
@@ -34,14 +35,11 @@ class RewardModel:
     def __init__(self, folder: Path, scoring: ScoringConfig, trust_remote_code: bool = False) -> None:
         """Load a model folder onto the GPU where there is one."""
         import torch
-        from transformers import AutoModelForSequenceClassification
 
         from tasks.rewards import Rewards
 
         self.tokenizer = load_tokenizer(folder, trust_remote_code)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=getattr(torch, scoring.dtype), use_safetensors=True, trust_remote_code=trust_remote_code
-        )
+        model = load_weights(folder, "reward_model", getattr(torch, scoring.dtype), trust_remote_code)
         self.rewards, self.limit = Rewards(model.to(device()), scoring.tokens_per_batch), context_length(folder)
 
     def score(self, prompts: list[list[dict[str, str]]], completions: list[str]) -> np.ndarray:

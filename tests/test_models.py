@@ -4,9 +4,7 @@ import json
 import shutil
 
 import pytest
-import torch
-from safetensors.torch import save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tasks.artifacts import NOTHING, Artifact, Provenance, files_digest
 from tasks.config import RewardModelConfig, SftConfig
@@ -104,7 +102,7 @@ def test_no_weights(model, tmp_path):
 
 def test_only_pickled_weights(model, tmp_path):
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
-    refused(model, rf"{model} has no safetensors weights: save them", tmp_path)
+    refused(model, rf"{model} has no safetensors weights, only pytorch_model.bin.*: save them", tmp_path)
 
 
 def test_an_index_alone_is_no_weights(model, tmp_path):
@@ -151,8 +149,16 @@ def test_a_classifier_with_two_labels_is_no_reward_model(reward_model, tmp_path)
 
 
 @pytest.mark.parametrize("pad", ["</s>", None])
-def test_a_reward_model_that_pads_with_eos_or_nothing(reward_model, tmp_path, pad):
+def test_a_reward_model_is_given_the_pad_token_of_its_own_config(reward_model, tmp_path, pad):
     edit(reward_model / "tokenizer_config.json", pad_token=pad)
+    folder = model_folder(stored(reward_model, Store(str(tmp_path / "store")), "reward_model"))
+    assert load_tokenizer(folder).pad_token_id == 0
+
+
+def test_a_reward_model_that_has_nothing_to_pad_with_beside_eos(reward_model, tmp_path):
+    text = (reward_model / "tokenizer.json").read_text().replace('"<unk>"', '"<unknown>"')
+    (reward_model / "tokenizer.json").write_text(text)
+    edit(reward_model / "tokenizer_config.json", pad_token="</s>", unk_token="<unknown>")
     message = refused(reward_model, r"pads with EOS", tmp_path, role="reward_model")
     assert "tokenizer_config.json" in message
 
@@ -309,10 +315,9 @@ def test_a_base_of_a_reward_model_may_be_causal_but_a_ready_one_may_not(model, t
 
 
 def test_weights_in_shards_are_copied(model):
+    loaded = AutoModelForCausalLM.from_pretrained(model)
     (model / "model.safetensors").unlink()
-    for number in (1, 2):
-        save_file({f"t{number}": torch.zeros(1)}, model / f"model-0000{number}-of-00002.safetensors")
-    (model / "model.safetensors.index.json").write_text("{}")
+    loaded.save_pretrained(model, max_shard_size="1MB")
     names = set(files(model))
     assert {f"model-0000{number}-of-00002.safetensors" for number in (1, 2)} <= names
     assert "model.safetensors.index.json" in names

@@ -1,0 +1,181 @@
+"""What a model that comes in is checked for, in the form in which it would be stored, before anything is computed."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import TemplateError
+
+from tasks.artifacts import Content
+from tasks.errors import ConfigurationError
+from tasks.progress import log
+from tasks.tokens import load_tokenizer
+from tasks.weight_files import check_values, read_json, some
+from tasks.weights import Role, embedding_rows, outline
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PROBE = (
+    "Once upon a time, there's a little fox.  Two  spaces,\ttabs\n\n\nlines; 1234567890 3.14 0x7f \u00e9t\u00e9 "
+    "na\u00efve stra\u00dfe \u0416\u0438\u043b\u0438-\u0431\u044b\u043b\u0438 \u4f60\u597d\uff0c\u4e16\u754c "
+    "\u3053\u3093\u306b\u3061\u306f \uc548\ub155 \u0645\u0631\u062d\u0628\u0627 \u0928\u092e\u0938\u094d\u0924\u0947 "
+    "\U0001f98a def f(x):\n    return {'a': [x**2]}  "
+)
+"""Text in several scripts, with digits, runs of spaces and code, that two equal tokenizers cut alike."""
+
+
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
+IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+
+
+def check_model(files: Mapping[str, Content], folder: Path, role: Role, trust_remote_code: bool) -> None:
+    """Check that files make a model that can be loaded, used in its role, trained and saved.
+
+    Args:
+        files: The model in the form in which it would be stored.
+        folder: Where it comes from.
+        role: What it is to be.
+        trust_remote_code: Run code that comes with it.
+
+    Raises:
+        ConfigurationError: Says what is wrong, in which file, and what to do.
+    """
+    quantised = read_json(folder / "config.json").get("quantization_config")
+    if quantised:
+        method = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else quantised
+        raise ConfigurationError(
+            f"the weights of {folder} are quantised ({method}, by quantization_config in config.json), and training "
+            "needs them in full precision: name the model that they were made from, or save it dequantised"
+        )
+    with _laid_out(files, folder) as stored:
+        tokenizer = load_tokenizer(stored, trust_remote_code)
+        _check_tokenizer(load_tokenizer(folder, trust_remote_code), tokenizer, folder)
+        if role == "reward_model":
+            _check_reward_model(folder, trust_remote_code, tokenizer)
+        _check_ids(tokenizer, stored, embedding_rows(stored, trust_remote_code))
+        _check_saved(outline(stored, role, trust_remote_code), tokenizer, stored)
+        check_values(stored)
+
+
+@contextlib.contextmanager
+def _laid_out(files: Mapping[str, Content], folder: Path) -> Iterator[Path]:
+    """Give a folder with the files as they would be stored, those that are large as links; errors name the source."""
+    with tempfile.TemporaryDirectory(prefix="rs-dpo-model-") as name:
+        for path, content in files.items():
+            if isinstance(content, bytes):
+                Path(name, path).write_bytes(content)
+            else:
+                Path(name, path).symlink_to(content.resolve())
+        try:
+            yield Path(name)
+        except ConfigurationError as error:
+            raise ConfigurationError(str(error).replace(name, str(folder))) from error
+
+
+def _check_tokenizer(own: "PreTrainedTokenizerBase", stored: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Refuse a tokenizer that another takes the place of once it is stored, or saved with a trained model."""
+    marks = [token for token in own.all_special_tokens if token != own.pad_token or token == own.eos_token]
+    text = PROBE + "".join(marks)
+    for whole in (False, True):
+        before, after = (tokenizer(text, add_special_tokens=whole)["input_ids"] for tokenizer in (own, stored))
+        if before != after or own.decode(before) != stored.decode(after) or own.eos_token_id != stored.eos_token_id:
+            raise ConfigurationError(
+                f"the tokenizer of {folder} becomes another one where only its known files are kept: save it again "
+                "with AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+            )
+
+
+def _check_ids(tokenizer: "PreTrainedTokenizerBase", stored: Path, rows: int) -> None:
+    """Refuse token ids without an embedding among those that every text needs."""
+    remedy = (
+        f"but the model has embeddings for the ids 0 to {rows - 1}: resize them (model.resize_token_embeddings, then "
+        "train them), or name a token that has one"
+    )
+    tokens = {name: tokenizer.convert_tokens_to_ids(token) for name, token in tokenizer.special_tokens_map.items()}
+    for name in ("eos_token", "bos_token", "pad_token"):
+        if (number := tokens.get(name)) is not None and number >= rows:
+            raise ConfigurationError(f"{name} in the tokenizer of {stored} has id {number}, {remedy}")
+    for path in (stored / "config.json", stored / "generation_config.json"):
+        given = read_json(path)
+        for name in IDS:
+            value = given.get(name)
+            ids = value if isinstance(value, list) else [value]
+            if above := [number for number in ids if isinstance(number, int) and number >= rows]:
+                raise ConfigurationError(f"{name} in {path} is {above[0]}, {remedy}")
+    used = _rendered(tokenizer, stored)
+    if above := sorted({number for number in used if number >= rows}):
+        names = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(above)[:3]))
+        raise ConfigurationError(f"the chat template of {stored} writes {names} with id {above[0]}, {remedy}")
+    if beyond := sorted(token for token, number in tokenizer.get_vocab().items() if number >= rows):
+        log(f"{len(beyond)} tokens of the tokenizer have no embedding, so texts must not have them: {some(beyond)}")
+
+
+def _rendered(tokenizer: "PreTrainedTokenizerBase", stored: Path) -> list[int]:
+    """Return the ids of a short conversation.
+
+    Raises:
+        ConfigurationError: The chat template cannot write it, or leaves out what the user says.
+    """
+    remedy = "mend it, or set chat_template to `plain`, to `text` or to the path of a Jinja file"
+    user = {"role": "user", "content": "Hello, zebra"}
+    try:
+        text = _render(tokenizer, [user])
+    except TEMPLATE_ERRORS as error:
+        try:
+            text = _render(tokenizer, [{"role": "system", "content": "Be brief."}, user])
+        except TEMPLATE_ERRORS:
+            what = f"{type(error).__name__}: {error}"
+            raise ConfigurationError(f"the chat template of {stored} fails on a question ({what}): {remedy}") from error
+    if "zebra" not in text.lower():
+        raise ConfigurationError(f"the chat template of {stored} leaves out what the user says: {remedy}")
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _render(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, str]]) -> str:
+    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+
+def _check_saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", stored: Path) -> None:
+    """Save once what will be saved with each checkpoint."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import GenerationConfig
+
+    with tempfile.TemporaryDirectory(prefix="rs-dpo-saved-") as name:
+        try:
+            model.config.save_pretrained(name)
+            tokenizer.save_pretrained(name)
+            if (stored / "generation_config.json").is_file():
+                GenerationConfig.from_pretrained(stored).save_pretrained(name)
+        except (ValueError, TypeError, AttributeError, NotImplementedError, StrictDataclassError) as error:
+            raise ConfigurationError(
+                f"the configuration of {stored} cannot be saved, so no model trained from it could be: {error}"
+            ) from error
+        again = load_tokenizer(Path(name))
+        before, after = (each(PROBE, add_special_tokens=False)["input_ids"] for each in (tokenizer, again))
+        if before != after:
+            raise ConfigurationError(
+                f"the tokenizer of {stored} is another one once it is saved, so no model trained from it would have "
+                "it: save it as tokenizer.json with a release of transformers that loads it as it was meant"
+            )
+
+
+def _check_reward_model(folder: Path, trust_remote_code: bool, tokenizer: "PreTrainedTokenizerBase") -> None:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    names = config.architectures or []
+    if not any(name.endswith("ForSequenceClassification") for name in names) or config.num_labels != 1:
+        raise ConfigurationError(
+            f"{folder} is no reward model: it has {names} with {config.num_labels} labels instead of a "
+            "...ForSequenceClassification with one; train one with reward_model.base_model"
+        )
+    pads = {tokenizer.pad_token_id, getattr(config, "pad_token_id", None)}
+    if len(pads) > 1 or not pads.isdisjoint({None, tokenizer.eos_token_id}):
+        raise ConfigurationError(
+            f"{folder} pads with EOS, with nothing, or differently in tokenizer and model ({sorted(map(str, pads))}), "
+            "so the reward would not be read at the end of the completion: set a pad_token of its own in "
+            "tokenizer_config.json and its id as pad_token_id in config.json"
+        )

@@ -1,0 +1,289 @@
+"""Weights: a folder is the model that its configuration names, whole, or it is refused, at import and at every load."""
+
+import json
+import shutil
+import struct
+
+import pytest
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
+
+from tasks.models import load_policy, model_files
+from tasks.sections import ModelSource
+from tasks.weight_files import WEIGHTS, check_values, weight_files
+from tasks.weights import check_head, load_weights, outline
+
+SMALL = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+GPT2 = {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, **TOKENS}
+CAUSAL = {
+    "Llama": SMALL,
+    "Qwen2": {**SMALL, "num_key_value_heads": 2},
+    "Qwen3": {**SMALL, "num_key_value_heads": 2, "head_dim": 8},
+    "Gemma2": {**SMALL, "num_key_value_heads": 2, "head_dim": 8},
+    "Gemma3Text": {**SMALL, "num_key_value_heads": 2, "head_dim": 8},
+    "Phi3": SMALL,
+    "Mistral": {**SMALL, "num_key_value_heads": 2},
+    "Mixtral": {**SMALL, "num_key_value_heads": 2, "num_local_experts": 2},
+    "GPT2": GPT2,
+    "GPTNeoX": SMALL,
+    "OPT": {
+        "vocab_size": 96,
+        "hidden_size": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 2,
+        "word_embed_proj_dim": 32,
+        "num_attention_heads": 4,
+    },
+    "Bloom": {"vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "Falcon": {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "Mamba": {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2},
+}
+ENCODERS = {"Roberta": {**SMALL, "pad_token_id": 1}, "Bert": SMALL, "DebertaV2": SMALL}
+
+
+@pytest.fixture
+def model(test_data, tmp_path):
+    """Return a copy of the story model to spoil."""
+    return shutil.copytree(test_data / "stories260k", tmp_path / "model")
+
+
+def config_of(name, **fields):
+    known = {**(CAUSAL | ENCODERS)[name], **fields}
+    return getattr(transformers, f"{name}Config")(**{**TOKENS, **known})
+
+
+def saved(folder, auto, config):
+    torch.manual_seed(0)
+    kind = auto.from_config(config)
+    kind.save_pretrained(folder)
+    return kind
+
+
+def rewrite(folder, change):
+    """Save the weights of a folder again, as `change` returns them."""
+    save_file(change(load_file(folder / WEIGHTS)), folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def without(*names):
+    return lambda weights: {name: value for name, value in weights.items() if name not in names}
+
+
+def both_refuse(folder, role, message):
+    """Check that neither the look at the names nor the loading lets a model through."""
+    with pytest.raises(ValueError, match=message):
+        outline(folder, role, False)
+    with pytest.raises(ValueError, match=message):
+        load_weights(folder, role, "float32", False)
+
+
+# Names and shapes
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_whole_models_pass_and_one_weight_less_is_named(tmp_path, name):
+    expected = saved(tmp_path, AutoModelForCausalLM, config_of(name))
+    assert {value.device.type for value in outline(tmp_path, "policy", False).parameters()} == {"meta"}
+    loaded = load_weights(tmp_path, "policy", "float32", False).state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in expected.state_dict().items())
+    norm = next(key for key in load_file(tmp_path / WEIGHTS) if "norm" in key or "ln_" in key)
+    rewrite(tmp_path, without(norm))
+    both_refuse(tmp_path, "policy", rf"does not hold the weights of a \w+, 1 missing \(.*{norm.rpartition('.')[2]}\)")
+
+
+@pytest.mark.parametrize("name", [name for name in CAUSAL if name != "Mamba"])
+def test_a_causal_model_is_a_base_for_a_reward_model_and_none_that_is_ready(tmp_path, name):
+    saved(tmp_path, AutoModelForCausalLM, config_of(name))
+    outline(tmp_path, "reward_base", False)
+    head = load_weights(tmp_path, "reward_base", "float32", False)
+    with pytest.raises(ValueError, match=r"1 missing \(score.weight\)"):
+        outline(tmp_path, "reward_model", False)
+    head.save_pretrained(tmp_path)
+    outline(tmp_path, "reward_model", False)
+    both_refuse(tmp_path, "policy", r"unknown to it \(score.weight\)")
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_as_ready_reward_models_and_as_their_base(tmp_path, name):
+    saved(tmp_path / "ready", AutoModelForSequenceClassification, config_of(name, num_labels=1))
+    saved(tmp_path / "base", AutoModelForMaskedLM, config_of(name))
+    outline(tmp_path / "ready", "reward_model", False)
+    outline(tmp_path / "base", "reward_base", False)
+    load_weights(tmp_path / "base", "reward_base", "float32", False)
+    both_refuse(tmp_path / "base", "reward_model", r"missing \(.*classifier")
+
+
+def test_a_base_with_a_hole_in_its_body_is_refused(tmp_path):
+    saved(tmp_path, AutoModelForCausalLM, config_of("Llama"))
+    rewrite(tmp_path, without("model.layers.1.mlp.up_proj.weight"))
+    both_refuse(tmp_path, "reward_base", r"1 missing \(model.layers.1.mlp.up_proj.weight\)")
+
+
+def test_a_classifier_with_two_labels_is_a_base(tmp_path):
+    saved(tmp_path, AutoModelForSequenceClassification, config_of("Llama", num_labels=2))
+    outline(tmp_path, "reward_base", False)
+    assert load_weights(tmp_path, "reward_base", "float32", False).score.weight.shape == (1, 32)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model._orig_mod.", "_fsdp_wrapped_module."])
+def test_weights_of_a_wrapped_module(model, prefix):
+    rewrite(model, lambda weights: {prefix + name: value for name, value in weights.items()})
+    both_refuse(model, "policy", rf"unknown to it .*take '{prefix.split('.')[-2]}' out of the names")
+    with pytest.raises(ValueError, match="LlamaForCausalLM, 48 missing"):
+        load_policy(model, "float32", False)
+
+
+def test_a_tied_head_may_be_left_out_and_another_may_not(tmp_path):
+    saved(tmp_path / "tied", AutoModelForCausalLM, config_of("Llama", tie_word_embeddings=True))
+    saved(tmp_path / "own", AutoModelForCausalLM, config_of("Llama", tie_word_embeddings=False))
+    assert "lm_head.weight" not in load_file(tmp_path / "tied" / WEIGHTS)
+    outline(tmp_path / "tied", "policy", False)
+    rewrite(tmp_path / "own", without("lm_head.weight"))
+    both_refuse(tmp_path / "own", "policy", r"1 missing \(lm_head.weight\)")
+
+
+def test_weights_that_are_unknown_or_of_another_shape(model):
+    rewrite(model, lambda weights: weights | {"v_head.weight": torch.ones(1, 64), "model.norm.weight": torch.ones(8)})
+    both_refuse(model, "policy", r"1 unknown to it \(v_head.weight\); 1 of another shape \(model.norm.weight is \[8\] ")
+
+
+def test_masks_and_positions_of_older_releases_and_a_spare_head_do_no_harm(tmp_path):
+    saved(tmp_path / "gpt2", AutoModelForCausalLM, config_of("GPT2"))
+    saved(tmp_path / "reward", AutoModelForSequenceClassification, config_of("Llama", num_labels=1))
+    mask = {"transformer.h.0.attn.bias": torch.ones(1, 1, 4, 4), "transformer.h.1.attn.masked_bias": torch.ones(1)}
+    rewrite(tmp_path / "gpt2", lambda weights: weights | mask)
+    rewrite(tmp_path / "reward", lambda weights: weights | {"lm_head.weight": torch.ones(96, 32)})
+    load_weights(tmp_path / "gpt2", "policy", "float32", False)
+    load_weights(tmp_path / "reward", "reward_model", "float32", False)
+
+
+def test_a_missing_expert(tmp_path):
+    saved(tmp_path, AutoModelForCausalLM, config_of("Mixtral"))
+    rewrite(tmp_path, without("model.layers.0.block_sparse_moe.experts.1.w1.weight"))
+    with pytest.raises(ValueError, match=f"the model in {tmp_path} cannot be built"):
+        outline(tmp_path, "policy", False)
+
+
+def test_no_reward_model_can_be_trained_from_an_architecture_without_one(tmp_path):
+    config_of("Mamba").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="transformers has no mamba model with a scalar head"):
+        check_head(tmp_path, False)
+
+
+def test_a_model_with_code_of_its_own(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    path, source = model / "config.json", ModelSource(path=str(model))
+    own = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.MyConfig", "AutoModelForCausalLM": "mine.MyModel"}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | own | {"architectures": ["MyModel"]}))
+    (model / "mine.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n\n\n"
+        "class MyConfig(LlamaConfig):\n    model_type = 'mine'\n\n\n"
+        "class MyModel(LlamaForCausalLM):\n    config_class = MyConfig\n"
+    )
+    with pytest.raises(ValueError, match=f"{model} comes with code of its own.*trust_remote_code: true"):
+        model_files(model, source, "policy")
+    assert "mine.py" in model_files(model, source.model_copy(update={"trust_remote_code": True}), "policy")
+    assert type(load_policy(model, "float32", True)).__name__ == "MyModel"
+
+
+def test_quantised_weights(model):
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": {"quant_method": "gptq"}}))
+    with pytest.raises(ValueError, match=r"quantised \(gptq, by quantization_config in config.json\)"):
+        model_files(model, ModelSource(path=str(model)), "policy")
+
+
+# Files
+
+
+@pytest.mark.parametrize("left", [0, 5, 100, -100])
+def test_files_that_were_cut_off(model, left):
+    path = model / WEIGHTS
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(ValueError, match=f"{path} is damaged or cut off"):
+        weight_files(model)
+
+
+def test_a_header_longer_than_its_file(model):
+    data = (model / WEIGHTS).read_bytes()
+    (model / WEIGHTS).write_bytes(struct.pack("<Q", len(data) * 2) + data[8:])
+    with pytest.raises(ValueError, match="is damaged or cut off"):
+        weight_files(model)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "tokenizer.json"])
+def test_pointers_of_git_lfs(model, name):
+    (model / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
+    with pytest.raises(ValueError, match=f"{model / name} is a pointer of git-lfs"):
+        model_files(model, ModelSource(path=str(model)), "policy")
+
+
+def test_two_sets_of_weights_in_one_folder(model):
+    shard = "model-00001-of-00001.safetensors"
+    shutil.copyfile(model / WEIGHTS, model / shard)
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    with pytest.raises(ValueError, match="delete the older of the two"):
+        weight_files(model)
+    (model / WEIGHTS).unlink()
+    assert weight_files(model) == [shard]
+
+
+def test_other_safetensors_are_left_out(model):
+    for name in ("consolidated.safetensors", "optimizer.safetensors"):
+        shutil.copyfile(model / WEIGHTS, model / name)
+    assert [name for name in model_files(model, ModelSource(path=str(model)), "policy") if "tensors" in name] == [
+        WEIGHTS
+    ]
+
+
+def test_a_weight_in_two_shards(model):
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    for name in names:
+        shutil.copyfile(model / WEIGHTS, model / name)
+    (model / WEIGHTS).unlink()
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": names[0], "b": names[1]}}))
+    with pytest.raises(ValueError, match=r"holds .* a second time"):
+        outline(model, "policy", False)
+
+
+def test_adapters(model):
+    config = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", base_model_name_or_path="org/base")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(model)
+    with pytest.raises(
+        ValueError, match=rf"{model} holds an adapter of .*, with weights .* beside it .*: merge it first"
+    ):
+        weight_files(model)
+    (model / WEIGHTS).rename(model / "kept")
+    with pytest.raises(ValueError, match=rf"{model} holds an adapter of [^,]*: merge it first"):
+        weight_files(model)
+    (model / "adapter_model.safetensors").unlink()
+    (model / "kept").rename(model / WEIGHTS)  # merged: what is left of the adapter is a note
+    assert weight_files(model) == [WEIGHTS]
+    assert "adapter_config.json" not in model_files(model, ModelSource(path=str(model)), "policy")
+
+
+# Values
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_no_numbers(model, value):
+    def change(weights):
+        weights["model.layers.2.mlp.down_proj.weight"][3, 5] = value
+        return weights
+
+    rewrite(model, change)
+    for check in (check_values, lambda folder: load_policy(folder, "float32", False)):
+        with pytest.raises(ValueError, match=r"NaN or infinite, first in model.layers.2.mlp.down_proj.weight"):
+            check(model)
+
+
+def test_empty_weights(model):
+    zero = {"model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight"}
+    rewrite(model, lambda weights: {n: v * (n != "model.layers.0.mlp.up_proj.weight") for n, v in weights.items()})
+    check_values(model)  # blocks that were added to a model begin so
+    rewrite(model, lambda weights: {n: v * (n not in zero) for n, v in weights.items()})
+    with pytest.raises(ValueError, match=r"2 matrices with nothing but zeros \(model.embed_tokens.weight, "):
+        check_values(model)
