@@ -5,10 +5,12 @@ added at any time and come back as they are done, so that an engine never has to
 """
 
 import gc
+import glob
 import importlib.util
 import logging
 import math
 import os
+import tempfile
 import warnings
 from collections import deque
 from collections.abc import Sequence
@@ -94,7 +96,7 @@ class VllmEngine:
         from vllm import LLM
 
         arguments: dict[str, Any] = {
-            "model": str(model),
+            "model": str(self._place(model)),
             "dtype": decoding.dtype,
             "max_model_len": max_model_len,
             "enable_prefix_caching": True,
@@ -111,6 +113,15 @@ class VllmEngine:
         config = self.llm.llm_engine.vllm_config
         sequences = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         self.capacity = math.ceil(sequences / decoding.k)
+
+    def _place(self, model: Path) -> Path:
+        """Return a path of the model's folder without brackets, which vLLM's weight loader takes for a pattern."""
+        if not glob.has_magic(str(model)):
+            return model
+        self.link = tempfile.TemporaryDirectory(prefix="rs-dpo-vllm-")  # goes with the engine
+        place = Path(self.link.name) / "model"
+        place.symlink_to(model.resolve(), target_is_directory=True)
+        return place
 
     def add(self, number: int, prompt: list[int], seed: int) -> None:
         """Queue a prompt's k completions."""

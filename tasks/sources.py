@@ -20,7 +20,7 @@ from botocore.exceptions import NoCredentialsError, PartialCredentialsError
 from fsspec import AbstractFileSystem
 
 from tasks.errors import ConfigurationError
-from tasks.filesystem import open_fs
+from tasks.filesystem import as_meant, open_fs
 from tasks.sections import DataSource
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _find_files(source: DataSource) -> tuple[AbstractFileSystem, list[str]] | No
         raise ConfigurationError(
             "a data source must not carry credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
-    fs, path = open_fs(source.path)
+    fs, path = open_fs(as_meant(source.path))
     try:
         with _explained_access(source.path):
             is_file = fs.info(path)["type"] == "file"
