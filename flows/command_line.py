@@ -135,13 +135,13 @@ def print_plan(plan: Plan, as_json: bool) -> None:
     for step in plan.steps:
         cost = ", ".join(f"{value} {name}" for name, value in step.items() if name not in ("stage", "key", "action"))
         table.add_row(step["stage"], step["action"], cost, step["key"])
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
 
 
 def print_report(artifacts: dict[str, Artifact], as_json: bool) -> None:
     """Print the comparison of the policies and where everything is; with `as_json` one last line for programs."""
     figures = artifacts["evaluation"].stats
-    console = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=True)
+    console = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=True, markup=False)  # paths have brackets
     table = Table(f"{figures['prompts']} held-out prompts", "SFT", "RS-DPO", title="RS-DPO against its SFT policy")
     for row in evaluation_rows(figures):
         table.add_row(*row)

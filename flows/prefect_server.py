@@ -13,13 +13,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import prefect
 from prefect.client.base import ServerType, determine_server_type
 from prefect.client.orchestration import get_client
 from prefect.logging import get_logger
-from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
@@ -33,6 +33,9 @@ from tasks.environment import why_not_writable
 from tasks.errors import ConfigurationError
 from tasks.scratch import cache_folder
 from tasks.training import die_with_parent
+
+if TYPE_CHECKING:
+    from prefect.server.api.server import SubprocessASGIServer
 
 ATTEMPTS = 3
 """How many ports are tried: another program may take one before the server does."""
@@ -81,6 +84,8 @@ def start_server(output: Path) -> None:
     """
     if determine_server_type() != ServerType.EPHEMERAL:
         return
+    from prefect.server.api.server import SubprocessASGIServer  # takes a second
+
     server = SubprocessASGIServer()  # the one that Prefect takes where it needs a server
     if server.running:
         return
@@ -119,7 +124,7 @@ def _check_answer() -> None:
         ) from error
 
 
-def _run(server: SubprocessASGIServer, output: Path) -> "subprocess.Popen[bytes]":
+def _run(server: "SubprocessASGIServer", output: Path) -> "subprocess.Popen[bytes]":
     """Start Prefect's server as Prefect does, but with its own output, tied to this process, and deaf to its Ctrl-C."""
     program = ["-m", "uvicorn", "--app-dir", str(prefect.__module_path__.parent), "--factory"]
     address = ["--host", "127.0.0.1", "--port", str(server.port), "--log-level", "error", "--lifespan", "on"]
@@ -135,7 +140,7 @@ def _run(server: SubprocessASGIServer, output: Path) -> "subprocess.Popen[bytes]
         )
 
 
-def _wait(server: SubprocessASGIServer) -> bool:
+def _wait(server: "SubprocessASGIServer") -> bool:
     """Wait until the server answers; tell whether it did."""
     assert server.server_process is not None
     deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
@@ -152,7 +157,7 @@ def _wait(server: SubprocessASGIServer) -> bool:
     return False
 
 
-def _stop(server: SubprocessASGIServer) -> None:
+def _stop(server: "SubprocessASGIServer") -> None:
     """Stop the server without a word: a failed run's message is the last line."""
     get_logger().setLevel(logging.WARNING)
     server.stop()

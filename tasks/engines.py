@@ -4,13 +4,12 @@ Both draw k completions a prompt from the same distribution, seeded by prompt, f
 added at any time and come back as they are done, so that an engine never has to run dry.
 """
 
+import contextlib
 import gc
-import glob
 import importlib.util
 import logging
 import math
 import os
-import tempfile
 import warnings
 from collections import deque
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from tasks.config import Decoding
 from tasks.errors import ConfigurationError
 from tasks.models import device, load_policy
 from tasks.progress import log
+from tasks.scratch import without_patterns
 from tasks.tokens import load_tokenizer
 
 if TYPE_CHECKING:
@@ -95,8 +95,9 @@ class VllmEngine:
         logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # before vLLM reads the variable itself
         from vllm import LLM
 
+        self.links = contextlib.ExitStack()
         arguments: dict[str, Any] = {
-            "model": str(self._place(model)),
+            "model": str(self.links.enter_context(without_patterns(model))),
             "dtype": decoding.dtype,
             "max_model_len": max_model_len,
             "enable_prefix_caching": True,
@@ -113,15 +114,6 @@ class VllmEngine:
         config = self.llm.llm_engine.vllm_config
         sequences = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         self.capacity = math.ceil(sequences / decoding.k)
-
-    def _place(self, model: Path) -> Path:
-        """Return a path of the model's folder without brackets, which vLLM's weight loader takes for a pattern."""
-        if not glob.has_magic(str(model)):
-            return model
-        self.link = tempfile.TemporaryDirectory(prefix="rs-dpo-vllm-")  # goes with the engine
-        place = Path(self.link.name) / "model"
-        place.symlink_to(model.resolve(), target_is_directory=True)
-        return place
 
     def add(self, number: int, prompt: list[int], seed: int) -> None:
         """Queue a prompt's k completions."""
@@ -154,6 +146,7 @@ class VllmEngine:
         from vllm.distributed import cleanup_dist_env_and_memory
 
         del self.llm
+        self.links.close()
         cleanup_dist_env_and_memory()
         gc.collect()
 

@@ -6,10 +6,12 @@ Host names and process ids would not do: containers share both, and the folder o
 
 import contextlib
 import fcntl
+import glob
 import os
 import secrets
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +41,21 @@ def scratch_folder(name: str) -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             _lock_of(folder).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def without_patterns(folder: Path) -> Iterator[Path]:
+    """Give a path of a folder for a library that takes `[ ] * ?` and `::` in paths for more than names.
+
+    It is the folder's own path where that has none of them, else a link, which goes afterwards.
+    """
+    if not glob.has_magic(str(folder)) and "::" not in str(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="rs-dpo-link-") as place:
+        link = Path(place) / "folder"
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+        yield link
 
 
 def _delete_left(parent: Path) -> None:

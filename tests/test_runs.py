@@ -78,7 +78,8 @@ def test_a_pid_that_was_given_again_is_another_process():
 
 def test_a_process_that_another_user_may_not_see_is_not_taken_for_dead(tmp_path):
     script = "import os, sys\nfrom datetime import UTC, datetime\nfrom tasks.runs import Run, process_of\n"
-    script += "os.setuid(65534)\nassert not os.path.exists('/proc/1')\nnow = datetime.now(UTC)\n"
+    script += "os.setgroups([])\nos.setgid(65534)\nos.setuid(65534)\nassert not os.path.exists('/proc/1')\n"
+    script += "now = datetime.now(UTC)\n"
     script += "here = process_of(os.getpid()).split()[0]\n"
     script += "facts = dict(id='1', host='h', started=now, updated=now)\n"
     script += "runs = [Run(pid=pid, process=here + ' 5', **facts) for pid in (1, 2**22 - 1)]\n"

@@ -1,4 +1,5 @@
 import contextlib
+import glob
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.scratch import cache_folder, scratch_folder
+from tasks.scratch import cache_folder, scratch_folder, without_patterns
 
 
 @pytest.fixture
@@ -124,3 +125,14 @@ def test_a_lock_file_that_cannot_be_opened_is_anothers(work):
         lock.mkdir()  # a stand-in for a file of another user: this test may run as root
         with scratch_folder("train"):
             assert folder.exists()
+
+
+def test_a_path_that_a_library_would_expand_is_linked(tmp_path):
+    for name in ("plain", "run[1]", "run*", "a::b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+        with without_patterns(tmp_path / name) as folder:
+            assert (folder / "file").read_text() == name
+            assert (folder == tmp_path / name) == (name == "plain")
+            assert glob.glob(f"{folder}/*") == [f"{folder}/file"]
+        assert (tmp_path / name / "file").exists()
