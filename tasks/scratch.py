@@ -15,10 +15,21 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from tasks.errors import ConfigurationError
+
 
 def cache_folder() -> Path:
-    """Return the folder for local copies and work: `$RSDPO_CACHE`, or `~/.cache/rsdpo`."""
-    return Path(os.environ.get("RSDPO_CACHE") or Path.home() / ".cache" / "rsdpo")
+    """Return the folder for local copies and work: `$RSDPO_CACHE`, or `~/.cache/rsdpo`.
+
+    Raises:
+        ConfigurationError: The library datasets could not keep its files there.
+    """
+    folder = Path(os.environ.get("RSDPO_CACHE") or Path.home() / ".cache" / "rsdpo")
+    if "::" in str(folder):
+        raise ConfigurationError(
+            f"RSDPO_CACHE = {folder} must not have '::' in it, which the library datasets takes for a chain of archives"
+        )
+    return folder
 
 
 @contextlib.contextmanager
@@ -45,11 +56,11 @@ def scratch_folder(name: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def without_patterns(folder: Path) -> Iterator[Path]:
-    """Give a path of a folder for a library that takes `[ ] * ?` and `::` in paths for more than names.
+    """Give a path of a folder for a library that takes `[ ] * ?` in paths for patterns.
 
     It is the folder's own path where that has none of them, else a link, which goes afterwards.
     """
-    if not glob.has_magic(str(folder)) and "::" not in str(folder):
+    if not glob.has_magic(str(folder)):
         yield folder
         return
     with tempfile.TemporaryDirectory(prefix="rs-dpo-link-") as place:

@@ -7,6 +7,7 @@ ends, or under `torchrun` on several devices. SIGTERM, wherever it arrives, ends
 import contextlib
 import ctypes
 import functools
+import glob
 import importlib
 import itertools
 import json
@@ -31,7 +32,7 @@ from tasks.models import model_folder, trained_files, trusts_remote_code
 from tasks.parquet import table_bytes
 from tasks.progress import log
 from tasks.schemas import SCHEMAS
-from tasks.scratch import cache_folder, scratch_folder, without_patterns
+from tasks.scratch import cache_folder, scratch_folder
 from tasks.storage import Store
 from tasks.training_config import Training
 
@@ -65,8 +66,8 @@ class Job(BaseModel):
         """Return the tokenized examples as a memory-mapped `datasets.Dataset`."""
         from datasets import Dataset
 
-        with without_patterns(self.folder) as folder:
-            return Dataset.from_parquet(str(folder / EXAMPLES), cache_dir=str(self.folder / "cache"))
+        path = glob.escape(str(self.folder / EXAMPLES))  # else brackets in the path would be a pattern
+        return Dataset.from_parquet(path, cache_dir=str(self.folder / "cache"))
 
 
 @contextlib.contextmanager

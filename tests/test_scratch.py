@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.errors import ConfigurationError
 from tasks.scratch import cache_folder, scratch_folder, without_patterns
 
 
@@ -44,6 +45,12 @@ def test_the_cache_is_where_the_variable_says(tmp_path, monkeypatch):
     assert cache_folder() == tmp_path
     monkeypatch.delenv("RSDPO_CACHE")
     assert cache_folder() == Path.home() / ".cache" / "rsdpo"
+
+
+def test_a_cache_that_datasets_could_not_use_is_refused(monkeypatch):
+    monkeypatch.setenv("RSDPO_CACHE", "/tmp/a::b")
+    with pytest.raises(ConfigurationError, match="RSDPO_CACHE = /tmp/a::b must not have '::'"):
+        cache_folder()
 
 
 def test_a_scratch_folder_is_empty_and_goes(work):
@@ -128,7 +135,7 @@ def test_a_lock_file_that_cannot_be_opened_is_anothers(work):
 
 
 def test_a_path_that_a_library_would_expand_is_linked(tmp_path):
-    for name in ("plain", "run[1]", "run*", "a::b"):
+    for name in ("plain", "run[1]", "run*", "a?b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
         with without_patterns(tmp_path / name) as folder:
