@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +16,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from flows.prefect_server import ServerError, check_places, start_server
+from flows.run_log import RunLog, ended_by_signals, redacted
 from tasks.artifacts import Artifact, DamagedArtifactError
 from tasks.config import Config
 from tasks.dispatch import DeploymentFailedError, DeploymentRunError
@@ -23,7 +26,7 @@ from tasks.filesystem import STORE_ERRORS
 from tasks.plan import PLAN, Plan
 from tasks.report import evaluation_rows
 
-FAILS = (DamagedArtifactError, DeploymentFailedError, DeploymentRunError, *STORE_ERRORS)
+FAILS = (DamagedArtifactError, DeploymentFailedError, DeploymentRunError, ServerError, *STORE_ERRORS)
 """What may pass when the store, a worker or the network is mended."""
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -31,25 +34,36 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = None) -> dict[str, Artifact]:
     """Run a flow on a configuration file; exit with one message where it cannot run.
 
-    The exit status is 2 where something is typed wrong, and 1 where the store or a worker fails: run again.
+    The exit status is 2 where something is typed wrong, 1 where the store, a worker or anything else fails (run again),
+    128 and its number after a signal. What else there is to say of a failure is in a file that the message names.
     """
     options = _parser().parse_args(arguments)
-    try:
-        parameters = sections(load_config(options.config, options.set))
+    sys.excepthook = tell
+    with ended_by_signals():
+        try:
+            return _run(flow, options)
+        except (ConfigurationError, ValidationError) as error:
+            stop(error)
+        except FAILS as error:
+            stop(error, status=1)
+        except KeyboardInterrupt as error:
+            stop(error, status=128 + signal.SIGINT)
+        except SystemExit as error:  # by a signal
+            stop(error, status=int(error.code or 0))
+
+
+def _run(flow: Flow[..., dict[str, Artifact]], options: argparse.Namespace) -> dict[str, Artifact]:
+    parameters = sections(load_config(options.config, options.set))
+    if not options.dry_run:
+        check_places()
+    with RunLog(unless=(ConfigurationError, ValidationError)):
         plan = foresee(flow, parameters)
-    except (ConfigurationError, ValidationError) as error:
-        stop(error)
-    except FAILS as error:
-        stop(error, status=1)
     if options.dry_run:
         print_plan(plan, as_json=options.json)
         return {}
-    try:
+    with RunLog() as log:
+        start_server(log.path)
         artifacts: dict[str, Artifact] = flow(**parameters)
-    except ConfigurationError as error:
-        stop(error)
-    except FAILS as error:
-        stop(error, status=1)
     print_report(artifacts, as_json=options.json)
     return artifacts
 
@@ -95,7 +109,7 @@ def foresee(flow: Flow[..., dict[str, Artifact]], parameters: dict[str, Any]) ->
     return plan
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """Return one message: for a configuration, a line a field with its value, its bound and what is wrong."""
     if not isinstance(error, ValidationError):
         return str(error)
@@ -121,13 +135,13 @@ def print_plan(plan: Plan, as_json: bool) -> None:
     for step in plan.steps:
         cost = ", ".join(f"{value} {name}" for name, value in step.items() if name not in ("stage", "key", "action"))
         table.add_row(step["stage"], step["action"], cost, step["key"])
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
 
 
 def print_report(artifacts: dict[str, Artifact], as_json: bool) -> None:
     """Print the comparison of the policies and where everything is; with `as_json` one last line for programs."""
     figures = artifacts["evaluation"].stats
-    console = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=True)
+    console = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=True, markup=False)  # paths have brackets
     table = Table(f"{figures['prompts']} held-out prompts", "SFT", "RS-DPO", title="RS-DPO against its SFT policy")
     for row in evaluation_rows(figures):
         table.add_row(*row)
@@ -150,9 +164,22 @@ def _meaning(location: tuple[int | str, ...]) -> str:
     return f" ({' '.join(field.description.split())})" if field is not None and field.description else ""
 
 
-def stop(error: Exception, status: int = 2) -> NoReturn:
+def tell(kind: type[BaseException], error: BaseException, trace: Any = None) -> None:
+    """Print one message for an error, also for one that nobody foresaw, and the file that has the rest."""
+    message, notes = explain(error), getattr(error, "__notes__", [])
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        message = "ended by a signal: run again, and it goes on from what the store has"
+    elif not isinstance(error, (ConfigurationError, ValidationError, *FAILS)):
+        if not notes:  # no file has the traceback
+            sys.__excepthook__(kind, error, trace)
+            return
+        message = ": ".join([kind.__name__, *message.splitlines()[:1]])
+    print(redacted("\n       ".join([f"error: {message}", *notes])), file=sys.stderr)
+
+
+def stop(error: BaseException, status: int = 2) -> NoReturn:
     """End the process with one message."""
-    print(f"error: {explain(error)}", file=sys.stderr)
+    tell(type(error), error)
     raise SystemExit(status) from error
 
 

@@ -9,7 +9,7 @@ import time
 
 from prefect import flow
 
-from flows.command_line import load_config, main, sections
+from flows.command_line import load_config, main, sections, stop
 from flows.rs_dpo import rs_dpo
 from tasks.artifacts import Artifact
 from tasks.models import model_folder
@@ -39,6 +39,9 @@ def print_next_steps(aligned: Artifact, seconds: float) -> None:
 
 if __name__ == "__main__":
     start = time.monotonic()
-    write_world(WORLD)
+    try:
+        write_world(WORLD)
+    except OSError as error:
+        stop(error, status=1)
     if artifacts := main(rs_dpo, [CONFIG, *sys.argv[1:]]):
         print_next_steps(artifacts["aligned"], time.monotonic() - start)

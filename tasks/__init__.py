@@ -2,6 +2,8 @@
 
 import os
 
+from tasks.environment import find_folders
+
 # No library that a stage loads may call home, or talk over the pipeline's own log. Nothing is pickled: Prefect would
 # pickle the errors of failed runs. A busy machine may need a minute to start Prefect's temporary server. Set before any
 # of them is imported.
@@ -22,3 +24,5 @@ for _name, _value in {
     "TORCH_CPP_LOG_LEVEL": "ERROR",
 }.items():
     os.environ.setdefault(_name, _value)
+
+find_folders()

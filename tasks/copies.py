@@ -2,16 +2,15 @@
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
 
 from tasks.artifacts import Artifact, DamagedArtifactError, FileEntry, sha256_of
-from tasks.filesystem import open_fs
-from tasks.scratch import cache_folder
+from tasks.errors import ConfigurationError
+from tasks.filesystem import open_fs, persist
+from tasks.scratch import cache_folder, scratch_folder
 from tasks.storage import read_files
 from tasks.verify import read_with, verify
 
@@ -38,15 +37,29 @@ def fetch(artifact: Artifact, weights: bool = True) -> Path:
     with contextlib.suppress(DamagedArtifactError):
         _check_copies(copy, files)
         return copy
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=cache_folder(), prefix="partial-"))
-    try:
+    with scratch_folder("partial") as scratch:
         for name, entry in files.items():
-            _download(artifact.uri, entry, partial / name)
-        _put_in_place(partial, copy, files)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            _download(artifact.uri, entry, scratch / "new" / name)
+        _put_in_place(scratch, copy, files)
     return copy
+
+
+def copy_folder(uri: str, target: Path) -> None:
+    """Copy the files of a folder that nothing is known of, such as a model's, into a local folder.
+
+    Raises:
+        ConfigurationError: A file's name would lead out of the folder.
+        StoreError: Something cannot be read.
+    """
+    fs, root = open_fs(uri)
+    for path in persist(lambda: fs.find(root), uri, "read"):
+        name = path.removeprefix(root).lstrip("/")
+        if ".." in name.split("/"):
+            raise ConfigurationError(f"{uri} holds a file {name!r}, whose name leads out of the folder: rename it")
+        if not name.endswith("/"):  # some programs mark folders with empty objects
+            file = target / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            persist(lambda path=path, file=file: fs.get_file(path, str(file)), uri, "read")  # type: ignore[misc]
 
 
 def _download(uri: str, entry: FileEntry, target: Path) -> None:
@@ -58,18 +71,16 @@ def _download(uri: str, entry: FileEntry, target: Path) -> None:
     read_with(uri, entry, write)
 
 
-def _put_in_place(partial: Path, copy: Path, files: Mapping[str, FileEntry]) -> None:
+def _put_in_place(scratch: Path, copy: Path, files: Mapping[str, FileEntry]) -> None:
     """Rename a downloaded folder; another process's good copy is kept, a damaged one replaced."""
     try:
-        os.replace(partial, copy)
+        os.replace(scratch / "new", copy)
     except OSError:
         with contextlib.suppress(DamagedArtifactError):
             _check_copies(copy, files)
             return
-        damaged = partial.with_name(f"{partial.name}-damaged")
-        os.rename(copy, damaged)
-        os.replace(partial, copy)
-        shutil.rmtree(damaged, ignore_errors=True)
+        os.rename(copy, scratch / "damaged")
+        os.replace(scratch / "new", copy)
 
 
 def _check_copies(folder: Path, files: Mapping[str, FileEntry]) -> None:

@@ -5,6 +5,7 @@ prompt's plus its number, so that the first ones do not depend on how many are d
 come back as they are done, so that an engine never has to run dry.
 """
 
+import contextlib
 import gc
 import importlib.util
 import logging
@@ -20,6 +21,7 @@ from tasks.config import Decoding
 from tasks.errors import ConfigurationError
 from tasks.models import device, load_policy
 from tasks.progress import log
+from tasks.scratch import without_patterns
 from tasks.seeded_sampling import seeded_sampling
 from tasks.tokens import end_ids, load_tokenizer
 
@@ -98,8 +100,9 @@ class VllmEngine:
         logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # before vLLM reads the variable itself
         from vllm import LLM
 
+        self.links = contextlib.ExitStack()
         arguments: dict[str, Any] = {
-            "model": str(model),
+            "model": str(self.links.enter_context(without_patterns(model))),
             "dtype": decoding.dtype,
             "max_model_len": max_model_len,
             "enable_prefix_caching": True,
@@ -150,6 +153,7 @@ class VllmEngine:
         from vllm.distributed import cleanup_dist_env_and_memory
 
         del self.llm
+        self.links.close()
         cleanup_dist_env_and_memory()
         gc.collect()
 

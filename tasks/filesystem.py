@@ -7,9 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import fsspec
 from aiobotocore.session import AioSession  # type: ignore[import-untyped]
@@ -19,6 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from s3fs.core import S3_RETRYABLE_ERRORS, S3FileSystem
 
 from tasks.artifacts import Content, DamagedArtifactError
+from tasks.errors import ConfigurationError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,12 +47,58 @@ class StoreError(OSError):
 
 
 def open_fs(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system of a path or URI, and the path within it."""
-    if not uri.startswith("s3://"):
-        fs, path = fsspec.core.url_to_fs(uri)
-        return fs, path
-    settings = tuple((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
-    return _s3(os.getpid(), settings), S3FileSystem._strip_protocol(uri)
+    """Return the file system of a path or URI, and the path within it, in which no character is a pattern or a link.
+
+    What fsspec would read as such (`[ ] * ?`, `::`) stays a name. So call no method of the file system that expands
+    patterns: `rm` (but for a local disk), `get`, `put`, `copy`, `glob`, `expand_path`.
+
+    Args:
+        uri: A path, or `s3://bucket/key`, both as they are; or `file:///path`, percent-encoded (RFC 8089), where what
+            needs no encoding may go without.
+
+    Raises:
+        ConfigurationError: A key of S3 would be changed on its way, and so name another object.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if separator and scheme == "s3":
+        settings = tuple((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
+        return _s3(os.getpid(), settings), _s3_path(rest)
+    if separator and scheme == "memory":
+        return fsspec.filesystem("memory"), f"/{rest.strip('/')}"
+    path = unquote(rest) if separator and scheme == "file" else uri
+    return fsspec.filesystem("file"), os.path.join(os.getcwd(), os.path.expanduser(path)).rstrip("/") or "/"
+
+
+def file_uri(path: str | Path) -> str:
+    """Return the URI of an absolute local path, which `open_fs` turns into the same path again."""
+    return f"file://{str(path).replace('%', '%25')}"
+
+
+def as_meant(uri: str) -> str:
+    """Return a URI that a person wrote; a `file://` URI is taken as not encoded where only such a path exists."""
+    path = uri.removeprefix("file://")
+    literal = path != uri and not os.path.lexists(unquote(path)) and os.path.lexists(path)
+    return file_uri(path) if literal else uri
+
+
+def remove(fs: fsspec.AbstractFileSystem, path: str) -> None:
+    """Delete a file, or a folder with all that is in it; what is gone already is no error."""
+    with suppress(FileNotFoundError):
+        if isinstance(fs, LocalFileSystem):
+            fs.rm(path, recursive=True)
+            return
+        for _ in in_parallel(fs.rm_file, fs.find(path), 8):  # `fs.rm` takes names for patterns
+            pass
+
+
+def _s3_path(rest: str) -> str:
+    """Return bucket and key; s3fs or HTTP would change some keys on their way."""
+    path = rest.rstrip("/")
+    if not {"", ".", ".."}.isdisjoint(path.split("/")) or "?versionId=" in path:
+        raise ConfigurationError(
+            f"s3://{rest} names no single place: write it without empty parts, '.', '..' and '?versionId='"
+        )
+    return path
 
 
 @lru_cache(maxsize=4)

@@ -1,23 +1,25 @@
 """Models come into the store: from a folder, another store or the hub, checked, as safetensors and tokenizer only."""
 
 import atexit
+import contextlib
 import functools
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fsspec.implementations.local import LocalFileSystem
+
 from tasks.artifacts import NOTHING, Artifact, Content, files_digest
 from tasks.config import RewardModelConfig, SftConfig
-from tasks.copies import fetch
+from tasks.copies import copy_folder, fetch
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
-from tasks.filesystem import open_fs
+from tasks.filesystem import as_meant, open_fs, persist
 from tasks.model_checks import check_model
 from tasks.model_form import DOWNLOADED, generation_settings, mended_generation, small_files, stored_files
 from tasks.plan import PLAN
 from tasks.progress import log
+from tasks.scratch import scratch_folder
 from tasks.sections import ModelSource
 from tasks.site import Site
 from tasks.stage import stage
@@ -93,7 +95,7 @@ def locate_model(source: ModelSource) -> Path:
     if Path(path).expanduser().is_dir():
         return Path(path).expanduser().resolve()
     if "://" in path:
-        return _download(path)
+        return _download(as_meant(path))
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
         raise ConfigurationError(f"model folder {path} does not exist")
     from huggingface_hub import snapshot_download
@@ -140,7 +142,7 @@ def store_model(out: Draft, model: Artifact, source: ModelSource, role: Role) ->
     """Copy a model folder into the store."""
     files = stored_files(Path(model.uri), source)
     stats: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
-    if CLOCK.encode() in bytes(files["chat_template.jinja"]):  # type: ignore[arg-type]
+    if CLOCK.encode() in bytes(files["chat_template.jinja"]):
         stats["template_date"] = source.template_date.isoformat()
     return out.commit("model", files, model.digest, stats=stats)
 
@@ -180,14 +182,17 @@ def trained_files(folder: Path, with_code: bool) -> dict[str, Content]:
 
 @functools.cache
 def _download(uri: str) -> Path:
-    """Fetch a model folder from a file system: an artifact by its manifest, else file by file."""
+    """Return the local folder of a model at a URI: where it lies, or a copy, by its manifest where it has one."""
     fs, path = open_fs(uri)
-    if fs.exists(f"{path}/{MANIFEST}"):
+    if persist(lambda: bool(fs.exists(f"{path}/{MANIFEST}")), uri, "read"):
         manifest = read_manifest(uri)
         return fetch(Artifact(kind=manifest.kind, uri=uri, digest=manifest.digest))
-    if not fs.isdir(path):
-        raise ConfigurationError(f"model folder {uri} does not exist")
-    folder = Path(tempfile.mkdtemp(prefix="rs-dpo-model-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    fs.get(path.rstrip("/") + "/", f"{folder}/", recursive=True)
+    if not persist(lambda: bool(fs.isdir(path)), uri, "read"):
+        raise ConfigurationError(f"model folder {uri} does not exist (looked for {path}): check the URI")
+    if isinstance(fs, LocalFileSystem):
+        return Path(path)
+    scratch = contextlib.ExitStack()
+    atexit.register(scratch.close)
+    folder = scratch.enter_context(scratch_folder("model"))
+    copy_folder(uri, folder)
     return folder

@@ -48,7 +48,7 @@ class Run(BaseModel):
         """Tell whether the run goes on: its process lives here, or it wrote from elsewhere not long ago."""
         if self.status == "finished":
             return False
-        if _machine(self.process) == _machine(process_of(os.getpid())):
+        if self.process and _machine(self.process) == _machine(process_of(os.getpid())) and not _is_hidden(self.pid):
             return process_of(self.pid) == self.process
         return datetime.now(UTC) - self.updated < SILENCE
 
@@ -117,15 +117,27 @@ def read_runs(store: Store) -> list[Run]:
 def process_of(pid: int) -> str:
     """Return where a process is (boot and PID namespace) and its start in clock ticks; "" where there is none (Linux).
 
-    Host names would not do: clones and containers share them.
+    Host names would not do: clones and containers share them. A lock would not either: S3 has none. The number of a
+    namespace is given again only when no process is left in it, and a start then differs: so no live run looks dead.
     """
     try:
         # The name, in parentheses, may hold spaces; the start is the 22nd field of all, the 20th after the name.
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except (FileNotFoundError, ProcessLookupError):
         return ""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return "" if state == "Z" else f"{boot}/{os.readlink('/proc/self/ns/pid')} {fields[18]}"
+
+
+def _is_hidden(pid: int) -> bool:
+    """Tell whether a process is another user's that /proc does not show (`hidepid`, as on shared machines)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return not Path(f"/proc/{pid}").exists()
+    except ProcessLookupError:
+        return False
+    return False
 
 
 def _machine(process: str) -> str:

@@ -12,7 +12,7 @@ from fsspec import AbstractFileSystem
 
 from tasks.data_files import Chosen, choose_files
 from tasks.errors import ConfigurationError
-from tasks.filesystem import open_fs
+from tasks.filesystem import as_meant, open_fs
 from tasks.readers import BUFFER, ENDINGS, Row, file_rows, reader
 from tasks.sections import DataSource
 
@@ -88,7 +88,7 @@ def _find_files(source: DataSource) -> _Found | None:
         raise ConfigurationError(
             "a data source must not carry credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
-    fs, path = open_fs(source.path)
+    fs, path = open_fs(as_meant(source.path))
     try:
         with _explained_access(source.path):
             is_file = fs.info(path)["type"] == "file"

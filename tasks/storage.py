@@ -5,12 +5,11 @@ the content-addressed subfolder that holds them. Two writers of one folder there
 subfolder, and the manifest that stands names one of them.
 """
 
+import os
 import re
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -28,7 +27,17 @@ from tasks.artifacts import (
     sha256_of,
 )
 from tasks.errors import ConfigurationError
-from tasks.filesystem import STORE_ERRORS, explain, in_parallel, open_fs, persist, write_file
+from tasks.filesystem import (
+    STORE_ERRORS,
+    as_meant,
+    explain,
+    file_uri,
+    in_parallel,
+    open_fs,
+    persist,
+    remove,
+    write_file,
+)
 from tasks.verify import etag_of, read_entry, verify
 
 MANIFEST = "manifest.json"
@@ -40,7 +49,7 @@ class Store:
     """A folder or an S3 prefix that holds committed artifacts.
 
     Args:
-        uri: A path, `file:///...`, or `s3://bucket/prefix`; credentials come from the AWS variables, never the URI.
+        uri: A path, `file:///...`, or `s3://bucket/prefix`, see `open_fs`; credentials come from the AWS variables.
 
     Raises:
         ConfigurationError: The URI has another scheme, or carries credentials.
@@ -53,11 +62,11 @@ class Store:
                 "store must not carry credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
             )
         if ":" not in uri.partition("/")[0]:
-            uri = f"file://{Path(uri).expanduser().resolve()}"
+            uri = file_uri(os.path.realpath(os.path.expanduser(uri)))
         if not uri.startswith(("file:///", "memory://")) and not re.match(r"s3://[^/]", uri):
             raise ConfigurationError(f"store = {uri!r} must be a folder, file:///... or s3://bucket/prefix")
-        self.uri = uri.rstrip("/")
-        self.fs, self.root = open_fs(self.uri)
+        self.fs, self.root = open_fs(as_meant(uri))
+        self.uri = file_uri(self.root) if uri.startswith("file:") else uri.rstrip("/")
 
     def __repr__(self) -> str:
         """Name the store in logs."""
@@ -163,11 +172,7 @@ class Store:
     def delete(self, folder: str) -> None:
         """Delete a folder, its manifest first, so that a reader never sees half of it."""
         for path in (self.path(f"{folder}/{MANIFEST}"), self.path(folder)):
-            persist(lambda path=path: self._remove(path), f"{self.uri}/{folder}", "written")  # type: ignore[misc]
-
-    def _remove(self, path: str) -> None:
-        with suppress(FileNotFoundError):
-            self.fs.rm(path, recursive=True)
+            persist(lambda path=path: remove(self.fs, path), f"{self.uri}/{folder}", "written")  # type: ignore[misc]
 
     def _put(self, data: Content, relative: str) -> None:
         path = self.path(relative)

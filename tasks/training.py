@@ -7,6 +7,7 @@ ends, or under `torchrun` on several devices. SIGTERM, wherever it arrives, ends
 import contextlib
 import ctypes
 import functools
+import glob
 import importlib
 import itertools
 import json
@@ -65,7 +66,8 @@ class Job(BaseModel):
         """Return the tokenized examples as a memory-mapped `datasets.Dataset`."""
         from datasets import Dataset
 
-        return Dataset.from_parquet(str(self.folder / EXAMPLES), cache_dir=str(self.folder / "cache"))
+        path = glob.escape(str(self.folder / EXAMPLES))  # else brackets in the path would be a pattern
+        return Dataset.from_parquet(path, cache_dir=str(self.folder / "cache"))
 
 
 @contextlib.contextmanager

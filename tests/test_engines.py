@@ -23,9 +23,11 @@ def tokenizer(test_data):
 
 
 @pytest.fixture(scope="module")
-def vllm(test_data):
+def vllm(test_data, tmp_path_factory):
     pytest.importorskip("vllm")
-    engine = open_engine(test_data / "stories260k", Decoding(engine="auto"), LIMIT)
+    folder = tmp_path_factory.mktemp("models") / "run[lr=1e-5]"  # vLLM itself looks for weights by a pattern
+    shutil.copytree(test_data / "stories260k", folder, copy_function=shutil.copyfile)
+    engine = open_engine(folder, Decoding(engine="auto"), LIMIT)
     assert isinstance(engine, VllmEngine)
     yield engine
     engine.close()

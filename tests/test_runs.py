@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -75,7 +76,23 @@ def test_a_pid_that_was_given_again_is_another_process():
     assert not run(process=f"{namespace} {int(start) - 1}").in_use()
 
 
-@pytest.mark.parametrize("elsewhere", ["other-boot/pid:[1] 5", "/pid:[1] 5"])
+def test_a_process_that_another_user_may_not_see_is_not_taken_for_dead(tmp_path):
+    script = "import os, sys\nfrom datetime import UTC, datetime\nfrom tasks.runs import Run, process_of\n"
+    script += "os.setgroups([])\nos.setgid(65534)\nos.setuid(65534)\nassert not os.path.exists('/proc/1')\n"
+    script += "now = datetime.now(UTC)\n"
+    script += "here = process_of(os.getpid()).split()[0]\n"
+    script += "facts = dict(id='1', host='h', started=now, updated=now)\n"
+    script += "runs = [Run(pid=pid, process=here + ' 5', **facts) for pid in (1, 2**22 - 1)]\n"
+    script += "print([run.in_use() for run in runs])"
+    mounted = 'mount -t proc -o hidepid=2 proc /proc && exec "$0" -c "$1"'
+    program = ["unshare", "--mount", "sh", "-c", mounted, sys.executable, script]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    if "mount" in done.stderr or "unshare" in done.stderr:
+        pytest.skip("needs to mount /proc")
+    assert done.stdout == "[True, False]\n", done.stderr
+
+
+@pytest.mark.parametrize("elsewhere", ["other-boot/pid:[1] 5", "/pid:[1] 5", ""])
 def test_a_run_elsewhere_is_in_use_for_a_week(elsewhere):
     almost, over = (datetime.now(UTC) - SILENCE + timedelta(minutes=m) for m in (1, -1))
     assert run(process=elsewhere, updated=almost).in_use()
