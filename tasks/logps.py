@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from tasks.batches import Budget, Ids, Sequences
-from tasks.grouped import by_completion, lay_out, takes_batches, targets, why_not_shared
+from tasks.grouped import by_completion, lay_out, takes_batches, targets
+from tasks.sharing import lengths_of, why_not_shared
 
 
 class CompletionLogps:
@@ -31,6 +32,7 @@ class CompletionLogps:
         self.model, self.autocast = model.eval(), autocast
         self.budget = Budget(model, tokens_per_batch)
         self.not_shared = why_not_shared(model)
+        self.lengths = lengths_of(model, shared=self.not_shared is None)
         add_fused_lm_head(model)
         takes_batches(model.base_model)
 
@@ -50,7 +52,7 @@ class CompletionLogps:
         sequences = Sequences(prompts, completions, prompt_of)
 
         def forward(rows: list[int]) -> torch.Tensor:
-            batch = lay_out(sequences.some(rows), self.not_shared is None).to(self.model.device)
+            batch = lay_out(sequences.some(rows), self.not_shared is None, lengths=self.lengths).to(self.model.device)
             tokens = self.model(batch=batch, shift_labels=targets(batch)[None], fused_lm_head=True).log_probs[0]
             return torch.stack([own.double().sum() for own in by_completion(batch, tokens)])
 

@@ -227,6 +227,8 @@ def _download(uri: str) -> Path:
 def _check_reward_model(folder: Path, trust_remote_code: bool, tokenizer: "PreTrainedTokenizerBase") -> None:
     from transformers import AutoConfig
 
+    if know_architecture(folder):
+        return  # one output, read at the last token whatever it is
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     names = config.architectures or []
     if not any(name.endswith("ForSequenceClassification") for name in names) or config.num_labels != 1:
@@ -241,6 +243,16 @@ def _check_reward_model(folder: Path, trust_remote_code: bool, tokenizer: "PreTr
             "so the reward would not be read at the end of the completion: set a pad_token of its own in "
             "tokenizer_config.json and its id as pad_token_id in config.json"
         )
+
+
+def know_architecture(folder: Path) -> bool:
+    """Tell whether a folder holds a reward model of OpenAssistant, and let transformers load it where it does."""
+    if _read_json(folder / "config.json").get("model_type") != "gpt_neox_reward_model":
+        return False
+    from tasks.oasst import register
+
+    register()
+    return True
 
 
 def _chat_template(tokenizer: "PreTrainedTokenizerBase", choice: str | None) -> str:

@@ -21,6 +21,7 @@ from tasks.stage import Work, stage
 from tasks.storage import Store
 from tasks.tables import GrowingTable, Slice, commit_slices, part_name, select_slices
 from tasks.tokens import context_length, encode_prompt, load_tokenizer
+from tasks.updates import warn_of_loss
 
 TABLE_VERSION = 1
 PARTS_AHEAD, BATCHES_AHEAD = 4, 8
@@ -86,6 +87,7 @@ def sample_slices(store: Store, policy: Artifact, prompts: Artifact, decoding: D
 def _draw(
     table: GrowingTable, policy: Artifact, prompts: PromptTable, todo: list[str], decoding: Decoding
 ) -> list[Slice]:
+    warn_of_loss(policy, decoding.dtype, "sampling.dtype")
     folder = model_folder(policy)
     trust = trusts_remote_code(policy)
     tokenizer = load_tokenizer(folder, trust)

@@ -11,7 +11,7 @@ from tasks.artifacts import Artifact, Provenance
 from tasks.config import ScoringConfig
 from tasks.drafts import Draft, stage_key
 from tasks.errors import ConfigurationError
-from tasks.models import device, model_folder, trusts_remote_code
+from tasks.models import device, know_architecture, model_folder, trusts_remote_code
 from tasks.plan import pending
 from tasks.progress import Progress
 from tasks.prompts import PromptTable
@@ -20,8 +20,9 @@ from tasks.stage import Work, stage
 from tasks.storage import Store
 from tasks.tables import GrowingTable, Slice, commit_slices, read_ahead, read_slices
 from tasks.tokens import context_length, encode_completion, encode_prompt, load_tokenizer
+from tasks.updates import warn_of_loss
 
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 
 
 class RewardModel:
@@ -34,10 +35,13 @@ class RewardModel:
 
         from tasks.rewards import Rewards
 
+        know_architecture(folder)
         self.tokenizer = load_tokenizer(folder, trust_remote_code)
         model = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=getattr(torch, scoring.dtype), use_safetensors=True, trust_remote_code=trust_remote_code
         )
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = self.tokenizer.pad_token_id
         self.rewards, self.limit = Rewards(model.to(device()), scoring.tokens_per_batch), context_length(folder)
 
     def score(self, prompts: list[list[dict[str, str]]], completions: list[str]) -> np.ndarray:
@@ -110,6 +114,7 @@ def score_slices(
     found = {name: part for name in names if (part := table.find(name)) is not None}
     todo = [(name, slice_) for name, slice_ in zip(names, completions, strict=True) if name not in found]
     if todo:
+        warn_of_loss(reward_model, scoring.dtype, "scoring.dtype")
         model = RewardModel(model_folder(reward_model), scoring, trusts_remote_code(reward_model))
         messages = PromptTable(prompts)
         progress = Progress("scoring parts", len(todo))
@@ -147,7 +152,7 @@ def _work(
     return Work(table.provenance.key, left)
 
 
-@stage(version=2, preview=_preview, work=_work, retries=2)
+@stage(version=3, preview=_preview, work=_work, retries=2)
 def score_completions(
     out: Draft, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> Artifact:
