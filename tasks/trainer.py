@@ -206,10 +206,17 @@ def save_model(model: Any, weights: dict[str, torch.Tensor], tokenizer: Any, job
     dtype = getattr(torch, stored_in)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.dtype = dtype
-    stored = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
-    model.save_pretrained(job.folder / OUTPUT, state_dict=stored)
+    model.save_pretrained(job.folder / OUTPUT, state_dict=_rounded(weights, dtype))
     tokenizer.save_pretrained(job.folder / OUTPUT)
     (job.folder / UPDATE).write_text(json.dumps({"stored": stored_in, "computed_in": computed_in, **update}))
+
+
+def _rounded(weights: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return weights in a type; tied ones stay one tensor, which is then stored once."""
+    once: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    for value in weights.values():
+        once.setdefault((value.data_ptr(), value.shape), value.to(dtype) if value.is_floating_point() else value)
+    return {name: once[value.data_ptr(), value.shape] for name, value in weights.items()}
 
 
 def _before_training(model: PreTrainedModel, job: Job) -> tuple[PreTrainedModel, set[str]]:
