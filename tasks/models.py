@@ -246,9 +246,16 @@ def _check_reward_model(folder: Path, trust_remote_code: bool, tokenizer: "PreTr
 
 
 def know_architecture(folder: Path) -> bool:
-    """Tell whether a folder holds a reward model of OpenAssistant, and let transformers load it where it does."""
-    if _read_json(folder / "config.json").get("model_type") != "gpt_neox_reward_model":
+    """Tell whether a folder holds a reward model of OpenAssistant, and let transformers load it where it does.
+
+    Raises:
+        ConfigurationError: It reads a reward in a way that is not known.
+    """
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") != "gpt_neox_reward_model":
         return False
+    if (pooling := config.get("pooling", "last")) not in ("last", "mean"):
+        raise ConfigurationError(f"pooling = {pooling!r} in {folder}/config.json must be last or mean")
     from tasks.oasst import register
 
     register()

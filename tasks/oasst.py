@@ -8,8 +8,6 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, GPTNeoX
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXPreTrainedModel
 
-from tasks.errors import ConfigurationError
-
 
 class GPTNeoXRewardModelConfig(GPTNeoXConfig):
     """GPT-NeoX's configuration, and how a reward is read from the states."""
@@ -25,16 +23,8 @@ class GPTNeoXRewardModel(GPTNeoXPreTrainedModel):
     config_class = GPTNeoXRewardModelConfig
 
     def __init__(self, config: GPTNeoXRewardModelConfig) -> None:
-        """Name the parts as the stored weights do.
-
-        Raises:
-            ConfigurationError: The configuration pools in a way that is not known.
-        """
+        """Name the parts as the stored weights do."""
         super().__init__(config)
-        if config.pooling not in ("last", "mean"):
-            raise ConfigurationError(
-                f"pooling = {config.pooling!r} in the config.json of the reward model must be last or mean"
-            )
         self.gpt_neox = GPTNeoXModel(config)
         self.out_proj = torch.nn.Linear(config.hidden_size, 1)
         self.post_init()
