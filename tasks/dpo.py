@@ -65,11 +65,13 @@ def fit(job: Job) -> None:
     from trl import DPOConfig as DpoArguments
 
     from tasks.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
+    from tasks.grouped import name_body
     from tasks.trainer import callbacks, lora_config, run_trainer, trainer_arguments, weight_dtype
 
     config = DpoConfig.model_validate(job.config)
     set_seed(config.seed)
     model = load_policy(job.model, weight_dtype(config), job.trust_remote_code)
+    name_body(model)
     shared, lengths = sharing(model, config)
     limits = Limits(config.batch_size, config.tokens_per_batch, config.devices, shared)
     groups = Groups(job)

@@ -128,6 +128,12 @@ def wanted_states(backbone: Callable[..., Any], batch: Batch) -> torch.Tensor:
     return torch.cat([state for part in batch.parts for state in _states(backbone, part)])
 
 
+def name_body(model: PreTrainedModel) -> None:
+    """Have `base_model` give the body of a model whose class says that it is under another name (Llama 4's text)."""
+    if model.base_model is model and isinstance(getattr(model, "model", None), PreTrainedModel):
+        model.base_model_prefix = "model"
+
+
 def takes_batches(backbone: PreTrainedModel) -> None:
     """Let a backbone take a `batch` and return the states that it wants, (1, tokens, hidden)."""
     plain = backbone.forward

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from tasks.batches import Budget, Ids, Sequences
+from tasks.errors import ConfigurationError
 from tasks.grouped import last_states_only, lay_out, wanted_states
 from tasks.heads import head_in_float32
 from tasks.progress import log
@@ -74,8 +75,17 @@ class Rewards:
         """Forward whole sequences, padded on the right."""
         ids = [torch.tensor(own, device=self.model.device) for own in sequences]
         mask = pad_sequence([torch.ones_like(own) for own in ids], batch_first=True)
-        padded = pad_sequence(ids, batch_first=True, padding_value=self.model.config.pad_token_id)
+        padded = pad_sequence(ids, batch_first=True, padding_value=pad_token_of(self.model))
         return self.model(input_ids=padded, attention_mask=mask).logits[:, 0].float()
+
+
+def pad_token_of(model: PreTrainedModel) -> int:
+    """Return the id that a model pads with, which may be in the configuration of its text model."""
+    configs = (model.config, model.config.get_text_config())
+    found = [config.pad_token_id for config in configs if getattr(config, "pad_token_id", None) is not None]
+    if not found:
+        raise ConfigurationError(f"{type(model).__name__} names no pad token: set pad_token_id in its config.json")
+    return int(found[0])
 
 
 def why_head_is_not_known(model: PreTrainedModel) -> str | None:
@@ -83,7 +93,7 @@ def why_head_is_not_known(model: PreTrainedModel) -> str | None:
 
     Compares both on two random sequences, one of them padded.
     """
-    head, pad = getattr(model, "score", None), model.config.pad_token_id
+    head, pad = getattr(model, "score", None), pad_token_of(model)
     if not isinstance(head, torch.nn.Linear) or head.out_features != 1:
         return f"{type(model).__name__} has no linear head `score` with one output"
     random = torch.Generator().manual_seed(0)

@@ -40,8 +40,8 @@ class RewardModel:
         model = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=getattr(torch, scoring.dtype), use_safetensors=True, trust_remote_code=trust_remote_code
         )
-        if model.config.pad_token_id is None:
-            model.config.pad_token_id = self.tokenizer.pad_token_id
+        if getattr(model.config.get_text_config(), "pad_token_id", None) is None:
+            model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
         self.rewards, self.limit = Rewards(model.to(device()), scoring.tokens_per_batch), context_length(folder)
 
     def score(self, prompts: list[list[dict[str, str]]], completions: list[str]) -> np.ndarray:

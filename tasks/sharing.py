@@ -23,6 +23,8 @@ SHORT = ((5, 9), (3, 4, 11, 7))
 def why_not_shared(model: PreTrainedModel) -> str | None:
     """Return why a model's prompts cannot be shared, or None where they can, if not at every length."""
     backbone = model.base_model
+    if backbone is model:
+        return f"{type(model).__name__} does not say which of its parts is its body"
     if model.is_gradient_checkpointing:
         return "gradient checkpointing keeps no keys and values"
     if getattr(model, "_is_stateful", False):
