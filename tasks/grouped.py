@@ -85,14 +85,16 @@ def lay_out(sequences: Sequences, shared: bool, least_fill: float = LEAST_FILL, 
         ids = [*prompts[of][-1 if shares else 0 :], *completion]
         rows[shares].append(_Row(number, ids, len(completion), of))
     whole, sharing = rows
-    parts = [(None, list(_alike(whole, _length, least_fill, lambda row: lengths.kind(len(row.ids)))))] if whole else []
+    parts: list[tuple[list[int], list[list[_Row]]]] = []
+    if whole:
+        parts.append(([], list(_alike(whole, _length, least_fill, lambda row: lengths.kind(len(row.ids))))))
     for some in _alike(sorted({row.prompt for row in sharing}), lambda n: len(prompts[n]), LEAST_PREFIX_FILL):
         own = [row for row in sharing if row.prompt in some]
         parts.append((some, list(_alike(own, _length, least_fill))))
     tokens = sum(len(row.ids) for row in [*whole, *sharing])
     tokens += sum(len(prompts[number]) - 1 for number in {row.prompt for row in sharing})
     order = [row.number for _, buckets in parts for bucket in buckets for row in bucket]
-    return Batch([_part(buckets, prompts, some or []) for some, buckets in parts], order, tokens)
+    return Batch([_part(buckets, prompts, some) for some, buckets in parts], order, tokens)
 
 
 def last_states_only(batch: Batch) -> Batch:

@@ -75,7 +75,6 @@ def _why_not_beyond(model: PreTrainedModel, tokens: int) -> str | None:
     return _disagreement(model, prompts, completions)
 
 
-@torch.no_grad()
 def _disagreement(model: PreTrainedModel, prompts: Sequence[int], completions: Sequence[int]) -> str | None:
     """Compare the hidden states of both ways on random tokens, completion by completion.
 
@@ -86,15 +85,16 @@ def _disagreement(model: PreTrainedModel, prompts: Sequence[int], completions: S
     """
     backbone, vocabulary = model.base_model, model.config.get_text_config().vocab_size
     random = torch.Generator().manual_seed(0)
-    drawn = [
+    given, continued = (
         [torch.randint(vocabulary, (length,), generator=random).tolist() for length in group]
         for group in (prompts, completions)
-    ]
+    )
     last = len(prompts) - 1
-    sequences, states = Sequences(*drawn, (0, 1, last, last - 1)), []
+    sequences, states = Sequences(given, continued, (0, 1, last, last - 1)), []
     for shared in (True, False):
         batch = lay_out(sequences, shared).to(backbone.device)
-        states.append(by_completion(batch, wanted_states(backbone, batch).float()))
+        with torch.no_grad():
+            states.append(by_completion(batch, wanted_states(backbone, batch).float()))
     apart = max(float((ours - own).norm() / own.norm()) for ours, own in zip(*states, strict=True))
     bound = 1e-3 if backbone.dtype in (torch.float32, torch.float64) else 0.05
     return None if apart < bound else f"{type(backbone).__name__}'s states come out differently ({apart:.1e})"
