@@ -24,7 +24,7 @@ from tasks.progress import log
 from tasks.prompts import collect_prompts
 from tasks.sections import DataSource
 from tasks.storage import Store, open_store
-from tasks.tally import Tally, read_records
+from tasks.tally import Tally, log_unread_files, read_records
 
 
 @flow(name="add-prompts")
@@ -47,6 +47,7 @@ def add_prompts(source: DataSource, store: str = "./.rsdpo", max_bad_fraction: f
     if not 0 <= max_bad_fraction <= 1:
         raise ConfigurationError(f"max_bad_fraction = {max_bad_fraction} must be from 0 to 1: a share of the rows")
     home, tally = open_store(store), Tally(source.path, max_bad_fraction)
+    log_unread_files([source])
     rows = collect_prompts(read_records(source, "prompts", tally), tally)
     new = append_prompts(home, rows)
     counts = {"read": tally.total, "new": new, "known": len(rows) - new, "duplicate": tally.left_out["duplicate"]}
@@ -98,9 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Add prompts to a store, for runs with data.prompts: added.")
     parser.add_argument("source", help="JSONL, Parquet, a folder, an s3:// URI or a hub dataset")
     parser.add_argument("--store", default="./.rsdpo", help="a folder, file:///... or s3://bucket/prefix")
-    parser.add_argument("--name", help="configuration of a hub dataset")
-    parser.add_argument("--data-dir", help="folder within a hub dataset")
-    parser.add_argument("--split", default="train", help="split of a hub dataset or a saved dataset folder")
+    parser.add_argument("--name", help="configuration of a hub dataset or a folder")
+    parser.add_argument("--data-dir", help="folder within a hub dataset or a folder")
+    parser.add_argument("--split", default="train", help="split of a hub dataset or a folder")
     parser.add_argument("--max-bad-fraction", type=float, default=0.01, help="share of bad rows that is left out")
     parser.add_argument("--json", action="store_true", help="print the counts as one last line of JSON")
     return parser

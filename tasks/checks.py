@@ -1,8 +1,11 @@
 """What can be checked about a run's settings before anything is read or loaded."""
 
-import dataclasses
+import contextlib
+from collections.abc import Iterator
+from typing import Any, get_type_hints
 
 from prefect.settings import PREFECT_API_URL
+from pydantic import TypeAdapter, ValidationError
 
 from tasks.compute import ComputeConfig
 from tasks.config import DataConfig, EvaluationConfig, PairsConfig, RewardModelConfig, SftConfig
@@ -39,9 +42,9 @@ def check_run(
         )
     if pairs.strategy == "annotation" and not isinstance(data.preferences, DataSource):
         raise ConfigurationError("pairs.strategy = annotation needs a file in data.preferences: the pairs to train on")
-    _check_trainer_arguments("sft", sft, "SFTConfig")
-    _check_trainer_arguments("reward_model", reward_model, "RewardConfig")
-    _check_trainer_arguments("dpo", dpo, "DPOConfig")
+    _check_trainer_arguments(sft, "SFTConfig")
+    _check_trainer_arguments(reward_model, "RewardConfig")
+    _check_trainer_arguments(dpo, "DPOConfig")
 
 
 def check_compute(compute: ComputeConfig) -> None:
@@ -63,12 +66,54 @@ def check_compute(compute: ComputeConfig) -> None:
             )
 
 
-def _check_trainer_arguments(name: str, section: Training, class_name: str) -> None:
-    """Refuse `extra` arguments that TRL's configuration class does not have."""
-    if not section.extra:
-        return
-    import trl
+ELSEWHERE = ("ddp_", "deepspeed", "fsdp", "parallelism_config", "report_to", "tf32", "torch_compile")
+"""Beginnings of arguments that only the machine that trains can check, or that would change this process."""
 
-    known = {field.name for field in dataclasses.fields(getattr(trl, class_name))}
-    if unknown := sorted(section.extra.keys() - known):
-        raise ConfigurationError(f"{name}.extra.{unknown[0]} is no argument of trl.{class_name}: check its spelling")
+
+def _check_trainer_arguments(section: Training, class_name: str) -> None:
+    """Build TRL's configuration, and the schedule, with what would be passed, where it is not what is always passed."""
+    if not section.extra and section.scheduler == Training.model_fields["scheduler"].default:
+        return
+    import torch
+    import trl
+    from transformers.optimization import get_scheduler
+
+    given = {name: value for name, value in section.extra.items() if not name.startswith(ELSEWHERE)}
+    _check_types(section.section, given, getattr(trl, class_name))
+    try:
+        with _as_it_was():
+            arguments = getattr(trl, class_name)(
+                output_dir="unused", use_cpu=True, report_to="none", lr_scheduler_type=section.scheduler, **given
+            )
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=section.learning_rate)
+        get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 10, arguments.lr_scheduler_kwargs or {})
+    except (TypeError, ValueError, ImportError, OSError) as error:
+        raise ConfigurationError(
+            f"{section.section}.scheduler = {section.scheduler!r} and {section.section}.extra = {section.extra} do not "
+            f"suit trl.{class_name}: {error}"
+        ) from error
+
+
+def _check_types(section: str, given: dict[str, Any], arguments: type) -> None:
+    """Refuse values of another type than a field of a library's class declares, which the class itself lets pass."""
+    types = get_type_hints(arguments)
+    for name, value in given.items():
+        try:
+            taken = TypeAdapter(types[name]).validate_python(value)
+        except ValidationError as error:
+            raise ConfigurationError(f"{section}.extra.{name} = {value!r}: {error.errors()[0]['msg']}") from error
+        if isinstance(value, str) and isinstance(taken, int | float):
+            raise ConfigurationError(f"{section}.extra.{name} = {value!r} must be a number: take the quotes away")
+
+
+@contextlib.contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Leave accelerate's state, which a training configuration sets for the whole process, as it was."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    was_set = bool(PartialState._shared_state)
+    try:
+        yield
+    finally:
+        if not was_set:
+            AcceleratorState._reset_state(reset_partial_state=True)

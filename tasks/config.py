@@ -3,12 +3,13 @@
 A field marked `NOT_IN_KEY` is left out of the stage key.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tasks.compute import ComputeConfig
 from tasks.errors import ConfigurationError
+from tasks.extra import Extra
 from tasks.sections import NOT_IN_KEY, DataSource, Function, ModelSource, Section
 from tasks.training_config import DpoConfig, Dtype, FixedBatches
 
@@ -30,6 +31,10 @@ ENGINE_ARGUMENTS = frozenset(
     }
 )
 """Arguments of vLLM's `LLM` that may stay out of the stage key."""
+MOST_COMPLETIONS = 16384
+"""vLLM draws no more for one prompt."""
+LEAST_TEMPERATURE = 0.01
+"""vLLM draws at this one where a lower one is asked for, 0 apart."""
 
 
 class DataConfig(Section):
@@ -58,6 +63,8 @@ class DataConfig(Section):
 class SftConfig(FixedBatches):
     """Supervised fine-tuning of the base model on demonstrations, or a ready policy."""
 
+    section: ClassVar[str] = "sft"
+
     base_model: ModelSource | None = None
     """Model to fine-tune."""
     ready_model: ModelSource | None = None
@@ -72,6 +79,8 @@ class SftConfig(FixedBatches):
 
 class RewardModelConfig(FixedBatches):
     """Bradley-Terry reward model on preferences, or a ready one."""
+
+    section: ClassVar[str] = "reward_model"
 
     base_model: ModelSource | None = None
     """Model that gets the scalar head; None starts from the policy."""
@@ -92,17 +101,17 @@ class RewardModelConfig(FixedBatches):
 class Decoding(Section):
     """How completions are drawn."""
 
-    k: int = Field(1, ge=1)
+    k: int = Field(1, ge=1, le=MOST_COMPLETIONS)
     """Completions a prompt."""
-    temperature: float = Field(1.0, ge=0)
-    """Softmax temperature; 0 is greedy."""
+    temperature: float = Field(1.0, ge=0, le=2)
+    """Softmax temperature; 0 is greedy. vLLM takes no other below 0.01, and none above 2."""
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus: smallest set of tokens with this probability."""
     top_k: int = Field(0, ge=0)
     """Most likely tokens to draw from; 0 draws from all."""
     max_new_tokens: int = Field(256, ge=1)
     """Tokens after which a completion is cut (finish_reason `length`)."""
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Strings that end a completion."""
     seed: int = Field(0, ge=0)
     """Run seed; each prompt's seed derives from it and the prompt_id."""
@@ -112,8 +121,17 @@ class Decoding(Section):
     """auto: vLLM where it is installed, else transformers. Both draw from the same distribution."""
     part_size: Annotated[int, NOT_IN_KEY] = Field(64, ge=1)
     """Prompts a part. A crash loses those under way: at most four parts, or eight times what the engine works on."""
-    extra: Annotated[dict[str, Any], NOT_IN_KEY] = Field(default_factory=dict)
+    extra: Annotated[Extra, NOT_IN_KEY] = Field(default_factory=dict)
     """Further arguments of vLLM's `LLM` that decide memory and parallelism, not what is drawn."""
+
+    @model_validator(mode="after")
+    def _temperature_is_drawn_at(self) -> Self:
+        if 0 < self.temperature < LEAST_TEMPERATURE:
+            raise ConfigurationError(
+                f"sampling.temperature = {self.temperature:g} must be 0 (greedy) or at least {LEAST_TEMPERATURE}: vLLM "
+                "would draw at that"
+            )
+        return self
 
     @model_validator(mode="after")
     def _extra_does_not_change_the_output(self) -> Self:
@@ -128,9 +146,9 @@ class Decoding(Section):
 class SamplingConfig(Decoding):
     """Sampling of the k completions a prompt that pairs are selected from."""
 
-    k: int = Field(16, ge=2)
+    k: int = Field(16, ge=2, le=MOST_COMPLETIONS)
     """Completions a prompt (paper: 16)."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, ge=LEAST_TEMPERATURE, le=2)
     """Softmax temperature; greedy decoding would make the k completions equal."""
 
 
@@ -155,7 +173,12 @@ class PairsConfig(Section):
     strategy: Literal["threshold", "best_vs_worst", "annotation"] = "threshold"
     """threshold: RS-DPO. best_vs_worst: highest against lowest reward. annotation: the data set's own pairs."""
     max_pairs_per_prompt: int | None = Field(None, ge=1)
-    """Keep so many pairs a prompt, those with the widest reward gap."""
+    """Keep so many pairs of a prompt that has more."""
+    cap: Literal["random", "widest"] = "random"
+    """Which pairs `max_pairs_per_prompt` keeps. random: any, drawn with the seed. widest: those with the widest reward
+    gap, which drops the hard pairs that the threshold keeps on purpose."""
+    seed: int = Field(0, ge=0)
+    """Seed of the random cap; what is drawn for a prompt depends on it and the prompt_id alone."""
     truncated: Literal["keep", "drop", "never_chosen"] = "drop"
     """What to do with completions cut at max_new_tokens: their reward is for half an answer."""
 
@@ -163,7 +186,7 @@ class PairsConfig(Section):
 class EvaluationConfig(Section):
     """Comparison of the aligned policy with the SFT policy on held-out prompts."""
 
-    k: int = Field(1, ge=1)
+    k: int = Field(1, ge=1, le=MOST_COMPLETIONS)
     """Completions a held-out prompt and policy, drawn with the sampling section's settings."""
     seed: int = Field(1, ge=0)
     """Seed of the drawn completions and of the bootstrap."""

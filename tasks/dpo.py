@@ -5,6 +5,7 @@ pi_SFT is the policy before the first step; completions are trained on by the ve
 has many completions and a completion is in many pairs: each is forwarded once.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from tasks.training_config import DpoConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from tasks.dpo_trainer import OwnLoss
     from tasks.lengths import Lengths
 
 
@@ -76,10 +78,12 @@ def fit(job: Job) -> None:
     limits = Limits(config.batch_size, config.tokens_per_batch, config.devices, shared)
     groups = Groups(job)
     planned = plan(groups, limits, config.epochs, config.max_steps, config.seed)
+    ours, theirs = split_losses(config)
     arguments = trainer_arguments(job, config) | {
         "beta": config.beta,
-        "loss_type": list(config.losses),
-        "loss_weights": None if config.loss_weights is None else list(config.loss_weights),
+        "label_smoothing": config.label_smoothing,
+        "loss_type": [name for name, _ in theirs] or ["sigmoid"],
+        "loss_weights": [weight for _, weight in theirs] or [0.0],
         "precompute_ref_log_probs": True,
         "router_aux_loss_coef": 0.0,
         "per_device_train_batch_size": 1,
@@ -89,6 +93,7 @@ def fit(job: Job) -> None:
         "remove_unused_columns": False,
     }
     trainer = GroupedDPOTrainer(
+        own_losses=ours,
         model=model,
         args=DpoArguments(**arguments),
         data_collator=PackCollator(groups, planned.packs, shared, lengths),
@@ -98,6 +103,18 @@ def fit(job: Job) -> None:
         callbacks=callbacks(job),
     )
     run_trainer(trainer, job)
+
+
+def split_losses(config: DpoConfig) -> tuple[list[tuple["OwnLoss", float]], list[tuple[str, float]]]:
+    """Return the losses that are computed here, with their weights, and the names and weights of those left to TRL."""
+    from tasks.losses import cdpo_loss
+
+    weights = config.loss_weights or (1.0,) * len(config.losses)
+    named = list(zip(config.losses, weights, strict=True))
+    if not config.label_smoothing:
+        return [], named
+    cdpo = functools.partial(cdpo_loss, label_smoothing=config.label_smoothing)
+    return [(cdpo, w) for name, w in named if name == "sigmoid"], [pair for pair in named if pair[0] != "sigmoid"]
 
 
 def is_sharded(config: DpoConfig) -> bool:

@@ -19,6 +19,8 @@ from tasks.lengths import ANY_LENGTH, Lengths
 from tasks.packs import Group, Pack, Plan
 
 PER_TOKEN = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
+OwnLoss = Callable[[torch.Tensor], torch.Tensor]
+"""From the margins beta (log-ratio of chosen - log-ratio of rejected), (pairs,), to each pair's loss."""
 OF_PAIRS = (
     *("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"),
     *("logps/chosen", "logps/rejected"),
@@ -92,9 +94,15 @@ class GroupedDPOTrainer(DPOTrainer):
     loss_is_scaled_for_ga = True
     """No division by the number of packs: their weights add up to 1."""
 
-    def __init__(self, **arguments: Any) -> None:
-        """Take TRL's arguments; a collator of packs, and the reference's log-probabilities in them."""
+    def __init__(self, own_losses: Sequence[tuple[OwnLoss, float]] = (), **arguments: Any) -> None:
+        """Take TRL's arguments; a collator of packs, and the reference's log-probabilities in them.
+
+        Args:
+            own_losses: Losses of the pairs' margins that are added to TRL's, with their weights.
+            **arguments: Of TRL's trainer.
+        """
         super().__init__(**arguments)
+        self.own_losses = own_losses
         takes_batches(getattr(self.model, "get_base_model", lambda: self.model)().base_model)
         self.accelerator.gather = gathers_uneven(self.accelerator.gather, self.accelerator.device)
         self._loss_weights = list(self.loss_weights)
@@ -122,7 +130,11 @@ class GroupedDPOTrainer(DPOTrainer):
             for name, own in zip(self.loss_types, self._loss_weights, strict=True)
         ]
         pairs, outputs = self._of_pairs(model, inputs)
-        return super()._compute_loss(lambda **_: outputs, pairs, return_outputs) * weight * devices
+        loss = super()._compute_loss(lambda **_: outputs, pairs, return_outputs)
+        if self.own_losses:
+            margins = self.beta * margins_of(outputs.log_probs, pairs)
+            loss = loss + sum(own * function(margins).mean() for function, own in self.own_losses)
+        return loss * weight * devices
 
     def _of_pairs(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, torch.Tensor], SimpleNamespace]:
         """Forward a pack; return what TRL's loss takes and what its model would give, chosen rows before rejected."""
@@ -149,6 +161,17 @@ class GroupedDPOTrainer(DPOTrainer):
                 self._metrics["train"][name] = [float(np.average(values, weights=self._shares))]
         self._shares.clear()
         super().log(logs, start_time)
+
+
+def margins_of(log_probs: torch.Tensor, pairs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return each pair's log pi(y_w|x)/pi_ref(y_w|x) - log pi(y_l|x)/pi_ref(y_l|x), (pairs,).
+
+    Args:
+        log_probs: (2 pairs, tokens) of the chosen completions, then of the rejected ones; 0 on padding.
+        pairs: `ref_chosen_logps` and `ref_rejected_logps`, (pairs,) each.
+    """
+    chosen, rejected = log_probs.sum(1).chunk(2)
+    return (chosen - pairs["ref_chosen_logps"]) - (rejected - pairs["ref_rejected_logps"])
 
 
 def gathers_uneven(gather: Callable[[Any], Any], device: torch.device) -> Callable[[Any], Any]:

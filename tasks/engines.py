@@ -19,7 +19,7 @@ from tasks.config import Decoding
 from tasks.errors import ConfigurationError
 from tasks.models import device, load_policy
 from tasks.progress import log
-from tasks.tokens import load_tokenizer
+from tasks.tokens import end_ids, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -108,6 +108,7 @@ class VllmEngine:
         with warnings.catch_warnings(action="ignore", category=FutureWarning):
             self.llm = LLM(**{**cache_arguments(arguments, decoding), **arguments})
         self.decoding = decoding
+        self.stop_token_ids = sorted(end_ids(load_tokenizer(model, trust_remote_code)))
         config = self.llm.llm_engine.vllm_config
         sequences = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         self.capacity = math.ceil(sequences / decoding.k)
@@ -123,6 +124,7 @@ class VllmEngine:
             n=settings.k,
             max_tokens=settings.max_new_tokens,
             stop=list(settings.stop),
+            stop_token_ids=self.stop_token_ids,
             seed=seed,
             output_kind=RequestOutputKind.FINAL_ONLY,
             **settings.model_dump(include=DRAWN_BY),
@@ -190,7 +192,7 @@ class TransformersEngine:
         self.tokenizer = load_tokenizer(model, trust_remote_code)
         self.model = load_policy(model, decoding.dtype, trust_remote_code).eval().to(device())
         ends = self.model.generation_config.eos_token_id
-        self.end_ids = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        self.end_ids = {*end_ids(self.tokenizer), *(ends if isinstance(ends, list) else [ends])} - {None}
         # The model's own sampling defaults must not sway what the settings ask for; vLLM ignores them too.
         self.model.generation_config = GenerationConfig(
             eos_token_id=sorted(self.end_ids), pad_token_id=self.tokenizer.pad_token_id

@@ -12,7 +12,7 @@ from tasks.artifacts import Artifact, sha256_of
 from tasks.config import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
-from tasks.functions import GoldReward, load_function
+from tasks.functions import GoldReward, load_gold
 from tasks.models import device, load_policy, model_folder, model_tokenizer, trusts_remote_code
 from tasks.parquet import table_bytes
 from tasks.plan import pending
@@ -142,7 +142,7 @@ def _draw(store: Store, policy: Artifact, reward_model: Artifact, held_out: Arti
         )
     gold = None
     if how.gold.function is not None:
-        function, prompts = load_function(how.gold.function), PromptTable(held_out)
+        function, prompts = load_gold(how.gold), PromptTable(held_out)
         pairs = zip(rows["prompt_id"].to_pylist(), rows["completion"].to_pylist(), strict=True)
         gold = np.array([function(prompts[prompt_id], text) for prompt_id, text in pairs], np.float64)
     parts = {store.folder_of(slice_.part): slice_.part.digest for slice_ in (*slices, *scored)}

@@ -92,6 +92,21 @@ def function_digest(function: Function) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def load_gold(gold: GoldReward) -> Reward:
+    """Return the gold reward that a stage was asked to compute with.
+
+    Raises:
+        ConfigurationError: The function does not exist here, or is another one than the stage's key says.
+    """
+    assert gold.function is not None
+    if (found := function_digest(gold.function)) != gold.digest:
+        raise ConfigurationError(
+            f"function = {gold.function.function!r} is another one here (digest {found[:12]}) than where the run was "
+            f"started ({gold.digest[:12]}): give this worker the same source, options and files, and restart it"
+        )
+    return load_function(gold.function)
+
+
 def find_gold(function: Function | None) -> GoldReward:
     """Return the gold reward as stages see it, after checking that it loads.
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact
 from tasks.errors import ConfigurationError
-from tasks.parquet import read_tables
+from tasks.parquet import read_table
 from tasks.prompts import PromptTable
 from tasks.storage import Store
 from tasks.tables import read_ahead, read_slices
@@ -38,7 +38,7 @@ class PairsByPrompt:
 
     def __init__(self, pairs: Artifact) -> None:
         """Read the ids of every pair, and nothing else of it."""
-        table = pa.concat_tables(read_tables(pairs, ["prompt_id", "chosen_id", "rejected_id"]))
+        table = read_table(pairs, ["prompt_id", "chosen_id", "rejected_id"])
         column = table["prompt_id"].combine_chunks().dictionary_encode()
         code = column.indices.to_numpy()
         order = np.lexsort((table["rejected_id"].to_numpy(), table["chosen_id"].to_numpy(), code))

@@ -17,6 +17,7 @@ from tasks.candidates import COLUMNS, Candidates, gather
 from tasks.config import PairsConfig
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
+from tasks.pair_caps import prompt_seeds, random_subset, widest
 from tasks.pair_counts import PairCounts
 from tasks.parquet import table_bytes
 from tasks.plan import pending
@@ -144,19 +145,19 @@ def select(candidates: Candidates, config: PairsConfig) -> PairIndices:
         found = select_pairs(rewards, config.tau, config.eta)
         found = found.where(~np.isnan(may_be_chosen[found.row, found.chosen]))
     differ = candidates.texts[found.row, found.chosen] != candidates.texts[found.row, found.rejected]
-    return widest(found.where(differ), rewards, config.max_pairs_per_prompt)
+    return capped(found.where(differ), candidates, config)
 
 
-def widest(pairs: PairIndices, rewards: np.ndarray, limit: int | None) -> PairIndices:
-    """Return at most `limit` pairs a row, those with the widest reward gap; ties go to the lower indices."""
+def capped(pairs: PairIndices, candidates: Candidates, config: PairsConfig) -> PairIndices:
+    """Return at most `max_pairs_per_prompt` pairs a row, chosen as `cap` says."""
+    limit = config.max_pairs_per_prompt
     if limit is None or pairs.row.size == 0:
         return pairs
-    gap = rewards[pairs.row, pairs.chosen] - rewards[pairs.row, pairs.rejected]
-    order = np.lexsort((pairs.rejected, pairs.chosen, -gap, pairs.row))
-    rows = pairs.row[order]
-    starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
-    rank = np.arange(rows.size) - np.repeat(starts, np.diff(np.r_[starts, rows.size]))
-    return pairs.where(np.sort(order[rank < limit]))
+    if config.cap == "random":
+        seeds = prompt_seeds(config.seed, candidates.prompt_ids.to_pylist())
+        return pairs.where(random_subset(*pairs, seeds, limit))
+    gap = candidates.rewards[pairs.row, pairs.chosen] - candidates.rewards[pairs.row, pairs.rejected]
+    return pairs.where(widest(*pairs, gap, limit))
 
 
 def pair_table(candidates: Candidates, pairs: PairIndices, tau: float) -> pa.Table:
@@ -213,7 +214,7 @@ def _preview(
     return pending(0, "build_pairs"), {}
 
 
-@stage(version=1, preview=_preview)
+@stage(version=2, preview=_preview)
 def build_pairs(out: Draft, rewards: Artifact, completions: Artifact, pairs: PairsConfig) -> Artifact:
     """Select the pairs to train on: sigma((r_j - r_l) / tau) > eta."""
     counts = PairCounts()

@@ -14,7 +14,7 @@ from tasks.artifacts import NOTHING, Artifact, sha256_of
 from tasks.drafts import Draft
 from tasks.engines import Sample
 from tasks.errors import ConfigurationError
-from tasks.functions import GoldReward, load_function
+from tasks.functions import GoldReward, load_gold
 from tasks.models import model_folder, model_tokenizer
 from tasks.parquet import read_table, table_bytes
 from tasks.plan import pending
@@ -40,7 +40,7 @@ def _preview_labels(draft: Draft, completions: Artifact, *_: Any) -> tuple[Artif
 def label_preferences(out: Draft, completions: Artifact, prompts: Artifact, gold: GoldReward) -> Artifact:
     """Label pairs of completions with the gold reward."""
     assert gold.function is not None  # the configuration demands it
-    reward, messages, rows = load_function(gold.function), PromptTable(prompts), []
+    reward, messages, rows = load_gold(gold), PromptTable(prompts), []
     for slice_ in read_slices(out.store, completions):
         texts = defaultdict(list)
         for row in slice_.read().sort_by([("prompt_id", "ascending"), ("completion_id", "ascending")]).to_pylist():
@@ -83,7 +83,10 @@ def load_annotations(out: Draft, policy: Artifact, prompts: Artifact, preference
     texts: dict[str, list[Sample]] = defaultdict(list)
     dropped = {"prompt not sampled": 0, "longer than the model's context": 0}
     for row in read_table(preferences).to_pylist():
-        sides = [Sample(row[side], encode_completion(tokenizer, row[side]), "stop") for side in ("chosen", "rejected")]
+        sides = [
+            Sample(row[side], encode_completion(tokenizer, row[side], row["messages"]), "stop")
+            for side in ("chosen", "rejected")
+        ]
         if row["prompt_id"] not in known:
             dropped["prompt not sampled"] += 1
         elif len(encode_prompt(tokenizer, row["messages"])) + max(len(side.token_ids) for side in sides) > room:

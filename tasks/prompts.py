@@ -23,7 +23,7 @@ from tasks.sections import DataSource
 from tasks.sources import read_rows, source_digest
 from tasks.stage import stage
 from tasks.storage import Store
-from tasks.tally import Tally, read_records
+from tasks.tally import Tally, log_unread_files, read_records
 from tasks.tokens import context_length, encode_prompt
 
 ROWS_PER_FILE = 50_000
@@ -69,6 +69,7 @@ def find_data(store: Store, data: DataConfig) -> DataFiles:
         ConfigurationError: A file is missing, unreadable, or without the columns that its role needs; or nothing was
             added.
     """
+    log_unread_files((data.prompts, data.demonstrations, data.preferences, data.evaluation_prompts))
     return DataFiles(
         find_added(store) if data.prompts == "added" else _find(data.prompts, "prompts"),
         _find(data.demonstrations, "demonstrations"),
@@ -113,13 +114,14 @@ def collect_prompts(
     return rows
 
 
-@stage(version=1, retries=2)
+@stage(version=2, retries=2)
 def load_held_out(
     out: Draft, source: Artifact, base_model: Artifact, data: DataConfig, max_new_tokens: int
 ) -> Artifact:
     """Load the prompts that the policies are compared on, which nothing is trained on."""
     given = data.evaluation_prompts
     records, tally = _open_prompts(given or data.prompts, source, data)
+    tally.names_unread = given is not None
     found = collect_prompts(
         records,
         tally,
@@ -134,7 +136,7 @@ def load_held_out(
     return _commit(out, "prompts", rows, tally.stats())
 
 
-@stage(version=1, retries=2)
+@stage(version=2, retries=2)
 def load_prompts(
     out: Draft, source: Artifact, held_out: Artifact, base_model: Artifact, data: DataConfig, max_new_tokens: int
 ) -> Artifact:
@@ -148,7 +150,7 @@ def load_prompts(
     return _commit(out, "prompts", _first(found, data.max_prompts, tally), tally.stats())
 
 
-@stage(version=1, retries=2, ready=lambda source, held_out, data: NOTHING if source == NOTHING else None)
+@stage(version=2, retries=2, ready=lambda source, held_out, data: NOTHING if source == NOTHING else None)
 def load_demonstrations(out: Draft, source: Artifact, held_out: Artifact, data: DataConfig) -> Artifact:
     """Load the prompts and completions for supervised fine-tuning, held-out prompts left out."""
     assert data.demonstrations is not None
@@ -156,7 +158,7 @@ def load_demonstrations(out: Draft, source: Artifact, held_out: Artifact, data: 
     return _commit(out, "demonstrations", rows, stats)
 
 
-@stage(version=1, retries=2, ready=lambda source, held_out, data: NOTHING if source == NOTHING else None)
+@stage(version=2, retries=2, ready=lambda source, held_out, data: NOTHING if source == NOTHING else None)
 def load_preferences(out: Draft, source: Artifact, held_out: Artifact, data: DataConfig) -> Artifact:
     """Load the preference pairs for the reward model, held-out prompts left out."""
     assert isinstance(data.preferences, DataSource)

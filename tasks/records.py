@@ -1,40 +1,42 @@
-r"""Recognise the columns of a data file and parse its rows into a prompt with its completions. Pure: reads no file.
+"""Parse the rows of data into prompts with completions. Pure: reads no file.
 
-Known forms: `messages`; `prompt` with `completion` or `chosen` and `rejected`; `chosen` and `rejected` transcripts of
-Anthropic's HH ("\n\nHuman: ... \n\nAssistant: ..."); `chosen` and `rejected` message lists that share their prompt.
+Which columns are read, and in which order, is in `tasks.columns`; how conversations are spelled in
+`tasks.conversations`.
 """
 
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
+from tasks.columns import (
+    COMPLETIONS,
+    CONVERSATIONS,
+    PLAIN,
+    PROMPTS,
+    Given,
+    check_completion,
+    check_supported,
+    finish_prompt,
+    first_column,
+    given_prompt,
+    read_side,
+)
+from tasks.columns import Role as Role
+from tasks.columns import Values as Values
+from tasks.conversations import BadRow as BadRow
+from tasks.conversations import Messages as Messages
+from tasks.conversations import checked_text, read_split, split_messages
 from tasks.errors import ConfigurationError
 
-Role = Literal["prompts", "demonstrations", "preferences"]
-Messages = list[dict[str, str]]
-
-_ROLES = ("system", "user", "assistant")
-_SPEAKERS = {"Human": "user", "Assistant": "assistant"}
-_TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
-# Each role is served by any one of these sets of columns.
-_SERVES: dict[Role, tuple[tuple[str, ...], ...]] = {
-    "prompts": (("messages",), ("prompt",), ("chosen",)),
-    "demonstrations": (("messages",), ("prompt", "completion"), ("prompt", "chosen"), ("chosen",)),
-    "preferences": (("prompt", "chosen", "rejected"), ("chosen", "rejected")),
+# Each role is served by any one of these forms: one column out of each group.
+_SERVES: dict[Role, tuple[tuple[tuple[str, ...], ...], ...]] = {
+    "prompts": ((CONVERSATIONS,), (tuple(PROMPTS),), (("chosen",),)),
+    "demonstrations": ((CONVERSATIONS,), (tuple(PROMPTS), COMPLETIONS), (("chosen",),)),
+    "preferences": ((("chosen",), ("rejected",)),),
 }
-
-
-class _Side(NamedTuple):
-    """One side of a row, its texts unchecked yet."""
-
-    prompt: Messages
-    completion: Any
-    shared: Messages
-    """What both sides of a pair must have: the prompt before turns are merged."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,6 @@ class Record:
     """Canonical JSON of the plain values in the columns `metadata` and `id`."""
 
 
-class BadRow(ValueError):
-    """A row that cannot be used; `reason` is a short, stable string to count it under."""
-
-    def __init__(self, reason: str) -> None:
-        """Keep the reason."""
-        super().__init__(reason)
-        self.reason = reason
-
-
 def recognise(columns: Collection[str], role: Role, where: str) -> None:
     """Check that columns can serve a role.
 
@@ -72,16 +65,18 @@ def recognise(columns: Collection[str], role: Role, where: str) -> None:
     Raises:
         ConfigurationError: No known form fits; names the columns that would do.
     """
-    if any(set(form) <= set(columns) for form in _SERVES[role]):
+    if any(all(set(group) & set(columns) for group in form) for form in _SERVES[role]):
         return
-    would_do = "; or ".join(" and ".join(f"`{name}`" for name in form) for form in _SERVES[role])
+    would_do = "; or ".join(" beside ".join(_one_of(group) for group in form) for form in _SERVES[role])
+    is_kto = role == "preferences" and "label" in columns and not {*COMPLETIONS}.isdisjoint(columns)
+    kto = ": `label` beside one completion is KTO's form, which holds no pairs" if is_kto else ""
     raise ConfigurationError(
-        f"{where} cannot serve as {role}: it has the columns {', '.join(sorted(columns)) or '(none)'}, "
+        f"{where} cannot serve as {role}: it has the columns {', '.join(sorted(columns)) or '(none)'}{kto}, "
         f"and {role} need {would_do}. Rename the columns, or name other data"
     )
 
 
-def parse_record(values: Mapping[str, Any], role: Role) -> Record:
+def parse_record(values: Values, role: Role) -> Record:
     """Return what a row holds for a role.
 
     A row with several faults is counted once, by the first of: its structure, prompts that differ, its completions,
@@ -90,20 +85,8 @@ def parse_record(values: Mapping[str, Any], role: Role) -> Record:
     Raises:
         BadRow: The row cannot be used.
     """
-    if role == "preferences":
-        return _parse_preference(values)
-    column = next((name for name in ("completion", "chosen") if values.get(name) is not None), "completion")
-    if values.get("messages") is not None:
-        column, side = "completion", _split_messages(_messages(values["messages"]))
-    else:
-        side = _split(values, column)
-    completion = None
-    try:
-        completion = _completion(side, column)
-    except BadRow:
-        if role == "demonstrations":
-            raise
-    return Record(_checked(side.prompt), completion, metadata=_metadata(values))
+    check_supported(values)
+    return _parse_preference(values) if role == "preferences" else _parse_example(values, role)
 
 
 def prompt_id(messages: Iterable[Mapping[str, Any]]) -> str:
@@ -112,118 +95,49 @@ def prompt_id(messages: Iterable[Mapping[str, Any]]) -> str:
     Raises:
         UnicodeEncodeError: A text has lone surrogates.
     """
-    return hashlib.sha256(_canonical([_bare(message) for message in messages]).encode()).hexdigest()
+    bare = [{"role": message["role"], "content": message["content"]} for message in messages]
+    return hashlib.sha256(_canonical(bare).encode()).hexdigest()
 
 
-def _parse_preference(values: Mapping[str, Any]) -> Record:
+def _parse_preference(values: Values) -> Record:
     """Return the pair of a row."""
-    sides = {column: _split(values, column) for column in ("chosen", "rejected")}
+    given = given_prompt(values, (*PROMPTS, *CONVERSATIONS))
+    sides = {column: read_side(given, values.get(column), column) for column in ("chosen", "rejected")}
     if sides["chosen"].shared != sides["rejected"].shared:
         raise BadRow("prompts differ")
-    chosen, rejected = (_completion(side, column) for column, side in sides.items())
+    chosen, rejected = (checked_text(side.completion, column) for column, side in sides.items())
     if chosen == rejected:
         raise BadRow("chosen equals rejected")
-    messages, margin = _checked(sides["chosen"].prompt), _margin(values.get("margin"))
+    messages, margin = finish_prompt(values, given, sides["chosen"].prompt), _margin(values.get("margin"))
     return Record(messages, chosen=chosen, rejected=rejected, margin=margin, metadata=_metadata(values))
 
 
-def _split(values: Mapping[str, Any], column: str) -> _Side:
-    """Return the prompt and the raw completion that a row has for a column."""
-    if "prompt" in values or column == "completion":
-        prompt = _prompt(values.get("prompt"))
-        return _Side(prompt, values.get(column), shared=prompt)
-    value = values.get(column)
-    if isinstance(value, list):
-        return _split_messages(_messages(value))
-    if not isinstance(value, str):
-        raise BadRow(f"missing {column}" if value is None else f"{column} is not text")
-    return _split_transcript(value)
-
-
-def _split_messages(messages: Messages) -> _Side:
-    """Split a conversation before its last message, if that is the assistant's."""
-    if messages and messages[-1]["role"] == "assistant":
-        return _Side(messages[:-1], messages[-1]["content"], shared=messages[:-1])
-    return _Side(messages, None, shared=messages)
-
-
-def _split_transcript(text: str) -> _Side:
-    """Split an HH transcript before its last turn, if that is the assistant's, and merge the turns of one speaker."""
-    before, *parts = _TURN.split(text)
-    if not parts:
-        raise BadRow("missing prompt")
-    if before.strip():
-        raise BadRow("text before the first turn")
-    turns = [
-        {"role": _SPEAKERS[speaker], "content": content.removeprefix(" ")}
-        for speaker, content in zip(parts[::2], parts[1::2], strict=True)
-    ]
-    raw, merged = _split_messages(turns), _split_messages(_merge(turns))
-    # Prompts are compared unmerged: where one side alone ends in two assistant turns, its completion answers more than
-    # the other's. An empty last turn stays an empty completion, whatever was said before it.
-    is_empty = raw.completion is not None and not raw.completion.strip()
-    return merged._replace(completion="" if is_empty else merged.completion, shared=raw.prompt)
-
-
-def _merge(turns: Messages) -> Messages:
-    """Join consecutive turns of one role with a blank line: chat templates demand that roles alternate."""
-    merged: Messages = []
-    for turn in turns:
-        if merged and merged[-1]["role"] == turn["role"]:
-            merged[-1] = {"role": turn["role"], "content": f"{merged[-1]['content']}\n\n{turn['content']}"}
-        else:
-            merged.append(turn)
-    return merged
-
-
-def _prompt(value: Any) -> Messages:
-    """Return the messages of a `prompt` column."""
-    if isinstance(value, list) and value:
-        return _messages(value)
-    return [{"role": "user", "content": _text("" if value == [] else value, "prompt")}]
-
-
-def _messages(value: Any) -> Messages:
-    """Return role and raw content of a list of messages."""
-    if not isinstance(value, list) or not all(
-        isinstance(message, Mapping) and message.get("role") in _ROLES and "content" in message for message in value
-    ):
-        raise BadRow("bad message")
-    return [_bare(message) for message in value]
-
-
-def _checked(messages: Messages) -> Messages:
-    """Return a prompt whose messages all have text and whose last one is the user's."""
-    if not messages or messages[-1]["role"] != "user":
-        raise BadRow("no user turn")
-    for message in messages:
-        _text(message["content"], "message content")
-    return messages
-
-
-def _completion(side: _Side, column: str) -> str:
-    """Return the text of a completion: a text, or messages that end with it and repeat nothing but the prompt."""
-    value = side.completion
-    if isinstance(value, list):
-        given = _split_messages(_messages(value))
-        if given.prompt and given.completion is not None and given.prompt != side.prompt:
-            raise BadRow("prompts differ")
-        value = given.completion
-    return _text(value, column)
-
-
-def _text(value: Any, name: str) -> str:
-    """Return a text that has more than white space."""
-    if value is None:
-        raise BadRow(f"missing {name}")
-    if not isinstance(value, str):
-        raise BadRow(f"{name} is not text")
-    if not value.strip():
-        raise BadRow(f"empty {name}")
+def _parse_example(values: Values, role: Role) -> Record:
+    """Return a prompt, and the completion that a demonstration must have."""
+    given = given_prompt(values, (*CONVERSATIONS, *PROMPTS))
+    column = first_column(values, (*COMPLETIONS, "chosen")) or "completion"
+    if given and given.column in CONVERSATIONS and given.messages and given.messages[-1]["role"] == "assistant":
+        column, side = given.column, split_messages(given.messages)
+    else:
+        side = read_side(given, _readable(values.get(column), given, role), column)
+    completion = None
     try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise BadRow("text is not valid Unicode") from error
+        text = checked_text(side.completion, "completion" if column in CONVERSATIONS else column)
+        check_completion(values, column, text)
+        completion = text
+    except BadRow:
+        if role == "demonstrations":
+            raise
+    return Record(finish_prompt(values, given, side.prompt), completion, metadata=_metadata(values))
+
+
+def _readable(value: Any, given: Given | None, role: Role) -> Any:
+    """Return a completion; for prompts, which need none, nothing in place of one that is malformed."""
+    if role == "prompts" and given is not None:
+        try:
+            read_split(value)
+        except BadRow:
+            return None
     return value
 
 
@@ -236,15 +150,16 @@ def _margin(value: Any) -> float | None:
     return float(value)
 
 
-def _metadata(values: Mapping[str, Any]) -> str | None:
+def _metadata(values: Values) -> str | None:
     """Return the canonical JSON of the row's plain `metadata` and `id`."""
-    plain = {name: values[name] for name in ("metadata", "id") if isinstance(values.get(name), str | int)}
-    return _text(_canonical(plain), "metadata") if plain else None
+    plain = {name: values[name] for name in PLAIN if isinstance(values.get(name), str | int)}
+    return checked_text(_canonical(plain), "metadata") if plain else None
 
 
-def _bare(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what counts of a message."""
-    return {"role": message["role"], "content": message["content"]}
+def _one_of(columns: tuple[str, ...]) -> str:
+    """Return names as text: "`a`, `b` or `c`"."""
+    names = [f"`{name}`" for name in columns]
+    return " or ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
 
 
 def _canonical(value: Any) -> str:

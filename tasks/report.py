@@ -73,7 +73,7 @@ def _cell(value: str) -> str:
 
 def _histogram(histogram: Mapping[str, list[float]]) -> list[str]:
     counts, edges = histogram["counts"], histogram["edges"]
-    top = max(counts) or 1
+    top = max(counts, default=0) or 1
     bars = [
         f"{low:10.3f} .. {high:10.3f} {int(count):8,} {'#' * round(BAR * count / top)}"
         for low, high, count in zip(edges, edges[1:], counts, strict=False)

@@ -16,10 +16,11 @@ from tasks.errors import ConfigurationError
 from tasks.models import model_tokenizer, trusts_remote_code
 from tasks.parquet import read_table
 from tasks.plan import pending
+from tasks.progress import log
 from tasks.prompts import hash_fraction
 from tasks.score import RewardModel
 from tasks.stage import stage
-from tasks.tokens import are_short, encode_completion, encode_prompt, keep_short, load_tokenizer
+from tasks.tokens import are_short, encode_prompt, encode_turn, keep_short, load_tokenizer
 from tasks.training import OUTPUT, Job, commit_model, trained
 
 if TYPE_CHECKING:
@@ -27,15 +28,17 @@ if TYPE_CHECKING:
 
 
 def encode_preferences(tokenizer: "PreTrainedTokenizerBase", preferences: pa.Table, use_margin: bool) -> pa.Table:
-    """Return `chosen_ids` and `rejected_ids`, prompt and EOS included, and the margin where it is used."""
+    """Return `chosen_ids` and `rejected_ids`, prompt and end of turn included, and the margin where it is used."""
     columns: dict[str, list[Any]] = {"chosen_ids": [], "rejected_ids": []}
     for row in preferences.to_pylist():
         prompt = encode_prompt(tokenizer, row["messages"])
-        columns["chosen_ids"].append(prompt + encode_completion(tokenizer, row["chosen"]))
-        columns["rejected_ids"].append(prompt + encode_completion(tokenizer, row["rejected"]))
+        columns["chosen_ids"].append(prompt + encode_turn(tokenizer, row["chosen"], row["messages"]))
+        columns["rejected_ids"].append(prompt + encode_turn(tokenizer, row["rejected"], row["messages"]))
     if use_margin:
         columns["margin"] = preferences["margin"].to_pylist()
-    return pa.table(columns)
+    ids = pa.list_(pa.int64())
+    types = {"chosen_ids": ids, "rejected_ids": ids, "margin": pa.float64()}
+    return pa.table(columns, pa.schema({name: types[name] for name in columns}))
 
 
 def split_by_prompt(preferences: pa.Table, fraction: float, seed: int) -> tuple[pa.Table, pa.Table]:
@@ -52,8 +55,12 @@ def preference_metrics(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, fl
 
 
 def measure(folder: Path, held_out: pa.Table, start: Artifact) -> dict[str, float]:
-    """Return the accuracy and rewards of a trained reward model on held-out pairs."""
+    """Return the accuracy and rewards of a trained reward model on held-out pairs; nothing where there are none."""
     if held_out.num_rows == 0:
+        log(
+            "no preference pair is held out, so the reward model's accuracy is not measured: raise "
+            "reward_model.evaluation_fraction, or add preferences"
+        )
         return {}
     model, prompts = RewardModel(folder, ScoringConfig(), trusts_remote_code(start)), held_out["messages"].to_pylist()
     chosen, rejected = (model.score(prompts, held_out[side].to_pylist()) for side in ("chosen", "rejected"))
@@ -117,6 +124,12 @@ def train_reward_model(
             "reward_model.use_margin needs a `margin` in every preference row: add it or unset use_margin"
         )
     train_rows, held_out = split_by_prompt(table, reward_model.evaluation_fraction, reward_model.seed)
+    if not train_rows.num_rows:
+        raise ConfigurationError(
+            f"all {table.num_rows} preference pairs are held out, none is left to train on: lower "
+            f"reward_model.evaluation_fraction = {reward_model.evaluation_fraction:g}, change reward_model.seed, or "
+            "add preferences with other prompts"
+        )
     sides, longest = [["chosen_ids"], ["rejected_ids"]], reward_model.max_length
     examples, too_long = keep_short(encode_preferences(tokenizer, train_rows, reward_model.use_margin), sides, longest)
     held_out = held_out.filter(pa.array(are_short(encode_preferences(tokenizer, held_out, False), sides, longest)))

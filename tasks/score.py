@@ -19,10 +19,12 @@ from tasks.schemas import format_digest
 from tasks.stage import Work, stage
 from tasks.storage import Store
 from tasks.tables import GrowingTable, Slice, commit_slices, read_ahead, read_slices
-from tasks.tokens import context_length, encode_completion, encode_prompt, load_tokenizer
+from tasks.tokens import context_length, encode_prompt, encode_turn, load_tokenizer
 from tasks.updates import warn_of_loss
 
 TABLE_VERSION = 3
+BINS = 20
+"""Of the histogram of rewards."""
 
 
 class RewardModel:
@@ -57,8 +59,9 @@ class RewardModel:
             pairs.setdefault((conversations.setdefault(json.dumps(prompt), len(conversations)), completion), len(pairs))
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        prompt_ids = [encode_prompt(self.tokenizer, json.loads(conversation)) for conversation in conversations]
-        completion_ids = [encode_completion(self.tokenizer, completion) for _, completion in pairs]
+        messages = [json.loads(conversation) for conversation in conversations]
+        prompt_ids = [encode_prompt(self.tokenizer, own) for own in messages]
+        completion_ids = [encode_turn(self.tokenizer, completion, messages[number]) for number, completion in pairs]
         prompt_of = [number for number, _ in pairs]
         longest = max(len(prompt_ids[of]) + len(ids) for of, ids in zip(prompt_of, completion_ids, strict=True))
         if longest > self.limit:
@@ -164,7 +167,17 @@ def score_completions(
 
 
 def describe(rewards: np.ndarray) -> dict[str, Any]:
-    """Return mean, standard deviation and a 20-bin histogram."""
-    counts, edges = np.histogram(rewards, bins=20)
-    histogram = {"counts": counts.tolist(), "edges": [round(float(edge), 6) for edge in edges]}
-    return {"reward_mean": float(rewards.mean()), "reward_std": float(rewards.std()), "histogram": histogram}
+    """Return mean, standard deviation and a histogram of `BINS` bins; no rewards have neither.
+
+    Args:
+        rewards: (completions,) finite numbers.
+    """
+    values = np.asarray(rewards, np.float64)  # float32 would overflow in the variance, and have no edges between bins
+    if not values.size:
+        return {"reward_mean": None, "reward_std": None, "histogram": {"counts": [], "edges": []}}
+    low, high = float(values.min()), float(values.max())
+    if high - low <= 2 * BINS * np.spacing(max(abs(low), abs(high))):  # equal, but for the last bits
+        low, high = low - max(0.5, abs(low) / 2), high + max(0.5, abs(high) / 2)
+    counts, edges = np.histogram(values, bins=BINS, range=(low, high))
+    histogram = {"counts": counts.tolist(), "edges": [float(f"{edge:.7g}") for edge in edges]}
+    return {"reward_mean": float(values.mean()), "reward_std": float(values.std()), "histogram": histogram}

@@ -107,14 +107,14 @@ class Located(Section):
 
 
 class DataSource(Located):
-    """A file (JSONL, JSONL.gz, Parquet), a folder of them, a saved dataset folder, or a hub dataset id."""
+    """A file (JSON, JSONL, either .gz, Parquet), a folder of them, a saved dataset folder, or a hub dataset id."""
 
     name: str | None = None
-    """Configuration of a hub dataset."""
+    """Configuration of a hub dataset, or of a folder whose card lists some or that has a folder of that name."""
     data_dir: str | None = None
-    """Folder within a hub dataset."""
+    """Folder within a hub dataset or a folder."""
     split: str = "train"
-    """Split of a hub dataset or of a saved dataset folder."""
+    """Split of a hub dataset or a folder, told by its card or by the names of its files. `train` where none is told."""
 
 
 class ModelSource(Located):

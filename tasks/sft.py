@@ -23,10 +23,13 @@ def encode_demonstrations(tokenizer: "PreTrainedTokenizerBase", demonstrations: 
     input_ids, masks = [], []
     for row in demonstrations.to_pylist():
         prompt = encode_prompt(tokenizer, row["messages"])
-        completion = encode_completion(tokenizer, row["completion"])
+        completion = encode_completion(tokenizer, row["completion"], row["messages"])
         input_ids.append(prompt + completion)
         masks.append([0] * len(prompt) + [1] * len(completion))
-    return pa.table({"input_ids": input_ids, "completion_mask": masks})
+    ids = pa.list_(pa.int64())
+    return pa.table(
+        {"input_ids": input_ids, "completion_mask": masks}, pa.schema({"input_ids": ids, "completion_mask": ids})
+    )
 
 
 def fit(job: Job) -> None:

@@ -1,15 +1,19 @@
 """The good rows of a data file, counts of what happens to the others, and the limit on bad ones."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.columns import unread_columns
 from tasks.errors import ConfigurationError
 from tasks.progress import log
 from tasks.records import BadRow, Record, Role, parse_record, recognise
 from tasks.sections import DataSource
-from tasks.sources import read_rows
+from tasks.sources import read_rows, unread_files
+
+_NAMES = 20
+"""Most names in a message."""
 
 
 @dataclass
@@ -22,6 +26,10 @@ class Tally:
     bad: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
+    """Columns that hold something and were not read."""
+    names_unread: bool = True
+    """Whether to name them in the log: once for data that are read twice."""
 
     def drop(self, reason: str, where: str) -> None:
         """Count a bad row."""
@@ -41,6 +49,8 @@ class Tally:
                 f"{self.name}: {bad} of {self.total} rows are bad, more than max_bad_fraction = "
                 f"{self.max_bad_fraction:g}: {reasons}. Mend the data or raise the fraction"
             )
+        if self.unread and self.names_unread:
+            log(f"{self.name}: columns not read: {', '.join(sorted(self.unread))}")
         if bad:
             log(f"{self.name}: left out {bad} bad rows of {self.total}: {dict(self.bad)}")
 
@@ -59,9 +69,18 @@ def read_records(source: DataSource, role: Role, tally: Tally) -> Iterator[tuple
         if tally.total == 0:
             recognise(values.keys(), role, where)
         tally.total += 1
+        tally.unread |= unread_columns(values, role)
         try:
             record = parse_record(values, role)
         except BadRow as error:
             tally.drop(error.reason, where)
             continue
         yield where, record
+
+
+def log_unread_files(data: Iterable[DataSource | str | None]) -> None:
+    """Name the files that are not read in the folders among some data, once for each folder."""
+    for source in dict.fromkeys(given for given in data if isinstance(given, DataSource)):
+        if names := unread_files(source):
+            more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+            log(f"{source.path}: files not read: {', '.join(names[:_NAMES])}{more}")

@@ -3,11 +3,12 @@
 A field marked `NOT_IN_KEY` is left out of the stage key.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tasks.errors import ConfigurationError
+from tasks.extra import NOT_FOR_DPO, Extra, why_refused
 from tasks.sections import NOT_IN_KEY, Section
 
 PAIRWISE_LOSSES = (
@@ -26,21 +27,8 @@ PAIRWISE_LOSSES = (
     "sigmoid_norm",
 )
 """TRL's losses of one pair at a time; `aot` and `aot_unpaired` sort the pairs of a batch."""
-NOT_FOR_DPO = {
-    "ld_alpha": "it cuts a completion's log-probability at the length of its partner, which stored ones do not know",
-    "sync_ref_model": "the reference's log-probabilities are computed once",
-    "precompute_ref_log_probs": "the reference's log-probabilities are computed once, always",
-    "disable_dropout": "a completion is forwarded once for all of its pairs, which dropout would have differ",
-    "router_aux_loss_coef": "the router's balance is not a pair's",
-    "use_liger_kernel": "it replaces the forward pass that prompts are shared in",
-    "per_device_train_batch_size": "set dpo.tokens_per_batch",
-    "gradient_accumulation_steps": "set dpo.batch_size and dpo.tokens_per_batch",
-    "num_train_epochs": "set dpo.epochs",
-    "max_steps": "set dpo.max_steps",
-    "loss_type": "set dpo.loss_type",
-    "loss_weights": "set dpo.loss_weights",
-}
-"""Arguments of TRL's `DPOConfig` that grouped DPO cannot take, and why or what to set instead."""
+SMOOTHED_LOSSES = ("sigmoid", "robust", "exo_pair")
+"""Losses that read `dpo.label_smoothing`."""
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -76,7 +64,7 @@ class Training(Section):
     """Share of the steps over which the learning rate rises."""
     scheduler: str = "cosine"
     """Learning-rate schedule by its transformers name."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=1 << 32)
     """Seed of the shuffle and of new weights."""
     save_steps: Annotated[int, NOT_IN_KEY] = Field(200, ge=1)
     """Optimizer steps between checkpoints in the store."""
@@ -88,8 +76,23 @@ class Training(Section):
     """Type of the stored model. None: `dtype`, but float32 where more than 1% of the training would be rounded away."""
     lora: Lora | None = None
     """Adapters instead of all weights."""
-    extra: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of TRL's trainer configuration, passed on as they are."""
+    extra: Extra = Field(default_factory=dict)
+    """Further arguments of TRL's trainer configuration: those that tasks/extra.py lists for the section."""
+
+    section: ClassVar[str]
+    """Name in the configuration."""
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Return the names of the losses, where they can be chosen."""
+        return ()
+
+    @model_validator(mode="after")
+    def _extra_does_something(self) -> Self:
+        for name in self.extra:
+            if (reason := why_refused(self.section, name, self.losses)) is not None:
+                raise ConfigurationError(f"{self.section}.extra.{name} cannot be set: {reason}")
+        return self
 
 
 class FixedBatches(Training):
@@ -117,10 +120,14 @@ class DpoConfig(Training):
     that has more is cut.
     """
 
+    section: ClassVar[str] = "dpo"
+
     beta: float = Field(0.1, gt=0)
     """Strength of the pull towards the reference model."""
     loss_type: str | Annotated[tuple[str, ...], Field(min_length=1)] = "sigmoid"
     """TRL's name of a pairwise loss, or of several that are added up."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Probability that a pair's label is wrong, for the losses sigmoid (cDPO), robust and exo_pair."""
     loss_weights: tuple[float, ...] | None = None
     """Weight of each loss; None: 1 each."""
     tokens_per_batch: Annotated[int, NOT_IN_KEY] = Field(8192, ge=1)
@@ -147,9 +154,26 @@ class DpoConfig(Training):
         return self
 
     @model_validator(mode="after")
-    def _rows_can_be_shared(self) -> Self:
-        if refused := sorted(self.extra.keys() & NOT_FOR_DPO.keys()):
-            raise ConfigurationError(f"dpo.extra.{refused[0]} cannot be set: {NOT_FOR_DPO[refused[0]]}")
+    def _smoothing_is_read(self) -> Self:
+        smooth = [name for name in self.losses if name in SMOOTHED_LOSSES]
+        if self.label_smoothing and not smooth:
+            raise ConfigurationError(
+                f"dpo.label_smoothing = {self.label_smoothing:g} is read by none of {self.losses}: leave it at 0, or "
+                f"take one of {', '.join(SMOOTHED_LOSSES)}"
+            )
+        if "exo_pair" in self.losses and not self.label_smoothing:
+            raise ConfigurationError(
+                "dpo.loss_type = 'exo_pair' needs dpo.label_smoothing above 0: its paper (arXiv:2402.00856) takes 1e-3"
+            )
+        changed = sorted(self.extra.keys() & {"f_divergence_type", "use_weighting"})
+        if changed and self.label_smoothing and "sigmoid" in self.losses:
+            raise ConfigurationError(
+                f"dpo.extra.{changed[0]} cannot be set with dpo.label_smoothing and loss_type sigmoid: cDPO has neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_dropout(self) -> Self:
         if self.lora is not None and self.lora.dropout:
             raise ConfigurationError(
                 f"dpo.lora.dropout = {self.lora.dropout} must be 0: {NOT_FOR_DPO['disable_dropout']}"

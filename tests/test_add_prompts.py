@@ -268,8 +268,8 @@ def refused(capsys, *arguments, command=main):
         (["{file}", "--nam", "x", "--sore", "y"], ["unrecognized arguments: --sore y"]),
         (["{file}", "--max-bad-fraction", "2"], ["max_bad_fraction = 2.0 must be from 0 to 1"]),
         (["{file}", "--max-bad-fraction", "nan"], ["max_bad_fraction = nan must be from 0 to 1"]),
-        (["{file}", "--name", "x"], ["name = 'x' is for hub datasets", "leave it out"]),
-        (["{file}", "--data-dir", "x"], ["data_dir = 'x' is for hub datasets"]),
+        (["{file}", "--name", "x"], ["name = 'x' is for folders and hub datasets", "leave it out"]),
+        (["{file}", "--data-dir", "x"], ["data_dir = 'x' is for folders and hub datasets"]),
         (["{file}", "--store", "/proc/nothing/here"], ["store file:///proc/nothing/here cannot be written"]),
         (["{file}", "--store", "s3://key:pass-0451@bucket/x"], ["store must not carry credentials"]),
         (["s3://key:pass-0451@bucket/x.jsonl"], ["a secret must not be here"]),
@@ -281,7 +281,7 @@ def refused(capsys, *arguments, command=main):
 )
 def test_mistakes(tmp_path, capsys, arguments, pieces):
     store = tmp_path / "store"
-    (tmp_path / "columns.jsonl").write_text('{"question": "a"}\n')
+    (tmp_path / "columns.jsonl").write_text('{"title": "a"}\n')
     (tmp_path / "cut.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b\n')
     names = {name: str(tmp_path / f"{name}.jsonl") for name in ("columns", "cut")}
     names["file"] = write(tmp_path / "file.jsonl", ["a"])

@@ -176,7 +176,7 @@ def test_an_empty_file_names_what_is_missing(folder):
         ("dpo.beta=-0.1", ["dpo.beta = -0.1", "greater than 0"]),
         ("sampling.temperature=warm", ["sampling.temperature = 'warm'", "valid number"]),
         ("pairs.strategy=best", ["pairs.strategy = 'best'", "'threshold', 'best_vs_worst' or 'annotation'"]),
-        ("dpo.extra={weight_decy: 0.1}", ["dpo.extra.weight_decy is no argument of trl.DPOConfig", "spelling"]),
+        ("dpo.extra={weight_decy: 0.1}", ["dpo.extra.weight_decy cannot be set: nothing here reads it", "spelling"]),
         ("data.preferences=gold", ["data.preferences = gold needs evaluation.gold_reward"]),
         ("data.preferences=null", ["data.preferences is missing", "reward_model.ready_model"]),
         ("data.prompts=/no/such.jsonl", ["/no/such.jsonl", "check the path"]),
@@ -222,9 +222,9 @@ def test_a_truncated_parquet_file(folder):
 
 
 def test_no_recognised_columns(folder):
-    write(folder / "qa.jsonl", '{"question": "a", "answer": "b"}\n')
+    write(folder / "qa.jsonl", '{"title": "a", "answer": "b"}\n')
     message = refused(folder, *overrides(data__prompts=folder / "qa.jsonl"))
-    assert "qa.jsonl line 1 cannot serve as prompts: it has the columns answer, question" in message
+    assert "qa.jsonl line 1 cannot serve as prompts: it has the columns answer, title" in message
     assert "Rename the columns" in message
 
 

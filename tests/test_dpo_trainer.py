@@ -13,9 +13,10 @@ from random_groups import groups, neox, tokenizer
 from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 from trl import DPOConfig as DpoArguments
 
+from tasks.dpo import split_losses
 from tasks.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
 from tasks.packs import Group, Limits, plan
-from tasks.training_config import PAIRWISE_LOSSES
+from tasks.training_config import PAIRWISE_LOSSES, DpoConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -150,6 +151,30 @@ def test_a_mixture_of_experts(folder):
     apart, loss, other = both(folder, mixtral, THREE, ALL_AT_ONCE._replace(tokens=25))
     assert apart < 1e-5
     assert loss == pytest.approx(other, rel=1e-5)
+
+
+@pytest.mark.parametrize("with_sft", [False, True])
+def test_cdpo_is_what_trl_gives_as_a_mixture(folder, with_sft):
+    """-(1-e) log s(h) - e log s(-h) = 2 (1-e) sigmoid - (1-2e) robust, with TRL's own two losses."""
+    e, limits = 0.2, ALL_AT_ONCE._replace(tokens=25)
+    config = DpoConfig(
+        label_smoothing=e,
+        loss_type=("sigmoid", "sft") if with_sft else "sigmoid",
+        loss_weights=(1.0, 0.3)[: 1 + with_sft],
+    )
+    ours, theirs = split_losses(config)
+    names, weights = zip(*(theirs or [("sigmoid", 0.0)]), strict=True)
+    own = arguments(folder, loss_type=list(names), loss_weights=list(weights))
+    mixture = arguments(
+        folder,
+        loss_type=["sigmoid", "robust", "sft"],
+        loss_weights=[2 * (1 - e), -(1 - 2 * e), 0.3 * with_sft],
+        label_smoothing=e,
+    )
+    mine, loss = gradient(*grouped(neox(), THREE, limits, own, own_losses=ours))
+    other, expected = gradient(*pairwise(neox(), THREE, mixture))
+    assert float((mine - other).norm() / other.norm()) < 1e-5
+    assert loss == pytest.approx(expected, rel=1e-5)
 
 
 # What is forwarded

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks import functions, gold
+from tasks.errors import ConfigurationError
 from tasks.gold import ANSWERS, FACTS, POLITE_CLOSINGS, RELATIONS, RUDE_OPENINGS, SUBJECTS, words
 from tasks.sections import Function
 
@@ -183,3 +184,15 @@ def test_the_digest_follows_the_source(tmp_path, monkeypatch):
     assert digests[0] != digests[1]
     with pytest.raises(ValueError, match="must be in a Python file"):
         functions.function_digest(Function(function="math:sqrt"))
+
+
+def test_a_worker_with_another_function_refuses(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_reward.py").write_text("def f(messages, completion):\n    return 1.0\n")
+    asked = functions.find_gold(Function(function="own_reward:f"))
+    assert functions.load_gold(asked)([], "") == 1
+    (tmp_path / "own_reward.py").write_text("def f(messages, completion):\n    return 2.0\n")
+    with pytest.raises(
+        ConfigurationError, match=r"own_reward:f' is another one here .digest \w+. than where .*restart"
+    ):
+        functions.load_gold(asked)

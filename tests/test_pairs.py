@@ -28,7 +28,6 @@ from tasks.pairs import (
     preference_prob,
     select,
     select_pairs,
-    widest,
     write_pairs,
 )
 from tasks.parquet import read_table
@@ -281,33 +280,6 @@ def test_memory_where_every_prompt_has_a_pair():
     kept = sum(array.nbytes for array in found)
     assert found.row.size == 200_000 * 15
     assert peak - 2 * kept < 0.25 * rewards.size * 16 * 8
-
-
-# The cap
-
-
-def test_the_cap_keeps_the_widest_and_ties_go_to_the_lower_indices():
-    rewards = np.array([[0.0, 3.0, 1.0, 3.0], [0.0, 1.0, 0.0, 0.0]])
-    every = select_pairs(rewards, 1.0, 0.5)
-    two = widest(every, rewards, 2)
-    assert list(zip(*map(np.ndarray.tolist, two), strict=True)) == [(0, 1, 0), (0, 3, 0), (1, 1, 0), (1, 1, 2)]
-    one = widest(every, rewards, 1)
-    assert list(zip(*map(np.ndarray.tolist, one), strict=True)) == [(0, 1, 0), (1, 1, 0)]
-    assert widest(every, rewards, None) is every
-
-
-@given(matrices(), st.integers(1, 40))
-def test_the_cap_keeps_a_widest_part_of_each_prompt(rewards, limit):
-    every = select_pairs(rewards, 1.0, 0.5)
-    kept, all_pairs = widest(every, rewards, limit), as_set(every)
-    left = as_set(kept)
-    assert left <= all_pairs
-    assert list(zip(*map(np.ndarray.tolist, kept), strict=True)) == sorted(left)
-    for row in range(rewards.shape[0]):
-        gaps = {pair: rewards[row, pair[1]] - rewards[row, pair[2]] for pair in all_pairs if pair[0] == row}
-        mine = [gaps[pair] for pair in left if pair[0] == row]
-        assert len(mine) == min(limit, len(gaps))
-        assert sorted(mine) == sorted(gaps.values())[len(gaps) - len(mine) :]
 
 
 # Strategies and truncation. One prompt, rewards 0, 4, 8 (truncated), 1.

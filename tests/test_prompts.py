@@ -416,8 +416,8 @@ def test_a_missing_file_of_any_role_is_found_first(tmp_path, local, role):
 )
 def test_columns_that_do_not_serve_are_found_first(tmp_path, local, role, needs):
     good = write(tmp_path / "a.jsonl", [{"prompt": "a"}])
-    bad = write(tmp_path / "b.jsonl", [{"question": "a", "answer": "b"}])
-    with pytest.raises(ValueError, match=r"b.jsonl line 1 cannot serve as .* columns answer, question") as caught:
+    bad = write(tmp_path / "b.jsonl", [{"title": "a", "answer": "b"}])
+    with pytest.raises(ValueError, match=r"b.jsonl line 1 cannot serve as .* columns answer, title") as caught:
         find_data(local, DataConfig(**{"prompts": good, role: bad}))
     assert needs in str(caught.value)
 

@@ -106,14 +106,16 @@ def test_bad_last_message_drops_no_prompt():
 BAD_PROMPTS = {
     "missing prompt": [None],
     "empty prompt": ["", " \n\t", []],
-    "prompt is not text": [float("nan"), 3, user("Hi")],
+    "prompt is not text": [float("nan"), 3],
     "text is not valid Unicode": ["\ud800", [user("\udfff")]],
     "bad message": [
         ["Hi"],
         [{"role": "user"}],
-        [{"role": "tool", "content": "a"}],
         [{"role": ["user"], "content": "a"}],
+        [{"content": "a"}],
+        [["Hi", "Hello"]],
     ],
+    "unknown role": [[{"role": "tool", "content": "a"}], [{"from": "", "value": "a"}]],
     "missing message content": [[user(None)]],
     "message content is not text": [[user([{"type": "text"}])]],
     "empty message content": [[user(" ")]],
@@ -148,7 +150,7 @@ def test_no_prompt_to_be_found(expected):
 BAD_COMPLETIONS = {
     "missing completion": [None, [], [user("yes")], [assistant(None)]],
     "empty completion": ["", " \n", [assistant("")]],
-    "completion is not text": [float("nan"), 3, assistant("yes")],
+    "completion is not text": [float("nan"), 3],
     "text is not valid Unicode": ["\ud800"],
     "bad message": [["yes"]],
     "prompts differ": [[user("Hello"), assistant("yes")]],
@@ -202,9 +204,9 @@ def test_metadata_is_the_plain_values():
 
 
 def test_columns_that_serve():
-    for columns in ({"messages"}, {"prompt", "source"}, {"chosen", "rejected"}):
+    for columns in ({"messages"}, {"prompt", "source"}, {"chosen", "rejected"}, {"question"}, {"conversations"}):
         recognise(columns, "prompts", "data.jsonl")
-    for columns in ({"messages"}, {"prompt", "completion"}, {"chosen", "rejected"}):
+    for columns in ({"messages"}, {"prompt", "completion"}, {"chosen", "rejected"}, {"instruction", "output"}):
         recognise(columns, "demonstrations", "data.jsonl")
     for columns in ({"chosen", "rejected"}, {"prompt", "chosen", "rejected", "margin"}):
         recognise(columns, "preferences", "data.jsonl")
@@ -213,10 +215,14 @@ def test_columns_that_serve():
 def test_columns_that_do_not_serve():
     with pytest.raises(ValueError, match=r"data.jsonl cannot serve as prompts: it has the columns label, text, .*"):
         recognise({"text", "label"}, "prompts", "data.jsonl")
-    with pytest.raises(ValueError, match="demonstrations need `messages`; or `prompt` and `completion`; or "):
+    with pytest.raises(
+        ValueError, match=r"demonstrations need `messages`, .*; or `prompt`, .* beside `completion`, .*; or `chosen`"
+    ):
         recognise({"prompt"}, "demonstrations", "data.jsonl")
-    with pytest.raises(ValueError, match=r"preferences need .*; or `chosen` and `rejected`"):
+    with pytest.raises(ValueError, match=r"preferences need `chosen` beside `rejected`"):
         recognise({"prompt", "chosen", "messages"}, "preferences", "data.jsonl")
+    with pytest.raises(ValueError, match=r"label, prompt: `label` beside one completion is KTO's form.*no pairs"):
+        recognise({"prompt", "completion", "label"}, "preferences", "data.jsonl")
 
 
 def test_prompt_id_is_the_hash_of_canonical_json():

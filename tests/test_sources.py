@@ -59,6 +59,31 @@ def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path):
     assert rows(tmp_path / "a.jsonl") == [("a.jsonl line 1", {"a": 1}), ("a.jsonl line 4", {"a": 2})]
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.json.gz"])
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("form", [lambda rows: rows, lambda rows: {"data": rows, "version": 1}])
+def test_one_list_of_objects_is_read_as_its_rows(tmp_path, name, indent, form):
+    text = json.dumps(form(ROWS), indent=indent).encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    assert rows(tmp_path / name) == [(f"{name} row {number}", row) for number, row in enumerate(ROWS, 1)]
+
+
+def test_a_column_called_data_is_no_list_of_rows(tmp_path):
+    for row in ({"a": 1, "data": [{"b": 2}]}, {"data": [1]}, {"data": "x"}):
+        lines = json.dumps(row) + "\n" + json.dumps(row)
+        (tmp_path / "a.jsonl").write_text(lines)
+        assert values(tmp_path / "a.jsonl") == [row, row]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"a": 1, "data": [{"b": 2}]}))
+    assert values(tmp_path / "a.jsonl") == [{"a": 1, "data": [{"b": 2}]}]
+
+
+def test_a_json_list_that_is_too_large_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("tasks.readers.WHOLE", 40)
+    (tmp_path / "a.json").write_text(json.dumps([{"a": "x" * 40}]))
+    with pytest.raises(ConfigurationError, match=r"a.json is one JSON value of more than 40 bytes: write one object a"):
+        rows(tmp_path / "a.json")
+
+
 def test_parquet_rows_are_counted_over_batches_and_groups(tmp_path):
     table = pa.table({"number": range(1, 1001), "messages": [[{"role": "user", "content": "Hi"}]] * 1000})
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=700)
@@ -122,8 +147,12 @@ def damaged_parquet():
         ("a.jsonl", b"\n\n", "holds no rows"),
         ("a.jsonl.gz", gzip.compress(b""), "holds no rows"),
         ("a.jsonl", b'{"a": 1}\n{"a": \n', r"a.jsonl line 2 is not JSON .*: write one object a line"),
-        ("a.json", b'{\n  "a": 1\n}\n', "a.json line 1 is not JSON"),
-        ("a.json", b'[{"a": 1}]', "a.json line 1 is a JSON list, not an object"),
+        ("a.json", b'{\n  "a": 1\n}\n', "a.json is one JSON object over several lines, which is no row: write one"),
+        ("a.json", b'{\n  "a": 1\n', "a.json line 1 is not JSON"),
+        ("a.json", b'[{"a": 1}, 2]', "a.json row 2 is a JSON int, not an object"),
+        ("a.json", b'[{"a": 1},', "a.json line 1 is not JSON"),
+        ("a.json", b"[]", "holds no rows"),
+        ("a.jsonl", b'["a"]\n["b"]\n', "a.jsonl line 1 is not JSON .*: write one object a line"),
         ("a.jsonl", b'{"a": 1}\nnull\n', "a.jsonl line 2 is a JSON NoneType, not an object"),
         ("a.jsonl", b'{"a": "\xff"}\n', "a.jsonl line 1 is not JSON .*utf-8"),
         ("a.jsonl", b'{"a": ' + b"[" * 100_000, "a.jsonl line 1 is not JSON .*recursion"),
@@ -136,7 +165,7 @@ def damaged_parquet():
         ("a.parquet", damaged_parquet()[:-20], "a.parquet is not Parquet, or is damaged"),
         ("a.parquet", damaged_parquet(), "a.parquet is not Parquet, or is damaged"),
         ("a.arrow", LINES, "a.arrow is not Arrow, or is damaged"),
-        ("a.csv", b"a\n1\n", r"a.csv is of no known kind: .* \.jsonl, \.json, \.jsonl\.gz, \.parquet"),
+        ("a.csv", b"a\n1\n", r"a.csv is of no known kind: .* \.jsonl, \.json, \.jsonl\.gz, .*\. Convert it: datasets"),
     ],
 )
 def test_damaged_file(tmp_path, name, content, message):
@@ -169,10 +198,10 @@ def test_missing_files_are_named_before_any_row_is_asked_for(tmp_path, monkeypat
                 function(DataSource(path=path))
 
 
-@pytest.mark.parametrize("field", ["name", "data_dir", "revision"])
-def test_settings_of_hub_datasets_are_refused_for_files(tmp_path, field):
+@pytest.mark.parametrize("field", ["name", "data_dir", "split", "revision"])
+def test_settings_that_choose_nothing_are_refused_for_files(tmp_path, field):
     (tmp_path / "a.jsonl").write_bytes(LINES)
-    with pytest.raises(ValueError, match=f"{field} = 'x' is for hub datasets"):
+    with pytest.raises(ConfigurationError, match=f"{field} = 'x' is for .*hub datasets, but .* a file.*: leave it out"):
         rows(tmp_path / "a.jsonl", **{field: "x"})
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from prefect.client.schemas.filters import ArtifactFilter
 from tasks.artifacts import NOTHING, Artifact, sha256_of
 from tasks.config import SamplingConfig
 from tasks.drafts import Draft, canonical_json, stage_key
+from tasks.errors import ConfigurationError
 from tasks.plan import PLAN, Plan, pending
 from tasks.progress import Progress
 from tasks.sections import NOT_IN_KEY, ModelSource, Section
@@ -262,16 +264,22 @@ def test_failures_are_repeated_so_often_and_no_more(tmp_path, double, states):
     assert len(double.calls) == 3
 
 
-def test_a_value_error_is_not_repeated(tmp_path, double, states):
-    double.errors = [ValueError("tau = -1")] * 9
-    with pytest.raises(ValueError, match="tau = -1"):
+def test_what_a_person_gave_wrong_is_not_repeated(tmp_path, double, states):
+    double.errors = [ConfigurationError("tau = -1")] * 9
+    with pytest.raises(ConfigurationError, match="tau = -1"):
         states(lambda: double(Store(str(tmp_path))))
     assert len(double.calls) == 1
 
 
+def test_a_value_error_of_a_library_is_repeated(tmp_path, double, states):
+    double.errors = [pa.ArrowInvalid("a page cut short"), json.JSONDecodeError("half a file", "{", 1)]
+    states(lambda: double(Store(str(tmp_path))))
+    assert len(double.calls) == 3
+
+
 def test_a_failed_stage_runs_again_next_time(tmp_path, double, states):
-    double.errors, made = [ValueError("tau = -1")], []
-    with pytest.raises(ValueError, match="tau"):
+    double.errors, made = [ConfigurationError("tau = -1")], []
+    with pytest.raises(ConfigurationError, match="tau"):
         states(lambda: double(Store(str(tmp_path))))
     assert states(lambda: made.append(double(Store(str(tmp_path))))) == ["Completed"]
     assert read_bytes(made[0], "number.txt") == b"10"

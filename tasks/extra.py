@@ -1,0 +1,115 @@
+"""What a section's `extra` may pass to a library: arguments that do something there and that nothing else decides.
+
+A list of what is allowed, not of what is refused: an argument that no one has looked at would be accepted, enter the
+stage key, and do nothing.
+"""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
+def with_numbers(value: Any) -> Any:
+    """Return a value with texts such as `1e-5`, which YAML 1.1 does not take for numbers, as numbers, however deep."""
+    if isinstance(value, dict):
+        return {name: with_numbers(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [with_numbers(item) for item in value]
+    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value
+
+
+Extra = Annotated[dict[str, Any], AfterValidator(with_numbers)]
+"""Further arguments of a library, numbers read as such."""
+
+EVERY_TRAINER = frozenset(
+    {
+        *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "weight_decay"),
+        *("optim", "optim_args", "optim_target_modules", "lr_scheduler_kwargs"),
+        *("gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_offloading"),
+        *("accelerator_config", "parallelism_config", "deepspeed", "fsdp", "fsdp_config"),
+        *("ddp_backend", "ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_find_unused_parameters"),
+        *("ddp_static_graph", "ddp_timeout", "full_determinism", "tf32", "torch_empty_cache_steps"),
+        *("dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory"),
+        *("dataloader_prefetch_factor", "logging_first_step", "logging_nan_inf_filter"),
+        *("project", "report_to", "run_name", "trackio_space_id", "trackio_bucket_id"),
+    }
+)
+"""Arguments of TRL's trainer configurations that every training reads and no setting decides."""
+_FIXED_BATCHES = frozenset(
+    {
+        *("data_seed", "dataloader_drop_last", "length_column_name", "train_sampling_strategy"),
+        *("liger_kernel_config", "use_liger_kernel", "neftune_noise_alpha", "pad_to_multiple_of"),
+        *("torch_compile", "torch_compile_backend", "torch_compile_mode"),
+    }
+)
+OWN = {
+    "sft": _FIXED_BATCHES | {"average_tokens_across_devices", "loss_type", "router_aux_loss_coef", "shuffle_dataset"},
+    "reward_model": _FIXED_BATCHES | {"center_rewards_coefficient", "disable_dropout"},
+    "dpo": frozenset({"discopop_tau", "f_alpha_divergence_coef", "f_divergence_type", "use_weighting"}),
+}
+"""Section -> further arguments that its trainer reads."""
+READ_BY = {
+    "discopop_tau": ("discopop",),
+    "f_alpha_divergence_coef": ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"),
+    "f_divergence_type": ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"),
+}
+"""Arguments of DPO that only some losses read (TRL 1.16)."""
+SET_INSTEAD = {
+    "beta": "set {section}.beta",
+    "bf16": "set {section}.dtype",
+    "data_seed": "set {section}.seed",
+    "fp16": "set {section}.dtype",
+    "gradient_accumulation_steps": "set {section}.batch_size, and {forwarded}",
+    "label_smoothing": "set {section}.label_smoothing",
+    "learning_rate": "set {section}.learning_rate",
+    "logging_steps": "set {section}.logging_steps",
+    "loss_type": "set {section}.loss_type",
+    "loss_weights": "set {section}.loss_weights",
+    "lr_scheduler_type": "set {section}.scheduler",
+    "max_length": "set {section}.max_length",
+    "max_steps": "set {section}.max_steps",
+    "num_train_epochs": "set {section}.epochs",
+    "per_device_train_batch_size": "set {forwarded}, and {section}.batch_size for the optimizer step",
+    "save_steps": "set {section}.save_steps",
+    "seed": "set {section}.seed",
+    "use_cpu": "hide the GPUs with CUDA_VISIBLE_DEVICES",
+    "warmup_ratio": "set {section}.warmup_ratio",
+    "warmup_steps": "set {section}.warmup_ratio",
+    "auto_find_batch_size": "set {forwarded}",
+    "completion_only_loss": "the loss is always on completions only",
+    "packing": "examples are not packed",
+    "padding_free": "it needs a kernel that is not installed, and DPO's own passes have no padding to speak of",
+    "resume_from_checkpoint": "a training resumes by itself from its last checkpoint in the store",
+    "save_strategy": "set {section}.save_steps",
+}
+"""Argument -> what to set in its place, or why it cannot be set."""
+NOT_FOR_DPO = {
+    "disable_dropout": "a completion is forwarded once for all of its pairs, which dropout would have differ",
+    "ld_alpha": "it cuts a completion's log-probability at the length of its partner, which stored ones do not know",
+    "precompute_ref_log_probs": "the reference's log-probabilities are computed once, always",
+    "router_aux_loss_coef": "the router's balance is not a pair's",
+    "sync_ref_model": "the reference's log-probabilities are computed once",
+    "use_liger_kernel": "it replaces the forward pass that prompts are shared in",
+}
+"""Arguments of TRL's `DPOConfig` that grouped DPO cannot take, and why."""
+_NOTHING = "nothing here reads it; check its spelling"
+
+
+def why_refused(section: str, name: str, losses: tuple[str, ...] = ()) -> str | None:
+    """Return why an argument of a section's `extra` cannot be set, or None where it can.
+
+    Args:
+        section: `sft`, `reward_model` or `dpo`.
+        name: The argument.
+        losses: DPO's losses.
+    """
+    if name not in EVERY_TRAINER | OWN[section]:
+        forwarded = "dpo.tokens_per_batch" if section == "dpo" else f"{section}.micro_batch_size"
+        reasons = SET_INSTEAD | (NOT_FOR_DPO if section == "dpo" else {})
+        return reasons.get(name, _NOTHING).format(section=section, forwarded=forwarded)
+    if section == "dpo" and (unread := sorted(set(losses) - set(READ_BY.get(name, losses)))):
+        return f"dpo.loss_type = {unread[0]!r} does not read it; {', '.join(READ_BY[name])} do"
+    return None
