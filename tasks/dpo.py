@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact
 from tasks.drafts import Draft
+from tasks.errors import ConfigurationError
 from tasks.models import device, load_policy, model_tokenizer
 from tasks.packs import Group, Limits, plan
 from tasks.pair_groups import Grouping
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tasks.dpo_trainer import OwnLoss
+    from tasks.lengths import Lengths
 
 
 class Groups(Sequence[Group]):
@@ -65,12 +67,14 @@ def fit(job: Job) -> None:
     from trl import DPOConfig as DpoArguments
 
     from tasks.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
+    from tasks.grouped import name_body
     from tasks.trainer import callbacks, lora_config, run_trainer, trainer_arguments, weight_dtype
 
     config = DpoConfig.model_validate(job.config)
     set_seed(config.seed)
     model = load_policy(job.model, weight_dtype(config), job.trust_remote_code)
-    shared = prompts_are_shared(model, config)
+    name_body(model)
+    shared, lengths = sharing(model, config)
     limits = Limits(config.batch_size, config.tokens_per_batch, config.devices, shared)
     groups = Groups(job)
     planned = plan(groups, limits, config.epochs, config.max_steps, config.seed)
@@ -92,7 +96,7 @@ def fit(job: Job) -> None:
         own_losses=ours,
         model=model,
         args=DpoArguments(**arguments),
-        data_collator=PackCollator(groups, planned.packs, shared, is_sharded(config)),
+        data_collator=PackCollator(groups, planned.packs, shared, lengths),
         train_dataset=pack_numbers(planned),
         processing_class=load_tokenizer(job.model, job.trust_remote_code),
         peft_config=lora_config(config.lora, "CAUSAL_LM"),
@@ -118,21 +122,36 @@ def is_sharded(config: DpoConfig) -> bool:
     return bool(config.extra.get("fsdp") or config.extra.get("deepspeed"))
 
 
-def prompts_are_shared(model: "PreTrainedModel", config: DpoConfig) -> bool:
-    """Tell whether each prompt is computed once for its completions, and log why where it is not."""
-    from tasks.grouped import why_not_shared
+def sharing(model: "PreTrainedModel", config: DpoConfig) -> tuple[bool, "Lengths | None"]:
+    """Return whether each prompt is computed once for its completions, and what is forwarded together; log why not.
 
-    if config.extra.get("gradient_checkpointing"):
-        reason: str | None = "gradient checkpointing keeps no keys and values"
-    elif is_sharded(config):
-        reason = "the weights are spread over the devices, which must call the model alike"
+    Raises:
+        ConfigurationError: The devices would forward sequences together that must not be.
+    """
+    from tasks.lengths import switch_of
+    from tasks.sharing import lengths_of, why_not_shared
+
+    switch = switch_of(model.config.get_text_config()).switch
+    if is_sharded(config):
+        if switch is not None and config.max_length > switch:
+            raise ConfigurationError(
+                f"dpo.max_length = {config.max_length} must be at most {switch} with dpo.extra.fsdp or deepspeed: "
+                "longer sequences have other rotary frequencies in this model, and one call would take both kinds"
+            )
+        reason: str | None = "the weights are spread over the devices, which must call the model alike"
+        lengths = None
+    elif config.extra.get("gradient_checkpointing"):
+        reason, lengths = "gradient checkpointing keeps no keys and values", lengths_of(model, shared=False)
     else:
         reason = why_not_shared(model.to(device()))
+        lengths = lengths_of(model, shared=reason is None)
+        if lengths.shared_up_to is not None and not lengths.shares(config.max_length, 0):
+            reason = reason or f"dpo.max_length = {config.max_length} allows sequences that must not share theirs"
     if reason:
         log(f"each completion is forwarded once, with its prompt, since prompts cannot be shared: {reason}")
     else:
         log("each prompt is forwarded once for its completions, and each completion once for its pairs")
-    return reason is None
+    return reason is None, lengths
 
 
 def _preview(
@@ -142,7 +161,7 @@ def _preview(
     return pending(0, "train_dpo", **policy.stats), cost
 
 
-@stage(version=2, preview=_preview, retries=2)
+@stage(version=3, preview=_preview, retries=2)
 def train_dpo(
     out: Draft, policy: Artifact, pairs: Artifact, completions: Artifact, prompts: Artifact, dpo: DpoConfig
 ) -> Artifact:

@@ -15,6 +15,7 @@ from trl import DPOTrainer
 
 from tasks.batches import Ids, Sequences
 from tasks.grouped import LEAST_FILL, lay_out, takes_batches, targets
+from tasks.lengths import ANY_LENGTH, Lengths
 from tasks.packs import Group, Pack, Plan
 
 PER_TOKEN = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
@@ -29,17 +30,19 @@ OF_PAIRS = (
 class PackCollator:
     """Lays out a pack for the forward pass and for the loss."""
 
-    def __init__(self, groups: Sequence[Group], packs: Sequence[Pack], shared: bool, alike: bool = False) -> None:
+    def __init__(
+        self, groups: Sequence[Group], packs: Sequence[Pack], shared: bool, lengths: Lengths | None = ANY_LENGTH
+    ) -> None:
         """Take the groups that the packs are made of.
 
         Args:
             groups: All groups.
             packs: All packs.
             shared: Compute each prompt once for its completions.
-            alike: Call the model once a pack, whatever is in it.
+            lengths: What may be forwarded together; None: call the model once a pack, whatever is in it.
         """
         self.groups, self.packs, self.shared = groups, packs, shared
-        self.least_fill = 0.0 if alike else LEAST_FILL
+        self.least_fill, self.lengths = (0.0, ANY_LENGTH) if lengths is None else (LEAST_FILL, lengths)
 
     def __call__(self, rows: list[dict[str, int]]) -> dict[str, Any]:
         """Return the tensors of one pack.
@@ -63,7 +66,7 @@ class PackCollator:
             prompts.append(group.prompt)
             completions += [group.completions[i] for i in used]
             ref_logps += [group.ref_logps[i] for i in used]
-        batch = lay_out(Sequences(prompts, completions, prompt_of), self.shared, self.least_fill)
+        batch = lay_out(Sequences(prompts, completions, prompt_of), self.shared, self.least_fill, self.lengths)
         places = torch.tensor(pairs)
         return {
             "batch": batch._replace(order=[]),

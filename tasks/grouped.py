@@ -6,8 +6,7 @@ a completion is forwarded behind a copy of its prompt. What is forwarded togethe
 import it inside functions only.
 """
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import MethodType
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,12 +16,13 @@ from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutput
 
 from tasks.batches import Ids, Sequences
+from tasks.lengths import ANY_LENGTH, MOST_PADDING, Lengths
 
 T = TypeVar("T")
 
 LEAST_FILL = 0.75
 """Share of a bucket's longest row that its shortest has at least."""
-LEAST_PREFIX_FILL = 0.5
+LEAST_PREFIX_FILL = 1 / MOST_PADDING
 """Share of the longest prompt that the shortest has at least of those that are computed together."""
 
 
@@ -69,31 +69,32 @@ class Batch(NamedTuple):
         return self._replace(parts=parts)
 
 
-def lay_out(sequences: Sequences, shared: bool, least_fill: float = LEAST_FILL) -> Batch:
+def lay_out(sequences: Sequences, shared: bool, least_fill: float = LEAST_FILL, lengths: Lengths = ANY_LENGTH) -> Batch:
     """Return a batch that asks for the state before each completion token: what its log-probability is read from.
 
     Args:
         sequences: Prompts of at least one token, and their completions.
-        shared: Compute each prompt once.
+        shared: Compute each prompt once, for the completions whose lengths allow it.
         least_fill: Share of a bucket's longest row that its shortest has at least; 0: all rows in one bucket.
+        lengths: What may be forwarded together.
     """
     prompts, completions, prompt_of = sequences
-    rows = [
-        _Row(i, [*prompts[of][-1 if shared else 0 :], *completions[i]], len(completions[i]), of)
-        for i, of in enumerate(prompt_of)
-    ]
-    parts, order, tokens = [], [], sum(len(row.ids) for row in rows)
-    used = sorted(set(prompt_of))
-    for some in _alike(used, lambda i: len(prompts[i]), LEAST_PREFIX_FILL) if shared else [used]:
-        place = {number: new for new, number in enumerate(some)}
-        own = _alike([row for row in rows if row.prompt in place], lambda row: len(row.ids), least_fill)
-        buckets = list(own)
-        prefixes = [prompts[number][:-1] for number in some] if shared else []
-        prefix = _padded_left(prefixes) if any(prefixes) else None
-        parts.append(Part(prefix, [_bucket(bucket, place) for bucket in buckets]))
-        order += [row.number for bucket in buckets for row in bucket]
-        tokens += sum(map(len, prefixes))
-    return Batch(parts, order, tokens)
+    rows: tuple[list[_Row], list[_Row]] = ([], [])
+    for number, (of, completion) in enumerate(zip(prompt_of, completions, strict=True)):
+        shares = shared and lengths.shares(len(prompts[of]), len(completion))
+        ids = [*prompts[of][-1 if shares else 0 :], *completion]
+        rows[shares].append(_Row(number, ids, len(completion), of))
+    whole, sharing = rows
+    parts: list[tuple[list[int], list[list[_Row]]]] = []
+    if whole:
+        parts.append(([], list(_alike(whole, _length, least_fill, lambda row: lengths.kind(len(row.ids))))))
+    for some in _alike(sorted({row.prompt for row in sharing}), lambda n: len(prompts[n]), LEAST_PREFIX_FILL):
+        own = [row for row in sharing if row.prompt in some]
+        parts.append((some, list(_alike(own, _length, least_fill))))
+    tokens = sum(len(row.ids) for row in [*whole, *sharing])
+    tokens += sum(len(prompts[number]) - 1 for number in {row.prompt for row in sharing})
+    order = [row.number for _, buckets in parts for bucket in buckets for row in bucket]
+    return Batch([_part(buckets, prompts, some) for some, buckets in parts], order, tokens)
 
 
 def last_states_only(batch: Batch) -> Batch:
@@ -129,20 +130,10 @@ def wanted_states(backbone: Callable[..., Any], batch: Batch) -> torch.Tensor:
     return torch.cat([state for part in batch.parts for state in _states(backbone, part)])
 
 
-def why_not_shared(model: PreTrainedModel) -> str | None:
-    """Return why a model's prompts cannot be shared, or None where they can."""
-    backbone = model.base_model
-    if model.is_gradient_checkpointing:
-        return "gradient checkpointing keeps no keys and values"
-    if getattr(model, "_is_stateful", False):
-        return f"{type(model).__name__} has a recurrent state"
-    parameters = inspect.signature(backbone.forward).parameters
-    if missing := {"position_ids", "past_key_values", "use_cache"} - parameters.keys():
-        return f"{type(backbone).__name__} takes no {min(missing)}"
-    with torch.no_grad():
-        if backbone(input_ids=torch.tensor([[0, 0]], device=backbone.device), use_cache=True).past_key_values is None:
-            return f"{type(backbone).__name__} keeps no keys and values"
-        return _disagreement(backbone, model.config.get_text_config().vocab_size)
+def name_body(model: PreTrainedModel) -> None:
+    """Have `base_model` give the body of a model whose class says that it is under another name (Llama 4's text)."""
+    if model.base_model is model and isinstance(getattr(model, "model", None), PreTrainedModel):
+        model.base_model_prefix = "model"
 
 
 def takes_batches(backbone: PreTrainedModel) -> None:
@@ -171,31 +162,15 @@ def _states(backbone: Callable[..., Any], part: Part) -> Iterator[torch.Tensor]:
         input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=DynamicCache(), use_cache=True
     ).past_key_values
     for bucket in part.buckets:
-        own = bucket.prompt
+        own, along = bucket.prompt, torch.arange(bucket.ids.shape[1], device=ids.device)
         states = backbone(
             input_ids=bucket.ids,
             attention_mask=torch.cat([mask[own], bucket.mask], 1),
-            position_ids=lengths[own] + torch.arange(bucket.ids.shape[1], device=ids.device),
+            position_ids=lengths[own] + torch.minimum(along, bucket.mask.sum(1, keepdim=True) - 1),
             past_key_values=_rows_of(cache, own),
             use_cache=True,
         ).last_hidden_state
         yield states[bucket.wanted]
-
-
-def _disagreement(backbone: PreTrainedModel, vocabulary: int) -> str | None:
-    """Compare the hidden states of both ways on random tokens."""
-    random = torch.Generator().manual_seed(0)
-    lengths = ((5, 9), (3, 4, 11, 7))
-    prompts, completions = (
-        [torch.randint(vocabulary, (length,), generator=random).tolist() for length in group] for group in lengths
-    )
-    sequences, states = Sequences(prompts, completions, (0, 1, 1, 0)), []
-    for shared in (True, False):
-        batch = lay_out(sequences, shared).to(backbone.device)
-        states.append(torch.cat(by_completion(batch, wanted_states(backbone, batch).float())))
-    apart = float((states[0] - states[1]).norm() / states[1].norm())
-    bound = 1e-3 if backbone.dtype in (torch.float32, torch.float64) else 0.05
-    return None if apart < bound else f"{type(backbone).__name__}'s states come out differently ({apart:.1e})"
 
 
 def _rows_of(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
@@ -217,24 +192,40 @@ class _Row(NamedTuple):
     prompt: int
 
 
-def _alike(items: Iterable[T], length: Callable[[T], int], least_fill: float) -> Iterator[list[T]]:
-    """Cut items, longest first, into runs of like length."""
+def _length(row: _Row) -> int:
+    return len(row.ids)
+
+
+def _alike(
+    items: Iterable[T], length: Callable[[T], int], least_fill: float, kind: Callable[[T], int] = lambda _: 0
+) -> Iterator[list[T]]:
+    """Cut items, longest first, into runs of like length and one kind."""
     run: list[T] = []
     for item in sorted(items, key=lambda item: -length(item)):
-        if run and length(item) < least_fill * length(run[0]):
+        if run and (length(item) < least_fill * length(run[0]) or kind(item) != kind(run[0])):
             yield run
             run = []
         run.append(item)
-    yield run
+    if run:
+        yield run
+
+
+def _part(buckets: list[list[_Row]], prompts: Sequence[Ids], shared: list[int]) -> Part:
+    """Return rows behind the prompts, given by their numbers, that they share."""
+    place = {number: new for new, number in enumerate(shared)}
+    prefixes = [prompts[number][:-1] for number in shared]
+    prefix = _padded_left(prefixes) if any(prefixes) else None
+    return Part(prefix, [_bucket(bucket, place) for bucket in buckets])
 
 
 def _bucket(rows: list[_Row], place: dict[int, int]) -> Bucket:
+    """Return rows as tensors; `place`: each prompt's among those of the prefix, where there is one."""
     width = len(rows[0].ids)
     ids = torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in rows])
     along = torch.arange(width)
     ends = torch.tensor([len(row.ids) for row in rows])[:, None]
     wanted = (along >= ends - torch.tensor([row.wanted + 1 for row in rows])[:, None]) & (along < ends - 1)
-    return Bucket(ids, (along < ends).long(), wanted, torch.tensor([place[row.prompt] for row in rows]))
+    return Bucket(ids, (along < ends).long(), wanted, torch.tensor([place.get(row.prompt, 0) for row in rows]))
 
 
 def _padded_left(sequences: list[Ids]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ from tasks.artifacts import Content
 from tasks.errors import ConfigurationError
 from tasks.progress import log
 from tasks.tokens import load_tokenizer
-from tasks.weight_files import check_values, read_json, some
+from tasks.weight_files import check_values, know_architecture, read_json, some
 from tasks.weights import Role, embedding_rows, outline
 
 if TYPE_CHECKING:
@@ -165,6 +165,8 @@ def _check_saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase",
 def _check_reward_model(folder: Path, trust_remote_code: bool, tokenizer: "PreTrainedTokenizerBase") -> None:
     from transformers import AutoConfig
 
+    if know_architecture(folder):
+        return  # one output, read at the last token whatever it is
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     names = config.architectures or []
     if not any(name.endswith("ForSequenceClassification") for name in names) or config.num_labels != 1:

@@ -15,7 +15,7 @@ from tasks.errors import ConfigurationError
 from tasks.sections import ModelSource
 from tasks.templates import on_a_fixed_day
 from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, load_tokenizer
-from tasks.weight_files import ADAPTER, INDEX, check_whole, read_json, weight_files
+from tasks.weight_files import ADAPTER, INDEX, check_whole, know_architecture, read_json, weight_files
 from tasks.weights import embedding_rows
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def stored_files(folder: Path, source: ModelSource) -> dict[str, Content]:
         raise ConfigurationError(
             f"{folder} has no config.json: it is no model folder (merge an adapter into its model first)"
         )
+    know_architecture(folder)
     weights = weight_files(folder)
     for name in _matching(folder, [*CONFIGURATIONS, *TOKENIZER_FILES, SPECIAL_TOKENS]):
         check_whole(folder / name)

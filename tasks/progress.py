@@ -28,6 +28,16 @@ def log(message: str) -> None:
         print(message, flush=True)
 
 
+def warn(message: str) -> None:
+    """Log a warning, as `log` does."""
+    if PLAN.get() is not None:
+        return
+    try:
+        get_run_logger().warning(message)
+    except MissingContextError:
+        print(f"WARNING: {message}", flush=True)
+
+
 class Progress:
     """Counts units of work towards a total."""
 

@@ -27,7 +27,7 @@ from tasks.tables import GrowingTable, part_name
 from tasks.training import Job, run_job
 from tasks.training_config import DpoConfig, Dtype
 
-TABLE_VERSION = 1
+TABLE_VERSION = 2
 GROUPS = "groups.parquet"
 PER_COMPLETION = ("completion_ids", "completions", "sequence_ids")
 PART = 4096

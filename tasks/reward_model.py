@@ -73,6 +73,7 @@ def fit(job: Job) -> None:
     from transformers import set_seed
     from trl import RewardConfig, RewardTrainer
 
+    from tasks.heads import head_in_float32
     from tasks.trainer import callbacks, fixed_batches, lora_config, run_trainer, trainer_arguments, weight_dtype
 
     config = RewardModelConfig.model_validate(job.config)
@@ -80,6 +81,7 @@ def fit(job: Job) -> None:
     tokenizer = load_tokenizer(job.model, job.trust_remote_code)
     model = load_weights(job.model, "reward_base", weight_dtype(config), job.trust_remote_code)
     model.config.pad_token_id = tokenizer.pad_token_id
+    head_in_float32(model)
     trainer = RewardTrainer(
         model=model,
         args=RewardConfig(**(fixed_batches(config) | trainer_arguments(job, config))),
@@ -99,7 +101,7 @@ def _preview(
 
 
 @stage(
-    version=1,
+    version=2,
     preview=_preview,
     retries=2,
     ready=lambda base_model, preferences, reward_model: base_model if reward_model.ready_model else None,

@@ -11,8 +11,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from tasks.batches import Budget, Ids, Sequences
-from tasks.grouped import last_states_only, lay_out, wanted_states, why_not_shared
+from tasks.errors import ConfigurationError
+from tasks.grouped import last_states_only, lay_out, wanted_states
+from tasks.heads import head_in_float32
 from tasks.progress import log
+from tasks.sharing import lengths_of, why_not_shared
 
 
 class Rewards:
@@ -26,10 +29,12 @@ class Rewards:
             tokens_per_batch: Most tokens a batch; None: what suits the device.
         """
         self.model = model.eval()
+        head_in_float32(model)
         self.budget = Budget(model, tokens_per_batch)
         self.not_shared = why_head_is_not_known(model) or why_not_shared(model)
         if self.not_shared:
             log(f"each completion is scored with its prompt, which is not shared: {self.not_shared}")
+        self.lengths = lengths_of(model, shared=self.not_shared is None)
 
     def __call__(self, prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int]) -> np.ndarray:
         """Return the reward of each completion, (completions,) float32; it does not depend on the others.
@@ -52,16 +57,35 @@ class Rewards:
             return self.budget.run(sequences, lambda rows: forward(sequences, rows)).astype(np.float32)
 
     def _shared(self, sequences: Sequences, rows: list[int]) -> torch.Tensor:
-        batch = last_states_only(lay_out(sequences.some(rows), shared=True))
+        batch = last_states_only(lay_out(sequences.some(rows), shared=True, lengths=self.lengths))
         rewards = self.model.score(wanted_states(self.model.base_model, batch.to(self.model.device)))[:, 0]
         return torch.empty_like(rewards).index_copy_(0, torch.tensor(batch.order, device=rewards.device), rewards)
 
     def _each_with_its_prompt(self, sequences: Sequences, rows: list[int]) -> torch.Tensor:
-        """Forward whole sequences, padded on the right, through the model's own head."""
-        ids = [torch.tensor(sequences.completions[i], device=self.model.device) for i in rows]
+        """Forward whole sequences, those together that may be, through the model's own head."""
+        alike: dict[int, list[int]] = {}
+        for place, i in enumerate(rows):
+            alike.setdefault(self.lengths.kind(len(sequences.completions[i])), []).append(place)
+        rewards = torch.empty(len(rows), device=self.model.device)
+        for places in alike.values():
+            rewards[places] = self._padded([sequences.completions[rows[place]] for place in places])
+        return rewards
+
+    def _padded(self, sequences: list[Ids]) -> torch.Tensor:
+        """Forward whole sequences, padded on the right."""
+        ids = [torch.tensor(own, device=self.model.device) for own in sequences]
         mask = pad_sequence([torch.ones_like(own) for own in ids], batch_first=True)
-        padded = pad_sequence(ids, batch_first=True, padding_value=self.model.config.pad_token_id)
-        return self.model(input_ids=padded, attention_mask=mask).logits[:, 0]
+        padded = pad_sequence(ids, batch_first=True, padding_value=pad_token_of(self.model))
+        return self.model(input_ids=padded, attention_mask=mask).logits[:, 0].float()
+
+
+def pad_token_of(model: PreTrainedModel) -> int:
+    """Return the id that a model pads with, which may be in the configuration of its text model."""
+    configs = (model.config, model.config.get_text_config())
+    found = [config.pad_token_id for config in configs if getattr(config, "pad_token_id", None) is not None]
+    if not found:
+        raise ConfigurationError(f"{type(model).__name__} names no pad token: set pad_token_id in its config.json")
+    return int(found[0])
 
 
 def why_head_is_not_known(model: PreTrainedModel) -> str | None:
@@ -69,7 +93,7 @@ def why_head_is_not_known(model: PreTrainedModel) -> str | None:
 
     Compares both on two random sequences, one of them padded.
     """
-    head, pad = getattr(model, "score", None), model.config.pad_token_id
+    head, pad = getattr(model, "score", None), pad_token_of(model)
     if not isinstance(head, torch.nn.Linear) or head.out_features != 1:
         return f"{type(model).__name__} has no linear head `score` with one output"
     random = torch.Generator().manual_seed(0)

@@ -16,6 +16,7 @@ from tasks.stage import Work, stage
 from tasks.storage import Store
 from tasks.tables import GrowingTable, Slice, commit_slices
 from tasks.tokens import context_length, encode_prompt, load_tokenizer
+from tasks.updates import warn_of_loss
 
 TABLE_VERSION = 2
 DECIDES_A_COMPLETION = frozenset(Decoding.model_fields) - {"k"}
@@ -66,6 +67,7 @@ def sample_slices(store: Store, policy: Artifact, prompts: Artifact, decoding: D
 def _draw(
     table: GrowingTable, policy: Artifact, prompts: PromptTable, selection: Selection, decoding: Decoding
 ) -> list[tuple[Artifact, list[Request]]]:
+    warn_of_loss(policy, decoding.dtype, "sampling.dtype")
     folder = model_folder(policy)
     trust = trusts_remote_code(policy)
     tokenizer = load_tokenizer(folder, trust)

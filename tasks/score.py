@@ -22,6 +22,8 @@ from tasks.stage import Work, stage
 from tasks.storage import AT_ONCE, Store
 from tasks.tables import GrowingTable, Slice, commit_slices, completions_of, part_name, read_ahead, read_slices
 from tasks.tokens import context_length, encode_prompt, encode_turn, load_tokenizer
+from tasks.updates import warn_of_loss
+from tasks.weight_files import know_architecture
 from tasks.weights import load_weights
 
 TABLE_VERSION = 3
@@ -38,8 +40,11 @@ class RewardModel:
 
         from tasks.rewards import Rewards
 
+        know_architecture(folder)
         self.tokenizer = load_tokenizer(folder, trust_remote_code)
         model = load_weights(folder, "reward_model", getattr(torch, scoring.dtype), trust_remote_code)
+        if getattr(model.config.get_text_config(), "pad_token_id", None) is None:
+            model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
         self.rewards, self.limit = Rewards(model.to(device()), scoring.tokens_per_batch), context_length(folder)
 
     def score(self, prompts: list[list[dict[str, str]]], completions: list[str]) -> np.ndarray:
@@ -136,6 +141,7 @@ def score_slices(
     slices, todo = ([slice_ for own in found for slice_ in own[side]] for side in (0, 1))
     scored = []
     if todo:
+        warn_of_loss(reward_model, scoring.dtype, "scoring.dtype")
         model = RewardModel(model_folder(reward_model), scoring, trusts_remote_code(reward_model))
         messages = PromptTable(prompts)
         progress = Progress("scoring parts", len(todo))

@@ -62,7 +62,7 @@ def _preview(
 
 
 @stage(
-    version=1,
+    version=2,
     preview=_preview,
     retries=2,
     ready=lambda base_model, demonstrations, sft: base_model if sft.ready_model else None,

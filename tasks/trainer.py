@@ -3,6 +3,7 @@
 Imports torch and transformers, so import it inside functions only.
 """
 
+import copy
 import json
 import signal
 import sys
@@ -10,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
+from tasks.adapters import ADAPTER, merged
 from tasks.artifacts import Manifest, Provenance, files_digest
 from tasks.progress import Progress, log
 from tasks.storage import Store
-from tasks.training import CHECKPOINT, OUTPUT, Job, checkpoint_steps, discard, on_sigterm
+from tasks.training import CHECKPOINT, OUTPUT, UPDATE, Job, checkpoint_steps, discard, on_sigterm
 from tasks.training_config import FixedBatches, Lora, Training
+from tasks.updates import measure_update, stored_type
 
 NOT_RESUMED_FROM = "training_args.bin"
 """A pickle that the trainer writes into each checkpoint and never reads."""
@@ -180,18 +183,51 @@ def run_trainer(trainer: Trainer, job: Job) -> None:
     checkpoint = job.folder / CHECKPOINT
     train(trainer, str(checkpoint) if checkpoint.exists() else None)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    if job.config["lora"] is not None:
-        model = model.merge_and_unload()
-        weights = model.state_dict()
-    else:
-        weights = trainer.accelerator.get_state_dict(trainer.model)  # whole also where the model is sharded
+    weights = trainer.accelerator.get_state_dict(trainer.model)  # whole also where the model is sharded
     if not trainer.is_world_process_zero():
         return
-    dtype = getattr(torch, job.config["dtype"])
-    tokenizer = trainer.processing_class
+    save_model(model, weights, trainer.processing_class, job)
+    (job.folder / "log.json").write_text(json.dumps(trainer.state.log_history))
+
+
+def save_model(model: Any, weights: dict[str, torch.Tensor], tokenizer: Any, job: Job) -> None:
+    """Write a trained model in the type that keeps its update, the share that is kept, and its adapter by itself."""
+    computed_in, adapted = job.config["dtype"], job.config["lora"] is not None
+    if adapted:
+        model.save_pretrained(job.folder / ADAPTER, state_dict=weights)
+        model = model.get_base_model()
+    start, new = _before_training(model, job)
+    if adapted:
+        model = merged(start, job.folder / ADAPTER)
+        weights = model.state_dict()
+    before = ((name, weight) for name, weight in start.named_parameters() if name not in new)
+    update = measure_update(before, weights)
+    stored_in = stored_type(job.config["stored_dtype"], computed_in, update["kept"])
+    dtype = getattr(torch, stored_in)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.dtype = dtype
-    stored = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
-    model.save_pretrained(job.folder / OUTPUT, state_dict=stored)
+    model.save_pretrained(job.folder / OUTPUT, state_dict=_rounded(weights, dtype))
     tokenizer.save_pretrained(job.folder / OUTPUT)
-    (job.folder / "log.json").write_text(json.dumps(trainer.state.log_history))
+    (job.folder / UPDATE).write_text(json.dumps({"stored": stored_in, "computed_in": computed_in, **update}))
+
+
+def _rounded(weights: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return weights in a type; tied ones stay one tensor, which is then stored once."""
+    once: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    for value in weights.values():
+        once.setdefault((value.data_ptr(), value.shape), value.to(dtype) if value.is_floating_point() else value)
+    return {name: once[value.data_ptr(), value.shape] for name, value in weights.items()}
+
+
+def _before_training(model: PreTrainedModel, job: Job) -> tuple[PreTrainedModel, set[str]]:
+    """Return the model that the training began with, on the CPU, and the names of weights that were new to it."""
+    half = job.config["lora"] is not None
+    start, loaded = type(model).from_pretrained(
+        job.model,
+        config=copy.deepcopy(model.config),
+        dtype=getattr(torch, job.config["dtype"]) if half else torch.float32,
+        use_safetensors=True,
+        trust_remote_code=job.trust_remote_code,
+        output_loading_info=True,
+    )
+    return start, set(loaded["missing_keys"])

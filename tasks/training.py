@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
+from tasks.adapters import ADAPTER, adapter_files
 from tasks.artifacts import Artifact, DamagedArtifactError, Provenance, files_digest
 from tasks.copies import fetch
 from tasks.drafts import Draft
@@ -35,8 +36,10 @@ from tasks.schemas import SCHEMAS
 from tasks.scratch import cache_folder, scratch_folder
 from tasks.storage import Store
 from tasks.training_config import Training
+from tasks.updates import report_update, warn_of_loss
 
 EXAMPLES, CHECKPOINT, OUTPUT = "examples.parquet", "checkpoint", "model"
+UPDATE = "update.json"
 SAVE_SECONDS = 120
 """How long a child may take, once told to stop, to end its step and save."""
 _LIBC = ctypes.CDLL(None)  # opened here: between fork and exec, little is safe
@@ -82,6 +85,8 @@ def trained(out: Draft, fit: str, start: Artifact, config: Training, examples: I
         examples: Tokenized examples, some at a time.
     """
     checkpoints = f"checkpoints/{out.folder}"
+    if config.lora is not None:
+        warn_of_loss(start, config.dtype, f"{out.provenance.stage}: dtype")
     with scratch_folder(out.provenance.key[:16]) as folder:
         write_tables(folder / EXAMPLES, examples)
         job = Job(
@@ -111,19 +116,28 @@ def write_tables(path: Path, tables: Iterable[pa.Table]) -> None:
 def commit_model(
     out: Draft, start: Artifact, folder: Path, stats: dict[str, Any], keeps: dict[str, str] | None = None
 ) -> Artifact:
-    """Commit the model in a working folder, with its training's log; name the parts of tables that served to train."""
+    """Commit the model in a working folder, and name the parts of tables that served to train it.
+
+    The digest is the model's own: the log, and the adapter that is merged into the model, lie beside it.
+    """
     files = trained_files(folder / OUTPUT, trusts_remote_code(start))
+    digest = files_digest(files)
+    files["training_log.parquet"] = table_bytes(_log_table(folder), "training_log")
+    files |= adapter_files(folder / ADAPTER, start)
+    update = json.loads((folder / UPDATE).read_text())
+    report_update(update)
+    stats = {**stats, "update": update, "trust_remote_code": trusts_remote_code(start)}
+    return out.commit("model", files, digest, rows=stats["examples"], stats=stats, keeps=keeps or {})
+
+
+def _log_table(folder: Path) -> pa.Table:
     rows = [
         {"step": entry["step"], "metric": name, "value": float(value)}
         for entry in json.loads((folder / "log.json").read_text())
         for name, value in entry.items()
         if name not in ("step", "epoch") and isinstance(value, int | float)
     ]
-    log_table = pa.Table.from_pylist(rows, schema=SCHEMAS["training_log"])
-    digest = files_digest(files)
-    files["training_log.parquet"] = table_bytes(log_table, "training_log")
-    stats = {**stats, "trust_remote_code": trusts_remote_code(start)}
-    return out.commit("model", files, digest, rows=stats["examples"], stats=stats, keeps=keeps or {})
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["training_log"])
 
 
 def run_job(job: Job) -> None:

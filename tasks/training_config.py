@@ -71,7 +71,9 @@ class Training(Section):
     logging_steps: Annotated[int, NOT_IN_KEY] = Field(10, ge=1)
     """Optimizer steps between logged metrics."""
     dtype: Dtype = "float32"
-    """Type of frozen weights, of autocast and of the stored model; trained weights are float32. bfloat16 suits GPUs."""
+    """Type of frozen weights and of autocast; trained weights are float32. bfloat16 suits GPUs."""
+    stored_dtype: Dtype | None = None
+    """Type of the stored model. None: `dtype`, but float32 where more than 1% of the training would be rounded away."""
     lora: Lora | None = None
     """Adapters instead of all weights."""
     extra: Extra = Field(default_factory=dict)

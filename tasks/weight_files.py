@@ -164,3 +164,20 @@ def _chosen(folder: Path, full: set[str]) -> list[str]:
             "model again"
         )
     return [WEIGHTS] if WEIGHTS in full else shards
+
+
+def know_architecture(folder: Path) -> bool:
+    """Tell whether a folder holds a reward model of OpenAssistant, and let transformers load it where it does.
+
+    Raises:
+        ConfigurationError: It reads a reward in a way that is not known.
+    """
+    config = read_json(folder / "config.json")
+    if config.get("model_type") != "gpt_neox_reward_model":
+        return False
+    if (pooling := config.get("pooling", "last")) not in ("last", "mean"):
+        raise ConfigurationError(f"pooling = {pooling!r} in {folder}/config.json must be last or mean")
+    from tasks.oasst import register
+
+    register()
+    return True

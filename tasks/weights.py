@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.errors import ConfigurationError
-from tasks.weight_files import extremes, headers, some
+from tasks.weight_files import extremes, headers, know_architecture, some
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +38,7 @@ def embedding_rows(folder: Path, trust_remote_code: bool) -> int:
     """
     from transformers import AutoConfig
 
+    know_architecture(folder)
     with _built(folder):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
         return int(config.get_text_config().vocab_size)
@@ -102,6 +103,7 @@ def load_weights(folder: Path, role: Role, dtype: "torch.dtype | str", trust_rem
     Raises:
         ConfigurationError: They do not, or some are NaN or infinite.
     """
+    know_architecture(folder)
     labels = {"num_labels": 1} if role == "reward_base" else {}
     model, found = _auto_class(role).from_pretrained(
         folder,

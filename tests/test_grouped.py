@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from tasks.batches import Sequences
-from tasks.grouped import Batch, by_completion, last_states_only, lay_out, targets, wanted_states, why_not_shared
+from tasks.grouped import Batch, by_completion, last_states_only, lay_out, targets, wanted_states
+from tasks.sharing import why_not_shared
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

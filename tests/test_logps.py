@@ -91,3 +91,12 @@ def test_out_of_memory_halves_the_budget_for_good(capsys):
     # 12 x (3 + 5) do not fit, nor do 48 and 24 tokens (a bucket of 3 rows of 6 does)
     assert "out of memory at 96 tokens a batch: going on with 48" in capsys.readouterr().out
     assert logps.budget.tokens < 48
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_in_bfloat16_they_are_near_those_in_float32(policy, autocast):
+    model = copy.deepcopy(policy) if autocast else copy.deepcopy(policy).bfloat16()
+    found = CompletionLogps(model, autocast=autocast)(PROMPTS, COMPLETIONS, range(len(PROMPTS)))
+    exact = CompletionLogps(copy.deepcopy(policy))(PROMPTS, COMPLETIONS, range(len(PROMPTS)))
+    np.testing.assert_allclose(found, exact, rtol=0.02, atol=0.1)
+    assert (found != exact).all()

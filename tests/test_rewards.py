@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from transformers import (
     BertForSequenceClassification,
     BloomForSequenceClassification,
@@ -19,6 +20,7 @@ from transformers import (
 )
 
 from tasks.batches import Sequences, bytes_per_token
+from tasks.heads import head_in_float32
 from tasks.rewards import Rewards
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -207,3 +209,62 @@ def test_another_pad_token_changes_nothing(model):
         np.testing.assert_allclose(Rewards(model)(*ids), expected, atol=1e-5)
     finally:
         model.config.pad_token_id = PAD
+
+
+# bfloat16
+
+
+def large(dtype, hidden=256):
+    """Return a model whose rewards are about 8 to 16, and completions that differ in their last word."""
+    model = small(LlamaForSequenceClassification, hidden_size=hidden, intermediate_size=64)
+    with torch.no_grad():
+        model.score.weight.normal_(0, 0.12, generator=torch.Generator().manual_seed(3))
+        state = model.model(torch.tensor([[5, 6, 7, EOS]])).last_hidden_state[0, -1]
+        model.score.weight += (11 - model.score.weight @ state)[:, None] * state / state.square().sum()
+    return model.to(dtype)
+
+
+def test_in_bfloat16_rewards_have_no_steps():
+    completions = [[number, EOS] for number in range(20, 120)]
+    model = large(torch.bfloat16)
+    with torch.inference_mode():
+        own = model(torch.tensor([[5, 6, 7, *ids] for ids in completions])).logits[:, 0]
+    assert own.dtype == torch.bfloat16
+    rewards = Rewards(model)
+    for reason in (None, "to compare"):
+        rewards.not_shared = reason
+        found = rewards([[5, 6, 7]], completions, [0] * 100)
+        high = found[(found > 8) & (found < 16)]
+        assert len(high) > 20
+        on_a_step = np.abs(high * 16 - np.round(high * 16)) < 1e-4
+        assert on_a_step.mean() < 0.1  # in bfloat16 all of them
+        assert len(set(found)) == 100 > len(set(own.tolist()))
+        exact = alone(large(torch.float32), [[5, 6, 7]], completions, [0] * 100)
+        assert np.abs(found - exact).mean() < 0.2
+
+
+def test_in_bfloat16_equal_completions_tie():
+    completions = [[20, EOS], [21, EOS], [20, EOS], [20, EOS]]
+    found = Rewards(large(torch.bfloat16))([[5, 6, 7]], completions, [0] * 4)
+    assert found[0] == found[2] == found[3] != found[1]
+
+
+def test_in_float32_the_head_computes_as_before():
+    model = large(torch.float32)
+    ids = torch.tensor([[5, 6, 7, 20, EOS], [5, 6, 7, 21, EOS]])
+    with torch.inference_mode():
+        expected = model(ids).logits
+        head_in_float32(model)
+        assert torch.equal(model(ids).logits, expected)
+
+
+def test_the_head_computes_in_float32_under_autocast_and_learns_so():
+    model = large(torch.bfloat16)
+    head_in_float32(model)
+    wrapped = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", modules_to_save=["score"], r=2))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = wrapped(torch.tensor([[5, 6, 7, EOS]])).logits
+    assert logits.dtype == torch.float32
+    logits.sum().backward()
+    grads = {name: p.grad for name, p in wrapped.named_parameters() if "modules_to_save" in name}
+    assert [grad.dtype for grad in grads.values()] == [torch.float32]

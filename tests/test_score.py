@@ -121,6 +121,15 @@ def test_the_budget_does_not_change_a_score(folder):
         np.testing.assert_allclose(found[0], other, atol=1e-5)
 
 
+def test_in_bfloat16_rewards_are_near_those_in_float32_and_equal_texts_tie(folder, scorer):
+    people, texts = [user("Once")] * 5, ["a dog", "a cat", "a dog", "a dog ran", ""]
+    found = RewardModel(folder, ScoringConfig(dtype="bfloat16")).score(people, texts)
+    exact = scorer.score(people, texts)
+    np.testing.assert_allclose(found, exact, rtol=0.05, atol=0.05)
+    assert found[0] == found[2]
+    assert (found != exact).all()
+
+
 def test_a_sequence_longer_than_the_context(scorer):
     with pytest.raises(ValueError, match=rf"tokens, more than the reward model's context of {CONTEXT}: .*max_new_tok"):
         scorer.score([user("Hi")], ["word " * CONTEXT])

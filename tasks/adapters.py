@@ -1,0 +1,41 @@
+"""Low-rank adapters: merged into the model that is stored, and kept beside it as files of their own."""
+
+import copy
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.artifacts import Artifact, Content
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ADAPTER = "adapter"
+"""Folder of an adapter, in a working folder and in an artifact. peft and vLLM load it over the base model."""
+
+
+def merged(start: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
+    """Return a model with an adapter merged into it, in float32: W + alpha / r * B A."""
+    from peft import PeftModel
+
+    model = copy.deepcopy(start).float()
+    return PeftModel.from_pretrained(model, adapter, torch_device="cpu").merge_and_unload()
+
+
+def adapter_files(folder: Path, start: Artifact) -> dict[str, Content]:
+    """Return the files of a saved adapter, or none; it names its base by digest, where peft wrote a path.
+
+    Args:
+        folder: Where peft saved it, if anything was saved.
+        start: The adapter's base.
+    """
+    if not folder.exists():
+        return {}
+    config = json.loads((folder / "adapter_config.json").read_text())
+    modules = config["target_modules"]
+    config["base_model_name_or_path"] = start.digest
+    config["target_modules"] = modules if isinstance(modules, str) else sorted(modules)  # a set, in no order
+    return {
+        f"{ADAPTER}/adapter_config.json": json.dumps(config, indent=2, sort_keys=True).encode(),
+        f"{ADAPTER}/adapter_model.safetensors": folder / "adapter_model.safetensors",
+    }

@@ -1,0 +1,87 @@
+"""Which sequences may be forwarded together where a model tells their lengths apart, and not only their positions.
+
+Longrope and dynamic NTK choose their frequencies by the longest sequence of a forward pass. An attention window, or a
+chunk, says nothing of how it counts until a sequence is longer. Decided by the configuration alone.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedConfig
+
+STATIC_ROPES = {"default", "linear", "llama3", "proportional", "yarn"}
+"""Kinds of rotary embeddings that depend on the position alone."""
+THRESHOLDS = (
+    *("sliding_window", "sliding_window_size", "attention_chunk_size", "attention_window", "local_attention"),
+    *("window_size", "floor_scale"),
+)
+"""Settings, in tokens, from which on a model attends otherwise than below."""
+MOST_PADDING = 2
+"""A prompt that is computed with others is padded to at most so many times its own length."""
+
+
+class Lengths(NamedTuple):
+    """What may be forwarded together, by the number of tokens of prompt and completion."""
+
+    switch: int | None = None
+    """Up to so many tokens, a sequence does not depend on those beside it; None: it never does."""
+    each: bool = False
+    """Beyond the switch, whether every length has frequencies of its own, or all lengths the same."""
+    shared_up_to: int | None = None
+    """Longest sequence that may share its prompt; None: all may."""
+
+    def kind(self, tokens: int) -> int:
+        """Return a number that is equal for sequences that may be forwarded together."""
+        if self.switch is None or tokens <= self.switch:
+            return 0
+        return tokens if self.each else 1
+
+    def shares(self, prompt: int, completion: int) -> bool:
+        """Tell whether a prompt and completion may share the prompt with others, wherever padding puts them."""
+        return self.shared_up_to is None or MOST_PADDING * prompt + completion <= self.shared_up_to
+
+
+ANY_LENGTH = Lengths()
+"""Of a model that tells positions apart and nothing else."""
+
+
+def switch_of(config: PreTrainedConfig) -> Lengths:
+    """Return where the rotary embeddings of a configuration change with the length of a sequence.
+
+    Args:
+        config: Of the text model.
+    """
+    longest = getattr(config, "max_position_embeddings", None)
+    kinds = {_kind(rope): rope for rope in _ropes(config)}
+    if "longrope" in kinds:
+        own = kinds["longrope"].get("original_max_position_embeddings")
+        switch = own or getattr(config, "original_max_position_embeddings", None) or longest
+    else:
+        switch = longest if any("dynamic" in kind for kind in kinds) else None
+    return Lengths(switch, any("dynamic" in kind for kind in kinds), switch)
+
+
+def thresholds(config: PreTrainedConfig) -> list[int]:
+    """Return the numbers of tokens beyond which a model may attend otherwise, shortest first.
+
+    Args:
+        config: Of the text model.
+    """
+    found = {getattr(config, name, None) for name in THRESHOLDS}
+    for rope in _ropes(config):
+        if _kind(rope) not in STATIC_ROPES or "llama_4_scaling_beta" in rope:
+            own = rope.get("original_max_position_embeddings")
+            found |= {own, getattr(config, "original_max_position_embeddings", None)}
+    numbers = {each for value in found for each in (value if isinstance(value, list | tuple) else [value])}
+    longest = getattr(config, "max_position_embeddings", None) or math.inf
+    return sorted(number for number in numbers if isinstance(number, int) and 0 < number < longest)
+
+
+def _ropes(config: PreTrainedConfig) -> list[dict[str, Any]]:
+    """Return the settings of the rotary embeddings: one, one a type of layer, or none."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    return [each for each in rope.values() if isinstance(each, dict)] or [rope]
+
+
+def _kind(rope: dict[str, Any]) -> str:
+    return str(rope.get("rope_type") or rope.get("type") or "default")
