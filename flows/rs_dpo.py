@@ -79,11 +79,11 @@ def rs_dpo(
     reward_base = import_reward_model(site, reward_model, base_model)
 
     asked = files.evaluation_prompts or files.prompts
-    held_out = load_held_out(site, asked, base_model, data, sampling.max_new_tokens)
+    held_out = load_held_out(site, asked, base_model, reward_base, data, sampling.max_new_tokens)
     evaluation_prompts = load_evaluation_prompts(site, asked, held_out, data.max_evaluation_prompts)
-    prompts = load_prompts(site, files.prompts, held_out, base_model, data, sampling.max_new_tokens)
-    demonstrations = load_demonstrations(site, files.demonstrations, held_out, data)
-    preferences = load_preferences(site, files.preferences, held_out, data)
+    prompts = load_prompts(site, files.prompts, held_out, base_model, reward_base, data, sampling.max_new_tokens)
+    demonstrations = load_demonstrations(site, files.demonstrations, held_out, base_model, data)
+    preferences = load_preferences(site, files.preferences, held_out, reward_base or base_model, data)
 
     policy = train_sft(site, base_model, demonstrations, sft)  # pi_SFT
     annotated = load_annotations(site, policy, prompts, preferences, pairs.strategy == "annotation")

@@ -13,9 +13,9 @@ import pyarrow as pa
 from tasks.added_prompts import find_added, read_added
 from tasks.artifacts import NOTHING, Artifact
 from tasks.config import DataConfig
+from tasks.demands import Misfit, Reader, misfit
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
-from tasks.models import model_folder, model_tokenizer
 from tasks.parquet import read_table, table_bytes
 from tasks.records import Messages, Record, Role, prompt_id, recognise
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
@@ -24,7 +24,6 @@ from tasks.sources import read_rows, source_digest
 from tasks.stage import stage
 from tasks.storage import Store
 from tasks.tally import Tally, log_unread_files, read_records
-from tasks.tokens import context_length, encode_prompt
 
 ROWS_PER_FILE = 50_000
 READ_OF_EXAMPLES = ("evaluation_prompts", "evaluation_fraction", "system_prompt", "max_bad_fraction")
@@ -119,7 +118,7 @@ def collect_prompts(
 
 @stage(version=2, retries=2, reads={"data": READ_OF_EXAMPLES})
 def load_held_out(
-    out: Draft, source: Artifact, base_model: Artifact, data: DataConfig, max_new_tokens: int
+    out: Draft, source: Artifact, base_model: Artifact, reward_base: Artifact, data: DataConfig, max_new_tokens: int
 ) -> Artifact:
     """Load the prompts that nothing is trained on."""
     given = data.evaluation_prompts
@@ -129,7 +128,7 @@ def load_held_out(
         records,
         tally,
         lambda id_: None if given or hash_fraction(id_) < data.evaluation_fraction else "not held out",
-        _misfit(base_model, max_new_tokens),
+        misfit(_readers(base_model, reward_base), max_new_tokens),
     )
     if not found:
         raise ConfigurationError(
@@ -154,11 +153,18 @@ def load_evaluation_prompts(out: Draft, source: Artifact, held_out: Artifact, li
 
 @stage(version=2, retries=2, reads={"data": READ_OF_PROMPTS})
 def load_prompts(
-    out: Draft, source: Artifact, held_out: Artifact, base_model: Artifact, data: DataConfig, max_new_tokens: int
+    out: Draft,
+    source: Artifact,
+    held_out: Artifact,
+    base_model: Artifact,
+    reward_base: Artifact,
+    data: DataConfig,
+    max_new_tokens: int,
 ) -> Artifact:
     """Load the prompts to sample completions for: x."""
     records, tally = _open_prompts(data.prompts, source, data)
-    found = collect_prompts(records, tally, _held_out_rule(held_out, data), _misfit(base_model, max_new_tokens))
+    fits = misfit(_readers(base_model, reward_base), max_new_tokens)
+    found = collect_prompts(records, tally, _held_out_rule(held_out, data), fits)
     if len(found) < 2:
         raise ConfigurationError(
             f"{tally.name} has {len(found)} usable prompts, at least 2 are needed: {tally.stats()}"
@@ -169,26 +175,32 @@ def load_prompts(
 @stage(
     version=2,
     retries=2,
-    ready=lambda source, held_out, data: NOTHING if source == NOTHING else None,
+    ready=lambda source, held_out, base_model, data: NOTHING if source == NOTHING else None,
     reads={"data": READ_OF_EXAMPLES},
 )
-def load_demonstrations(out: Draft, source: Artifact, held_out: Artifact, data: DataConfig) -> Artifact:
+def load_demonstrations(
+    out: Draft, source: Artifact, held_out: Artifact, base_model: Artifact, data: DataConfig
+) -> Artifact:
     """Load the prompts and completions for supervised fine-tuning, held-out prompts left out."""
     assert data.demonstrations is not None
-    rows, stats = _read_examples(data.demonstrations, "demonstrations", held_out, data)
+    fits = misfit([Reader("policy", base_model)])
+    rows, stats = _read_examples(data.demonstrations, "demonstrations", _held_out_rule(held_out, data), fits, data)
     return _commit(out, "demonstrations", rows, stats)
 
 
 @stage(
     version=2,
     retries=2,
-    ready=lambda source, held_out, data: NOTHING if source == NOTHING else None,
+    ready=lambda source, held_out, reward_base, data: NOTHING if source == NOTHING else None,
     reads={"data": READ_OF_EXAMPLES},
 )
-def load_preferences(out: Draft, source: Artifact, held_out: Artifact, data: DataConfig) -> Artifact:
+def load_preferences(
+    out: Draft, source: Artifact, held_out: Artifact, reward_base: Artifact, data: DataConfig
+) -> Artifact:
     """Load the preference pairs for the reward model, held-out prompts left out."""
     assert isinstance(data.preferences, DataSource)
-    rows, stats = _read_examples(data.preferences, "preferences", held_out, data)
+    fits = misfit([Reader("reward model", reward_base)])
+    rows, stats = _read_examples(data.preferences, "preferences", _held_out_rule(held_out, data), fits, data)
     return _commit(out, "preferences", rows, stats)
 
 
@@ -228,16 +240,18 @@ def _first(rows: dict[str, dict[str, Any]], limit: int | None, tally: Tally) -> 
 
 
 def _read_examples(
-    source: DataSource, role: Role, held_out: Artifact, data: DataConfig
+    source: DataSource, role: Role, leave_out: Callable[[str], str | None], misfit: Misfit, data: DataConfig
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the rows of a demonstrations or preferences table, each once, and the counts of what was left out."""
-    tally, rows, reason = Tally(source.path, data.max_bad_fraction), {}, _held_out_rule(held_out, data)
-    for _, record in _instruct(read_records(source, role, tally), data):
+    tally, rows = Tally(source.path, data.max_bad_fraction), {}
+    for where, record in _instruct(read_records(source, role, tally), data):
         id_ = prompt_id(record.messages)
         row = {"prompt_id": id_, "messages": record.messages, **_texts(record, role)}
         identity = (id_, *_texts(record, role).values())
-        if (why := "duplicate" if identity in rows else reason(id_)) is not None:
+        if (why := "duplicate" if identity in rows else leave_out(id_)) is not None:
             tally.left_out[why] += 1
+        elif (reason := misfit(record.messages)) is not None:
+            tally.drop(reason, where)
         else:
             rows[identity] = row
     tally.check()
@@ -252,26 +266,16 @@ def _texts(record: Record, role: Role) -> dict[str, Any]:
     return {"chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
 
 
+def _readers(base_model: Artifact, reward_base: Artifact) -> list[Reader]:
+    """Return the models that will read the prompts; a reward model that is made from the policy reads as that does."""
+    return [Reader("policy", base_model), Reader("reward model", reward_base or base_model)]
+
+
 def _held_out_rule(held_out: Artifact, data: DataConfig) -> Callable[[str], str | None]:
     """Return a function that gives the reason to leave a prompt out of training, or None."""
     ids = frozenset(read_table(held_out)["prompt_id"].to_pylist())
     share = 0.0 if data.evaluation_prompts else data.evaluation_fraction
     return lambda id_: "held out for evaluation" if id_ in ids or hash_fraction(id_) < share else None
-
-
-def _misfit(model: Artifact, max_new_tokens: int) -> Callable[[Messages], str | None]:
-    """Return a function that gives the reason why the model cannot complete a prompt, or None."""
-    folder = model_folder(model, weights=False)
-    tokenizer, room = model_tokenizer(model), context_length(folder) - max_new_tokens
-
-    def reason(messages: Messages) -> str | None:
-        try:
-            tokens = len(encode_prompt(tokenizer, messages))
-        except ValueError:
-            return "refused by the chat template"
-        return f"longer than the model's context less max_new_tokens ({room} tokens)" if tokens > room else None
-
-    return reason
 
 
 def _commit(out: Draft, kind: str, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Artifact:

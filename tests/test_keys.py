@@ -210,7 +210,7 @@ FIELDS: dict[str, object] = {
 
 def key_of(load, data: DataConfig) -> str:
     rest = (data, 16) if load in (load_held_out, load_prompts) else (data,)
-    between = {load_held_out: (), load_prompts: (MODEL,)}.get(load, ())
+    between = (MODEL, MODEL) if load is load_prompts else (MODEL,)
     return load.draft(Site(Store("memory://keys")), MODEL, MODEL, *between, *rest).provenance.key
 
 
@@ -261,10 +261,10 @@ def test_a_load_stage_reads_what_it_says(given, tmp_path):
         assert READ - {"prompts", "demonstrations", "preferences"} <= set(load.reads["data"]), load.name
         return made
 
-    held_out = read(load_held_out, source, model, data, 16)
-    read(load_prompts, source, held_out, model, data, 16)
-    read(load_demonstrations, source, held_out, data)
-    read(load_preferences, source, held_out, data)
+    held_out = read(load_held_out, source, model, NOTHING, data, 16)
+    read(load_prompts, source, held_out, model, NOTHING, data, 16)
+    read(load_demonstrations, source, held_out, model, data)
+    read(load_preferences, source, held_out, model, data)
 
 
 # The golden file

@@ -33,7 +33,7 @@ from tasks.storage import Store, read_files
 from tasks.tally import Tally, read_records
 
 NUMBERS = count()
-TOO_LONG = "longer than the model's context less max_new_tokens"
+TOO_LONG = "longer than the policy's context less max_new_tokens"
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def load(store, policy, data, max_new_tokens=16):
     """Return the held-out and the training prompts, as the flow loads them."""
     files = find_data(store, data)
     source = files.evaluation_prompts or files.prompts
-    held_out = load_held_out.body(draft(store, "held_out"), source, policy, data, max_new_tokens)
-    prompts = load_prompts.body(draft(store, "prompts"), files.prompts, held_out, policy, data, max_new_tokens)
+    held_out = load_held_out.body(draft(store, "held_out"), source, policy, NOTHING, data, max_new_tokens)
+    prompts = load_prompts.body(draft(store, "prompts"), files.prompts, held_out, policy, NOTHING, data, max_new_tokens)
     return held_out, prompts
 
 
@@ -103,8 +103,10 @@ def test_hh_files(test_data, local, policy, name, rows, differ, identical, empty
     assert files.prompts.digest == files.preferences.digest != ""
     assert files.evaluation_prompts is NOTHING
     held_out, prompts = load(local, policy, data, 64)
-    preferences = load_preferences.body(draft(local, "preferences"), files.preferences, held_out, data)
-    demonstrations = load_demonstrations.body(draft(local, "demonstrations"), files.demonstrations, held_out, data)
+    preferences = load_preferences.body(draft(local, "preferences"), files.preferences, held_out, NOTHING, data)
+    demonstrations = load_demonstrations.body(
+        draft(local, "demonstrations"), files.demonstrations, held_out, NOTHING, data
+    )
 
     expected = {"prompts differ": differ, "chosen equals rejected": identical}
     bad = preferences.stats["bad"]
@@ -133,7 +135,7 @@ def test_hh_files(test_data, local, policy, name, rows, differ, identical, empty
 def test_hh_prompts_too_long_for_the_context_stop_the_run(test_data, local, policy):
     data = DataConfig(prompts=str(test_data / "hh-rlhf/harmless-base_test.jsonl.gz"))
     with pytest.raises(ValueError, match=TOO_LONG) as caught:
-        load_prompts.body(draft(local, "prompts"), NOTHING, no_held_out(local), policy, data, 64)
+        load_prompts.body(draft(local, "prompts"), NOTHING, no_held_out(local), policy, NOTHING, data, 64)
     assert "harmless-base_test.jsonl.gz line" in str(caught.value)
     assert local.list("prompts") == []
 
@@ -195,8 +197,8 @@ def test_held_out_prompts_are_in_nothing_that_is_trained_on(tmp_path, local, pol
     path = write(tmp_path / "pairs.jsonl", pairs)
     data = DataConfig(prompts=path, demonstrations=path, preferences=path, evaluation_fraction=0.3)
     held_out, prompts = load(local, policy, data)
-    demonstrations = load_demonstrations.body(draft(local, "d"), NOTHING, held_out, data)
-    preferences = load_preferences.body(draft(local, "p"), NOTHING, held_out, data)
+    demonstrations = load_demonstrations.body(draft(local, "d"), NOTHING, held_out, NOTHING, data)
+    preferences = load_preferences.body(draft(local, "p"), NOTHING, held_out, NOTHING, data)
     every = {id_of(text) for text in texts}
     for artifact in (demonstrations, preferences):
         assert set(read_table(artifact)["prompt_id"].to_pylist()) == ids(prompts) == every - ids(held_out)
@@ -351,7 +353,7 @@ def test_bad_preferences_are_counted(tmp_path, local):
         preferences=write(tmp_path / "a.jsonl", rows),
         max_bad_fraction=0.5,
     )
-    preferences = load_preferences.body(draft(local, "p"), NOTHING, no_held_out(local), data)
+    preferences = load_preferences.body(draft(local, "p"), NOTHING, no_held_out(local), NOTHING, data)
     assert preferences.stats["bad"] == {"chosen equals rejected": 1, "missing rejected": 1, "empty chosen": 1}
     assert preferences.stats["left_out"] == {"duplicate": 1}
     assert [(row["rejected"], row["margin"]) for row in read_table(preferences).to_pylist()] == [
@@ -368,7 +370,7 @@ def test_no_usable_demonstrations(tmp_path, local):
         max_bad_fraction=1,
     )
     with pytest.raises(ValueError, match=r"a.jsonl has no usable demonstrations: .*empty completion"):
-        load_demonstrations.body(draft(local, "d"), NOTHING, no_held_out(local), data)
+        load_demonstrations.body(draft(local, "d"), NOTHING, no_held_out(local), NOTHING, data)
 
 
 @pytest.mark.parametrize("texts", [["a"], ["a", "a", "a"]])
@@ -413,7 +415,7 @@ def test_a_prompt_that_the_template_refuses(tmp_path, local, policy, test_data):
         evaluation_prompts=write(tmp_path / "b.jsonl", asked(["x"])),
         system_prompt="Be kind.",
     )
-    with pytest.raises(ValueError, match="refused by the chat template: 1"):
+    with pytest.raises(ValueError, match="refused by the policy.s chat template: 1"):
         load(local, Artifact(kind="model", uri=str(folder), digest="d"), data)
 
 
@@ -513,8 +515,8 @@ def test_prompts_added_during_a_run_are_not_in_it(tmp_path, local, policy):
     data = DataConfig(prompts="added", evaluation_prompts=write(tmp_path / "e.jsonl", asked(["x"])))
     before = find_data(local, data)
     add_texts(local, tmp_path, "c")
-    held_out = load_held_out.body(draft(local, "held_out"), before.evaluation_prompts, policy, data, 16)
-    prompts = load_prompts.body(draft(local, "prompts"), before.prompts, held_out, policy, data, 16)
+    held_out = load_held_out.body(draft(local, "held_out"), before.evaluation_prompts, policy, NOTHING, data, 16)
+    prompts = load_prompts.body(draft(local, "prompts"), before.prompts, held_out, policy, NOTHING, data, 16)
     assert ids(prompts) == {id_of("a"), id_of("b")}
     after = find_data(local, data)
     assert after.prompts.digest != before.prompts.digest
