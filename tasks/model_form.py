@@ -14,7 +14,7 @@ from tasks.artifacts import Content
 from tasks.errors import ConfigurationError
 from tasks.sections import ModelSource
 from tasks.templates import on_a_fixed_day
-from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, load_tokenizer
+from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, end_ids, load_tokenizer
 from tasks.weight_files import ADAPTER, INDEX, check_whole, know_architecture, read_json, weight_files
 from tasks.weights import embedding_rows
 
@@ -60,10 +60,12 @@ def stored_files(folder: Path, source: ModelSource) -> dict[str, Content]:
         raise ConfigurationError(f"the tokenizer of {folder} has no EOS token: set eos_token in tokenizer_config.json")
     small = small_files(folder, tokenizer, source.trust_remote_code)
     files: dict[str, Content] = {name: folder / name for name in [*small, *weights]}
-    if (mended := mended_generation(folder)) is not None:
-        files["generation_config.json"] = json.dumps(mended, indent=2).encode()
     template = on_a_fixed_day(chat_template(tokenizer, source.chat_template), source.template_date)
     files["chat_template.jinja"] = template.encode()
+    mended, ends = mended_generation(folder), _turn_ends(folder, tokenizer, template)
+    if mended is not None or ends is not None:
+        settings = generation_settings(folder) if mended is None else mended
+        files["generation_config.json"] = json.dumps(settings | (ends or {}), indent=2).encode()
     rows = embedding_rows(folder, source.trust_remote_code)
     config, others = _special_tokens(folder)
     config["pad_token"] = _pad_token(tokenizer, config.get("pad_token"), rows)
@@ -148,6 +150,18 @@ def mended_generation(folder: Path) -> dict[str, Any] | None:
         for name, value in given.items():
             kept |= {name: value} if _saves(kept | {name: value}) else {}
     return kept
+
+
+def _turn_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase", template: str) -> dict[str, Any] | None:
+    """Return the end tokens to generate with; None where the end of a turn is among them already.
+
+    Whoever serves the stored model stops where it was trained to end a turn, as sampling here does.
+    """
+    given = generation_settings(folder).get("eos_token_id")
+    known = {tokenizer.eos_token_id, *(given if isinstance(given, list) else [given])} - {None}
+    tokenizer.chat_template = template
+    ends = end_ids(tokenizer)
+    return None if ends <= known else {"eos_token_id": sorted(known | ends)}
 
 
 def _saves(settings: dict[str, Any]) -> bool:

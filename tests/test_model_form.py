@@ -256,3 +256,15 @@ def test_the_stored_tokenizer_reads_as_the_source_does(model):
     assert ids(folder) == ids(model)
     own = AutoTokenizer.from_pretrained(model)
     assert own.decode(ids(folder)) == own.decode(ids(model))
+
+
+def test_generation_stops_where_the_template_ends_a_turn(model):
+    template = model.parent / "ends.jinja"
+    template.write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}<s>\n{% endfor %}assistant: ")
+    settings = json.loads((stored(model, chat_template=str(template)) / "generation_config.json").read_text())
+    assert settings["eos_token_id"] == [1, 2]
+
+
+def test_generation_settings_that_stop_there_stay_as_they_are(model):
+    folder = stored(model)
+    assert (folder / "generation_config.json").read_bytes() == (model / "generation_config.json").read_bytes()
