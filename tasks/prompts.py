@@ -8,25 +8,21 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
-import pyarrow as pa
-
 from tasks.added_prompts import find_added, read_added
 from tasks.artifacts import NOTHING, Artifact
 from tasks.config import DataConfig
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
 from tasks.models import model_folder, model_tokenizer
-from tasks.parquet import read_table, table_bytes
+from tasks.parquet import conversation_files, read_table
 from tasks.records import Messages, Record, Role, prompt_id, recognise
-from tasks.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.schemas import format_digest
 from tasks.sections import DataSource
 from tasks.sources import read_rows, source_digest
 from tasks.stage import stage
 from tasks.storage import Store
 from tasks.tally import Tally, read_records
 from tasks.tokens import context_length, encode_prompt
-
-ROWS_PER_FILE = 50_000
 
 
 class DataFiles(NamedTuple):
@@ -43,9 +39,9 @@ class PromptTable:
 
     def __init__(self, prompts: Artifact) -> None:
         """Read a prompts artifact."""
-        table = read_table(prompts)
+        table = read_table(prompts, ["prompt_id", "messages"])
         self.ids: list[str] = table["prompt_id"].to_pylist()
-        self._messages = table["messages"].combine_chunks()
+        self._messages = table["messages"]  # in chunks, since an Arrow array holds no more than 2 GB of text
         self._rows = {prompt_id: row for row, prompt_id in enumerate(self.ids)}
 
     def __contains__(self, prompt_id: str) -> bool:
@@ -247,9 +243,5 @@ def _misfit(model: Artifact, max_new_tokens: int) -> Callable[[Messages], str | 
 
 
 def _commit(out: Draft, kind: str, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Artifact:
-    table = pa.Table.from_pylist(rows, schema=SCHEMAS[kind])
-    files = {
-        f"rows-{start // ROWS_PER_FILE:05d}.parquet": table_bytes(table.slice(start, ROWS_PER_FILE), kind)
-        for start in range(0, len(rows), ROWS_PER_FILE)
-    }
-    return out.commit(kind, files, format_digest(rows_digest(table)), rows=len(rows), stats=stats)
+    files, digest = conversation_files(rows, kind)
+    return out.commit(kind, files, format_digest(digest), rows=len(rows), stats=stats)
