@@ -47,6 +47,38 @@ class Stack(NamedTuple):
         return self.folder / "postgres"
 
 
+class Gpus(NamedTuple):
+    """The GPUs of this machine, as its workers share them; where there is none, one worker computes on the CPU."""
+
+    found: int
+    per_worker: int
+
+    @property
+    def total(self) -> int:
+        """Return the slots of the GPU limit."""
+        return self.found or self.per_worker
+
+    @property
+    def workers(self) -> int:
+        """Return how many workers compute stages."""
+        return self.total // self.per_worker
+
+
+def share_gpus(found: int) -> Gpus:
+    """Return how workers share the GPUs that were found: RSDPO_GPUS_PER_WORKER each, by default 1.
+
+    Raises:
+        ConfigurationError: That is no number, or some would be left over.
+    """
+    value = os.environ.get("RSDPO_GPUS_PER_WORKER") or "1"
+    if not value.isdecimal() or int(value) < 1 or found % int(value):
+        raise ConfigurationError(
+            f"RSDPO_GPUS_PER_WORKER = {value!r} must be a whole number that the {found} GPUs of this machine can be "
+            "shared by, e.g. 1"
+        )
+    return Gpus(found, int(value))
+
+
 def find_stack() -> Stack:
     """Return the stack that the environment describes.
 
@@ -182,7 +214,7 @@ def read_env(file: Path) -> dict[str, str]:
     return dict(line[1].split("=", 1) for line in words if line[:1] == ["export"])
 
 
-def service_env(stack: Stack, values: dict[str, str], gpus: int, programs: Path) -> dict[str, str]:
+def service_env(stack: Stack, values: dict[str, str], gpus: Gpus, programs: Path) -> dict[str, str]:
     """Return the environment of supervisord and so of everything that it starts."""
     inherited = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
     key = f'"{values["AWS_ACCESS_KEY_ID"]},{values["AWS_SECRET_ACCESS_KEY"]}"'  # CSV, as rclone reads it
@@ -195,7 +227,8 @@ def service_env(stack: Stack, values: dict[str, str], gpus: int, programs: Path)
         "PWD": str(ROOT),
         "RSDPO_ROOT": str(ROOT),
         "RSDPO_UP": str(stack.folder),
-        "RSDPO_GPUS": str(max(gpus, 1)),
+        "RSDPO_GPU_WORKERS": str(gpus.workers),
+        "RSDPO_GPUS_PER_WORKER": str(gpus.per_worker),
         "RSDPO_POSTGRES": str(programs / "postgres"),
         "RSDPO_POSTGRES_USER": database_user().pw_name,
         "RSDPO_S3_PORT": str(stack.s3_port),

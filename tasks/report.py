@@ -51,8 +51,8 @@ def _win_rows(label: str, win: Mapping[str, Any] | None) -> list[tuple[str, str,
 def _kl_rows(divergence: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     rows = []
     for name, digits in (("sequence", 3), ("token", 4)):
-        values = [divergence[f"kl_{name}{bound}"] for bound in ("", "_low", "_high")]
-        rows.append((f"KL from pi_SFT a {name} (nats)", "", _interval(*values, digits=digits)))
+        value, low, high = (divergence[f"kl_{name}{bound}"] for bound in ("", "_low", "_high"))
+        rows.append((f"KL from pi_SFT a {name} (nats)", "", _interval(value, low, high, digits)))
     drawn = f"{divergence['completions']}, {divergence['truncated']} truncated"
     return [*rows, ("  completions drawn at temperature 1", "", drawn)]
 
