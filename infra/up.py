@@ -16,10 +16,10 @@ from xmlrpc.client import ServerProxy
 
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
+from infra.gpus import Gpus, count_gpus, share_gpus
 from infra.stack import (
     BUCKET,
     ROOT,
-    Gpus,
     Stack,
     check_ports,
     find_postgres,
@@ -27,7 +27,6 @@ from infra.stack import (
     make_database,
     read_env,
     service_env,
-    share_gpus,
     write_env,
 )
 from tasks.errors import ConfigurationError
@@ -91,15 +90,6 @@ def supervisor_pid(stack: Stack) -> int | None:
         return int(supervisor(stack).getPID())
     except (FileNotFoundError, ConnectionRefusedError):
         return None
-
-
-def count_gpus() -> int:
-    """Return how many GPUs nvidia-smi finds, 0 where there is none or no driver."""
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-    except FileNotFoundError:
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
 def supervisor(stack: Stack) -> Any:

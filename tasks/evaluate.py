@@ -21,7 +21,7 @@ from tasks.prompts import PromptTable
 from tasks.sample import sample_slices
 from tasks.schemas import SCHEMAS
 from tasks.score import score_slices
-from tasks.sections import Section
+from tasks.sections import Function, Section
 from tasks.stage import stage
 from tasks.storage import Store
 
@@ -148,6 +148,23 @@ def _win_rates(aligned: Drawn, sft: Drawn, evaluation: EvaluationConfig) -> dict
     return rates
 
 
+def gold_rewards(function: Function, prompts: PromptTable, rows: pa.Table) -> np.ndarray:
+    """Return the known reward of each completion, float64.
+
+    Raises:
+        ConfigurationError: One is no number.
+    """
+    reward, texts = load_function(function), rows["completion"].to_pylist()
+    pairs = zip(rows["prompt_id"].to_pylist(), texts, strict=True)
+    gold = np.array([reward(prompts[prompt_id], text) for prompt_id, text in pairs], np.float64)
+    if (bad := np.flatnonzero(~np.isfinite(gold))).size:
+        raise ConfigurationError(
+            f"evaluation.gold_reward = {function.function} gives {bad.size} of {gold.size} completions no finite "
+            f"reward, first {texts[bad[0]][:80]!r}: return a number for every text"
+        )
+    return gold
+
+
 def _draw(store: Store, policy: Artifact, reward_model: Artifact, held_out: Artifact, how: Method) -> Drawn:
     """Sample and score a policy on the held-out prompts, reusing what the store has."""
     slices, _ = sample_slices(store, policy, held_out, how.decoding)
@@ -157,16 +174,8 @@ def _draw(store: Store, policy: Artifact, reward_model: Artifact, held_out: Arti
         raise ConfigurationError(
             "the rewards do not belong to these completions: delete the store's tables/rewards and run again"
         )
-    gold = None
-    if how.gold.function is not None:
-        function, prompts = load_function(how.gold.function), PromptTable(held_out)
-        pairs = zip(rows["prompt_id"].to_pylist(), rows["completion"].to_pylist(), strict=True)
-        gold = np.array([function(prompts[prompt_id], text) for prompt_id, text in pairs], np.float64)
-        if not np.isfinite(gold).all():
-            raise ConfigurationError(
-                f"{how.gold.function.function} gives {(~np.isfinite(gold)).sum()} completions a reward that is no "
-                f"number, first {rows['completion'][int(np.argmin(np.isfinite(gold)))].as_py()[:80]!r}: mend it"
-            )
+    function = how.gold.function
+    gold = None if function is None else gold_rewards(function, PromptTable(held_out), rows)
     parts = {store.folder_of(slice_.part): slice_.part.digest for slice_ in (*slices, *scored)}
     return Drawn(rows, rewards["reward"].to_numpy().astype(np.float64), gold, parts)
 

@@ -48,7 +48,7 @@ class PairsByPrompt:
             ids.append(np.stack([table[name].to_numpy() for name in ("chosen_id", "rejected_id")], 1))
         code, rows = np.concatenate(codes), np.concatenate(ids)
         self.total = len(code)
-        self._ids = rows[np.lexsort((rows[:, 1], rows[:, 0], code))]
+        self._ids: np.ndarray = rows[np.lexsort((rows[:, 1], rows[:, 0], code))]
         self._ends = np.cumsum(np.bincount(code, minlength=len(self._code)))
 
     def __iter__(self) -> Iterator[str]:

@@ -24,7 +24,7 @@ from prefect.utilities.templating import apply_values
 from prefect.workers.process import ProcessJobConfiguration
 
 from infra.apply import CPU_POOL, FLOWS, GPU_POOL, PIPELINES, SILENCE, apply, automations, job_template
-from infra.stack import share_gpus
+from infra.gpus import share_gpus
 from tasks.dispatch import GPU_LIMIT
 
 ROOT = Path(__file__).parent.parent

@@ -22,8 +22,9 @@ import pytest
 from s3fs import S3FileSystem
 
 from infra.apply import START, automations, job_template
+from infra.gpus import count_gpus
 from infra.stack import Stack, check_ports, find_postgres, find_stack, read_env, write_env
-from infra.up import count_gpus, supervisor_pid
+from infra.up import supervisor_pid
 from tasks.dispatch import GPU_LIMIT
 
 ROOT = Path(__file__).parent.parent
