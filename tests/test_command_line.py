@@ -78,7 +78,7 @@ GOOD = "data: {prompts: p.jsonl}\nsft: {ready_model: m}\n"
         ("pairs.tau=1e-1", "pairs", "tau", 0.1),
         ("sampling.k=8", "sampling", "k", 8),
         ("sampling.stop=['\\n', 'Human:']", "sampling", "stop", ("\\n", "Human:")),
-        ("sampling.extra={swap_space: 2}", "sampling", "extra", {"swap_space": 2}),
+        ("sampling.extra={max_num_seqs: 2}", "sampling", "extra", {"max_num_seqs": 2}),
         ("dpo.lora=null", "dpo", "lora", None),
         ("data.system_prompt=a=b", "data", "system_prompt", "a=b"),
         ("pairs.max_pairs_per_prompt=", "pairs", "max_pairs_per_prompt", None),
