@@ -10,7 +10,7 @@ from tasks.artifacts import Artifact
 from tasks.errors import ConfigurationError
 from tasks.models import model_folder, model_tokenizer
 from tasks.records import Messages
-from tasks.tokens import context_length, encode_prompt, encode_turn
+from tasks.tokens import context_length, encode_prompt, tokens_around
 
 Misfit = Callable[[Messages], str | None]
 """Gives the reason why a conversation cannot be used, or None."""
@@ -41,7 +41,7 @@ def _misfit(reader: Reader, max_new_tokens: int | None) -> Misfit:
     if max_new_tokens is not None:
         room = context_length(model_folder(reader.model, weights=False)) - max_new_tokens
         if reader.name == "reward model":  # reads what follows a completion, too
-            room -= len(encode_turn(tokenizer, ""))
+            room -= tokens_around(tokenizer)
 
     def reason(messages: Messages) -> str | None:
         try:

@@ -13,13 +13,13 @@ import pyarrow as pa
 from tasks.artifacts import NOTHING, Artifact, sha256_of
 from tasks.drafts import Draft
 from tasks.drawing import completion_rows
-from tasks.engines import Sample
 from tasks.errors import ConfigurationError
 from tasks.functions import GoldReward, load_gold
 from tasks.models import model_folder, model_tokenizer
 from tasks.parquet import read_table, table_bytes
 from tasks.plan import pending
 from tasks.prompts import PromptTable
+from tasks.samples import Sample
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
 from tasks.stage import stage
 from tasks.tables import GrowingTable, Slice, commit_slices, read_slices, read_whole_prompts

@@ -20,7 +20,7 @@ from tasks.progress import log
 from tasks.prompts import hash_fraction
 from tasks.score import RewardModel
 from tasks.stage import stage
-from tasks.tokens import are_short, encode_prompt, encode_turn, keep_short, load_tokenizer
+from tasks.tokens import are_short, encode_conversation, keep_short, load_tokenizer
 from tasks.training import OUTPUT, Job, commit_model, trained
 from tasks.weights import load_weights
 
@@ -29,12 +29,11 @@ if TYPE_CHECKING:
 
 
 def encode_preferences(tokenizer: "PreTrainedTokenizerBase", preferences: pa.Table, use_margin: bool) -> pa.Table:
-    """Return `chosen_ids` and `rejected_ids`, prompt and end of turn included, and the margin where it is used."""
+    """Return `chosen_ids` and `rejected_ids`, whole conversations, and the margin where it is used."""
     columns: dict[str, list[Any]] = {"chosen_ids": [], "rejected_ids": []}
     for row in preferences.to_pylist():
-        prompt = encode_prompt(tokenizer, row["messages"])
-        columns["chosen_ids"].append(prompt + encode_turn(tokenizer, row["chosen"], row["messages"]))
-        columns["rejected_ids"].append(prompt + encode_turn(tokenizer, row["rejected"], row["messages"]))
+        for side in ("chosen", "rejected"):
+            columns[f"{side}_ids"].append(encode_conversation(tokenizer, row["messages"], row[side]))
     if use_margin:
         columns["margin"] = preferences["margin"].to_pylist()
     ids = pa.list_(pa.int64())
