@@ -1,19 +1,24 @@
 """The system of `make up` on ports and in a folder of its own, for benchmarks that run deployments."""
 
 import contextlib
+import contextvars
 import os
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
+from prefect import get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from infra.stack import ROOT, Stack, find_stack, read_env
 from infra.up import supervisor
+from tasks.dispatch import GPU_LIMIT
 
 
 @contextlib.contextmanager
@@ -37,6 +42,24 @@ def stack() -> Iterator[Stack]:
                 yield found
         finally:
             _make("down")
+
+
+class Slots:
+    """Watches the slots of the GPU limit: a look every 0.1 s, which finds the moments when none is taken."""
+
+    def __init__(self) -> None:
+        """Begin to watch, until the process ends."""
+        self.free_at = 0.0
+        """When none was taken last, by the monotonic clock."""
+        settings = contextvars.copy_context()  # where the server is
+        threading.Thread(target=settings.run, args=(self._watch,), daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            with contextlib.suppress(httpx.HTTPError, OSError), get_client(sync_client=True) as client:
+                if client.read_global_concurrency_limit_by_name(GPU_LIMIT).active_slots == 0:
+                    self.free_at = time.monotonic()
+            time.sleep(0.1)
 
 
 def pid_of(found: Stack, program: str) -> int:

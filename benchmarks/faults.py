@@ -2,7 +2,8 @@
 
 SIGKILL goes to the computing process, the GPU worker, the process of the pipeline, Prefect's server and the object
 store, 20 times in all. supervisord restarts what a site's supervisor would, and a pipeline that ended is started again,
-as its schedule would. At last a pipeline is cancelled, as from the UI, and timed until nothing of it computes.
+as its schedule would. After each kill the slots of the GPU limit must return to zero. At last a pipeline is cancelled,
+as from the UI, and timed until nothing of it computes.
 
     python benchmarks/faults.py [--kills 20] [--seed 0] [--json]      (needs PostgreSQL; takes about half an hour)
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import httpx
-from _stack import pid_of, stack, wait_for
+from _stack import Slots, pid_of, stack, wait_for
 from prefect import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
@@ -36,9 +37,7 @@ from tasks.tables import read_slices
 TARGETS = ("process", "worker", "pipeline", "server", "store")
 PIPELINE = "rs-dpo/new-prompts"
 LONGEST_WAIT = 12.0
-"""Seconds from a stage's start within which it is struck: its process starts, loads its model and computes by then.
-Half of them for the last stage, since no later one makes up for a kill that comes too late.
-"""
+"""Seconds from a stage's start within which it is struck, half for the last: no later stage makes up for it."""
 SMALLER = (
     "data.prompts=.rsdpo/world/prompts.jsonl",
     "data.max_prompts=96",
@@ -164,7 +163,8 @@ def result(uri: str) -> dict[str, Any]:
 
 
 def disturb(found: Stack, pipeline: Pipeline, kills: int, rng: random.Random) -> list[Kill]:
-    """Kill so often, over all stages, and print each kill."""
+    """Kill so often, over all stages, print each kill, and wait after each stage until all its slots are returned."""
+    slots = Slots()
     targets = [TARGETS[i % len(TARGETS)] for i in range(kills)]
     rng.shuffle(targets)
     done: list[Kill] = []
@@ -177,6 +177,10 @@ def disturb(found: Stack, pipeline: Pipeline, kills: int, rng: random.Random) ->
             done.append(kill)
             print(f"{len(done):3} {stage:20} {kill.target:9} {kill.after:7.1f} {kill.until:7.1f} {kill.rewritten:9}")
             sys.stdout.flush()
+        struck = time.monotonic()
+        wait_for(f"the end of {stage}", lambda stage=stage: pipeline.look(stage) == "done", seconds=3600)
+        # A dead run's lease lasts for a minute; the next stage takes slots some seconds later.
+        wait_for(f"return of the slots after {stage}", lambda struck=struck: slots.free_at > struck, seconds=120)
     return done
 
 

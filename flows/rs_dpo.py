@@ -24,6 +24,7 @@ from tasks.dispatch import cancel_children
 from tasks.dpo import train_dpo
 from tasks.evaluate import evaluate_policy, method
 from tasks.functions import find_gold
+from tasks.gpus import gpus_needed
 from tasks.models import import_policy, import_reward_model
 from tasks.pairs import build_pairs
 from tasks.preferences import label_preferences, load_annotations
@@ -72,7 +73,7 @@ def rs_dpo(
 ) -> dict[str, Artifact]:
     """Align a policy with RS-DPO and compare it with the policy that it started from; return every artifact."""
     check_run(data, sft, reward_model, pairs, dpo, evaluation)
-    check_compute(compute)
+    check_compute(compute, gpus_needed(sft, reward_model, sampling, dpo))
     site = open_site(store, compute)
     files, gold = find_data(site.store, data), find_gold(evaluation.gold_reward)
     base_model = import_policy(site, sft)

@@ -23,6 +23,7 @@ from tasks.artifacts import Artifact
 from tasks.config import RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
 from tasks.dispatch import GPU_LIMIT
 from tasks.evaluate import Method
+from tasks.gpus import gpus_of
 from tasks.site import Site
 from tasks.storage import Store
 from tasks.training_config import DpoConfig
@@ -32,14 +33,16 @@ LAST_SECONDS = 4.0
 
 
 @contextmanager
-def gpu() -> Iterator[None]:
-    """Hold a GPU's slot; a server that is gone for a while does not end the work, and a slot of a dead run comes free.
+def gpus(number: int) -> Iterator[None]:
+    """Hold the slots of so many GPUs, all at once or none.
+
+    A server that is gone for a while does not end the work, and the slots of a dead run come free.
 
     Raises:
-        ConcurrencySlotAcquisitionError: The server has no such limit.
+        ConcurrencySlotAcquisitionError: The server has no such limit, or fewer slots altogether.
     """
-    slot = concurrency(GPU_LIMIT, strict=True, lease_duration=60, raise_on_lease_renewal_failure=False)
-    with slot, ended_by_sigterm():
+    slots = concurrency(GPU_LIMIT, occupy=number, strict=True, lease_duration=60, raise_on_lease_renewal_failure=False)
+    with slots, ended_by_sigterm():
         yield
 
 
@@ -70,7 +73,7 @@ def ended_by_sigterm() -> Iterator[None]:
 @flow(name="train-sft", flow_run_name="SFT on {demonstrations.rows} demonstrations")
 def train_sft(store: str, base_model: Artifact, demonstrations: Artifact, sft: SftConfig) -> None:
     """Fine-tune the base model on the demonstrations."""
-    with gpu():
+    with gpus(gpus_of(sft)):
         tasks.sft.train_sft(Site(Store(store)), base_model, demonstrations, sft)
 
 
@@ -79,7 +82,7 @@ def train_reward_model(
     store: str, base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig
 ) -> None:
     """Train a reward model on preference pairs."""
-    with gpu():
+    with gpus(gpus_of(reward_model)):
         tasks.reward_model.train_reward_model(Site(Store(store)), base_model, preferences, reward_model)
 
 
@@ -88,7 +91,7 @@ def sample_completions(
     store: str, policy: Artifact, prompts: Artifact, annotated: Artifact, sampling: SamplingConfig
 ) -> None:
     """Draw k completions a prompt."""
-    with gpu():
+    with gpus(gpus_of(sampling)):
         tasks.sample.sample_completions(Site(Store(store)), policy, prompts, annotated, sampling)
 
 
@@ -97,7 +100,7 @@ def score_completions(
     store: str, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> None:
     """Score every completion with the reward model."""
-    with gpu():
+    with gpus(gpus_of(scoring)):
         tasks.score.score_completions(Site(Store(store)), reward_model, completions, prompts, scoring)
 
 
@@ -106,7 +109,7 @@ def train_dpo(
     store: str, policy: Artifact, pairs: Artifact, completions: Artifact, prompts: Artifact, dpo: DpoConfig
 ) -> None:
     """Train the policy on the pairs."""
-    with gpu():
+    with gpus(gpus_of(dpo)):
         tasks.dpo.train_dpo(Site(Store(store)), policy, pairs, completions, prompts, dpo)
 
 
@@ -115,5 +118,5 @@ def evaluate_policy(
     store: str, aligned: Artifact, policy: Artifact, reward_model: Artifact, held_out: Artifact, how: Method
 ) -> None:
     """Compare the aligned policy with pi_SFT on held-out prompts."""
-    with gpu():
+    with gpus(gpus_of(how.decoding)):
         tasks.evaluate.evaluate_policy(Site(Store(store)), aligned, policy, reward_model, held_out, how)

@@ -1,6 +1,6 @@
 """What a Prefect server needs for RS-DPO: work pools, queues, limits, and an automation that ends lost runs.
 
-python -m infra.apply --gpus 4 --gpu-pool kubernetes
+python -m infra.apply --gpus 8 --gpus-per-worker 2 --gpu-pool kubernetes
 
 Changes what differs and leaves the rest alone, so it may run again at any time. The server is that of PREFECT_API_URL.
 """
@@ -60,19 +60,25 @@ def check_environment() -> None:
         raise ConfigurationError(f"RSDPO_STORE = {store!r} must be written as {Store(store).uri!r}: events name it so")
 
 
-async def apply(gpus: int, gpu_pool: str = "process") -> None:
+async def apply(gpus: int, gpu_pool: str = "process", gpus_per_worker: int = 1) -> None:
     """Give the server what is missing, and change what differs.
 
     Args:
-        gpus: GPUs of all workers together, at least 1: so many stages compute at once.
+        gpus: GPUs of all workers together, at least 1.
         gpu_pool: Type of the GPU pool: process, docker or kubernetes.
+        gpus_per_worker: GPUs that one worker has to itself, or one job gets. It computes a stage at a time.
 
     Raises:
-        ConfigurationError: The GPU pool exists with another type.
+        ConfigurationError: The GPU pool exists with another type, or the workers cannot have as many GPUs each.
     """
+    workers, rest = divmod(gpus, gpus_per_worker)
+    if rest:
+        raise ConfigurationError(
+            f"--gpus {gpus} must be a multiple of --gpus-per-worker {gpus_per_worker}: each worker has as many"
+        )
     async with get_client() as client:
-        await _pool(client, CPU_POOL, "process", PIPELINES)
-        await _pool(client, GPU_POOL, gpu_pool, gpus)
+        await _pool(client, CPU_POOL, "process", job_template("process", 0), PIPELINES)
+        await _pool(client, GPU_POOL, gpu_pool, job_template(gpu_pool, gpus_per_worker), workers)
         for pool, queues in QUEUES.items():
             await _queues(client, pool, queues)
         await client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, gpus)
@@ -80,9 +86,18 @@ async def apply(gpus: int, gpu_pool: str = "process") -> None:
             await _automation(client, automation)
 
 
-def job_template(kind: str) -> dict[str, Any]:
-    """Return the base job template of a type of pool: process, docker or kubernetes."""
+def job_template(kind: str, gpus: int = 1) -> dict[str, Any]:
+    """Return the base job template of a pool.
+
+    Args:
+        kind: Type of the pool: process, docker or kubernetes.
+        gpus: GPUs that a worker has, or a job gets; what is asked for is held against it (`tasks.checks`). With 0,
+            runs see none, whatever their worker sees: a pipeline must not compute on a GPU without its slot.
+    """
     template: dict[str, Any] = yaml.safe_load((POOLS / f"{kind}.yaml").read_text())
+    template["variables"]["properties"]["gpus"]["default"] = gpus
+    if not gpus:
+        template["job_configuration"]["env"]["CUDA_VISIBLE_DEVICES"] = ""
     if kind == "process":
         template["variables"]["properties"]["working_dir"]["default"] = str(ROOT)
     return template
@@ -125,8 +140,7 @@ def _crash_unless(name: str, after: set[str], expect: set[str], within: timedelt
     )
 
 
-async def _pool(client: PrefectClient, name: str, kind: str, limit: int) -> None:
-    template = job_template(kind)
+async def _pool(client: PrefectClient, name: str, kind: str, template: dict[str, Any], limit: int) -> None:
     try:
         pool = await client.read_work_pool(name)
     except ObjectNotFound:
@@ -169,11 +183,12 @@ def _positive(text: str) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Give a Prefect server the pools, queues and limits of RS-DPO.")
     parser.add_argument("--gpus", type=_positive, default=1, help="GPUs of all workers together (default: 1)")
+    parser.add_argument("--gpus-per-worker", type=_positive, default=1, help="of these, GPUs a worker (default: 1)")
     parser.add_argument("--gpu-pool", choices=["process", "docker", "kubernetes"], default="process")
     options = parser.parse_args()
     try:
         check_environment()
-        asyncio.run(apply(options.gpus, options.gpu_pool))
+        asyncio.run(apply(options.gpus, options.gpu_pool, options.gpus_per_worker))
     except ConfigurationError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error

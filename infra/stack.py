@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from infra.gpus import Gpus
 from tasks.errors import ConfigurationError
 
 ROOT = Path(__file__).parent.parent
@@ -182,7 +183,7 @@ def read_env(file: Path) -> dict[str, str]:
     return dict(line[1].split("=", 1) for line in words if line[:1] == ["export"])
 
 
-def service_env(stack: Stack, values: dict[str, str], gpus: int, programs: Path) -> dict[str, str]:
+def service_env(stack: Stack, values: dict[str, str], gpus: Gpus, programs: Path) -> dict[str, str]:
     """Return the environment of supervisord and so of everything that it starts."""
     inherited = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
     key = f'"{values["AWS_ACCESS_KEY_ID"]},{values["AWS_SECRET_ACCESS_KEY"]}"'  # CSV, as rclone reads it
@@ -195,7 +196,8 @@ def service_env(stack: Stack, values: dict[str, str], gpus: int, programs: Path)
         "PWD": str(ROOT),
         "RSDPO_ROOT": str(ROOT),
         "RSDPO_UP": str(stack.folder),
-        "RSDPO_GPUS": str(max(gpus, 1)),
+        "RSDPO_GPU_WORKERS": str(gpus.workers),
+        "RSDPO_GPUS_PER_WORKER": str(gpus.per_worker),
         "RSDPO_POSTGRES": str(programs / "postgres"),
         "RSDPO_POSTGRES_USER": database_user().pw_name,
         "RSDPO_S3_PORT": str(stack.s3_port),

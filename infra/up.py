@@ -16,6 +16,7 @@ from xmlrpc.client import ServerProxy
 
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
+from infra.gpus import Gpus, count_gpus, share_gpus
 from infra.stack import (
     BUCKET,
     ROOT,
@@ -46,7 +47,7 @@ def up(stack: Stack) -> None:
         ConfigurationError: A port is taken, PostgreSQL is missing or cannot reach the folder, or something does not
             start.
     """
-    programs, gpus = find_postgres(), count_gpus()
+    programs, gpus = find_postgres(), share_gpus(count_gpus())
     running = supervisor_pid(stack) is not None
     if not running:
         check_ports(stack)
@@ -91,15 +92,6 @@ def supervisor_pid(stack: Stack) -> int | None:
         return None
 
 
-def count_gpus() -> int:
-    """Return how many GPUs nvidia-smi finds, 0 where there is none or no driver."""
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-    except FileNotFoundError:
-        return 0
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
-
-
 def supervisor(stack: Stack) -> Any:
     """Return supervisord's interface (http://supervisord.org/api.html)."""
     transport = SupervisorTransport(serverurl=f"unix://{stack.folder}/control.sock")
@@ -136,9 +128,9 @@ def _check_programs(stack: Stack) -> None:
             )
 
 
-def _set_up_server(stack: Stack, env: dict[str, str], gpus: int) -> None:
-    logs = stack.folder / "logs"
-    _run([sys.executable, "-m", "infra.apply", "--gpus", str(max(gpus, 1))], env, logs / "apply.log")
+def _set_up_server(stack: Stack, env: dict[str, str], gpus: Gpus) -> None:
+    logs, given = stack.folder / "logs", ["--gpus", str(gpus.total), "--gpus-per-worker", str(gpus.per_worker)]
+    _run([sys.executable, "-m", "infra.apply", *given], env, logs / "apply.log")
     _run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"], env, logs / "deploy.log")
 
 
@@ -155,9 +147,11 @@ def _tool(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
-def _print_how_to(stack: Stack, values: dict[str, str], gpus: int) -> None:
+def _print_how_to(stack: Stack, values: dict[str, str], gpus: Gpus) -> None:
     folder = stack.folder.relative_to(ROOT) if stack.folder.is_relative_to(ROOT) else stack.folder
-    workers = f"{gpus} for a GPU each" if gpus else "1 for GPU stages, which computes on the CPU (no NVIDIA GPU found)"
+    workers = f"{gpus.workers} with {gpus.per_worker} GPU{'s' if gpus.per_worker > 1 else ''} each"
+    if not gpus.found:
+        workers = "1 for GPU stages, which computes on the CPU (no NVIDIA GPU found)"
     print(
         f"Prefect       {values['PREFECT_API_URL'].removesuffix('/api')}\n"
         f"its key       PREFECT_API_AUTH_STRING in {folder}/env\n"

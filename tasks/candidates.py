@@ -46,13 +46,13 @@ def gather(completions: pa.Table, rewards: pa.Table) -> Candidates:
     for missing, column in ((is_drawn & ~is_scored, "reward"), (is_scored & ~is_drawn, "completion")):
         if missing.any():
             raise ConfigurationError(f"{missing.sum()} samples have no {column}: score the completions again")
-    texts = completions["completion"].combine_chunks().dictionary_encode().indices
+    texts = completions["completion"].cast(pa.large_string()).dictionary_encode()  # int32 offsets end at 2 GB of text
     truncated = pc.equal(completions["finish_reason"], "length")
     return Candidates(
         prompt_ids,
         rewards=matrix(scored, rewards["reward"].to_numpy(), np.nan),
         truncated=matrix(drawn, truncated.to_numpy(), False),
-        texts=matrix(drawn, texts.to_numpy(), -1),
+        texts=matrix(drawn, np.concatenate([chunk.indices for chunk in texts.chunks]), -1),
     )
 
 

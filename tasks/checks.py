@@ -1,7 +1,7 @@
 """What can be checked about a run's settings before anything is read or loaded."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, get_type_hints
 
 from prefect.settings import PREFECT_API_URL
@@ -9,8 +9,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from tasks.compute import ComputeConfig
 from tasks.config import DataConfig, EvaluationConfig, PairsConfig, RewardModelConfig, SftConfig
-from tasks.dispatch import has_deployment
+from tasks.dispatch import find_pool
 from tasks.errors import ConfigurationError
+from tasks.gpus import Need
 from tasks.sections import DataSource
 from tasks.training_config import DpoConfig, Training
 
@@ -47,8 +48,12 @@ def check_run(
     _check_trainer_arguments(dpo, "DPOConfig")
 
 
-def check_compute(compute: ComputeConfig) -> None:
-    """Refuse deployments that Prefect's server does not have.
+def check_compute(compute: ComputeConfig, needs: Mapping[str, Need]) -> None:
+    """Refuse deployments that Prefect's server does not have, and stages for which their workers have too few GPUs.
+
+    Args:
+        compute: Which deployment computes which stage.
+        needs: GPUs of stages; those that are not named need one.
 
     Raises:
         ConfigurationError: Names the stage and the remedy.
@@ -59,10 +64,17 @@ def check_compute(compute: ComputeConfig) -> None:
             raise ConfigurationError(
                 f"compute.{stage} = {name!r} needs a Prefect server: set PREFECT_API_URL, or use `inline`"
             )
-        if not has_deployment(name):
+        pool, need = find_pool(name), needs.get(stage)
+        if pool is None:
             raise ConfigurationError(
                 f"compute.{stage} = {name!r}: Prefect's server at {server} has no such deployment: deploy prefect.yaml "
                 "there, or use `inline`"
+            )
+        if need is not None and pool.gpus is not None and need.gpus > pool.gpus:
+            raise ConfigurationError(
+                f"{need.setting} = {need.gpus}: compute.{stage} = {name!r} runs on the pool {pool.name}, whose workers "
+                f"have {pool.gpus} GPUs each, so it would wait for ever: lower it, or give them more "
+                f"(python -m infra.apply --gpus N --gpus-per-worker {need.gpus}, and start the workers anew)"
             )
 
 

@@ -188,6 +188,9 @@ class EvaluationConfig(Section):
 
     k: int = Field(1, ge=1, le=MOST_COMPLETIONS)
     """Completions a held-out prompt and policy, drawn with the sampling section's settings."""
+    kl_completions: int = Field(1, ge=1)
+    """Completions a held-out prompt that KL(pi || pi_SFT) is estimated on, drawn at temperature 1 from the whole
+    vocabulary. Where the sampling section draws so, the `k` above are among them."""
     seed: int = Field(1, ge=0)
     """Seed of the drawn completions and of the bootstrap."""
     bootstrap_samples: int = Field(10_000, ge=100)

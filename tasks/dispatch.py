@@ -30,7 +30,7 @@ from tasks.errors import ConfigurationError
 from tasks.progress import log
 
 GPU_LIMIT = "rs-dpo-gpu"
-"""Global concurrency limit of Prefect's server that a stage holds while it computes: a slot a GPU."""
+"""Global concurrency limit of Prefect's server that a stage holds while it computes: a slot for each of its GPUs."""
 OUTAGE_SECONDS = 600.0
 """How long Prefect's server may be gone while a pipeline waits."""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -49,6 +49,14 @@ class Order(NamedTuple):
     """Stage key of the output."""
     lock: str
     """What the run works on: the stage key, or a table that several stages' outputs are cut from."""
+
+
+class Pool(NamedTuple):
+    """A work pool."""
+
+    name: str
+    gpus: int | None
+    """That each worker has, or each job gets: `infra.apply --gpus-per-worker`. None: a pool that does not say."""
 
 
 class DeploymentRunError(RuntimeError):
@@ -160,23 +168,28 @@ def _cancel_children_if_cancelled() -> None:
             cancel_children(UUID(runtime.flow_run.id))
 
 
-def has_deployment(name: str) -> bool:
-    """Tell whether the server has a deployment.
+def find_pool(name: str) -> Pool | None:
+    """Return the pool that a deployment's runs go to; None where the server has no such deployment.
 
     Raises:
         ConfigurationError: The server cannot be reached, or refuses us.
     """
     try:
         with get_client(sync_client=True) as client:
-            client.read_deployment_by_name(name)
+            deployment = client.read_deployment_by_name(name)
+            if deployment.work_pool_name is None:
+                return Pool("", None)
+            template = client.read_work_pool(deployment.work_pool_name).base_job_template
+            variables = template.get("variables", {}).get("properties", {})
+            gpus = (deployment.job_variables or {}).get("gpus", variables.get("gpus", {}).get("default"))
+            return Pool(deployment.work_pool_name, gpus)
     except ObjectNotFound:
-        return False
+        return None
     except httpx.HTTPError as error:
         message = str(error).partition("\n")[0]
         raise ConfigurationError(
             f"Prefect's server does not answer ({message}): check PREFECT_API_URL and PREFECT_API_AUTH_STRING"
         ) from error
-    return True
 
 
 def _runs(*tags: str, alive: bool = False) -> list[FlowRun]:

@@ -55,21 +55,26 @@ def open_engine(model: Path, decoding: Decoding, max_model_len: int, trust_remot
 
     Args:
         model: Model folder.
-        decoding: Settings; `engine = auto` takes vLLM where it is installed.
+        decoding: Settings; `engine = auto` takes vLLM where it is installed, for a device that is there.
         max_model_len: Longest prompt plus completion, in tokens.
         trust_remote_code: Run code that comes with the model.
 
     Raises:
         ConfigurationError: vLLM was asked for and is not installed.
     """
+    import torch
+
     installed = importlib.util.find_spec("vllm") is not None
+    # A build for CUDA does not start where no GPU is seen, as in runs on the pool of pipelines.
+    usable = installed and (torch.version.cuda is None or torch.cuda.is_available())
     if decoding.engine == "vllm" and not installed:
         raise ConfigurationError(
             "sampling.engine = vllm, but vLLM is not installed: install it, or set engine to transformers"
         )
-    if decoding.engine == "auto" and not installed:
-        log("vLLM is not installed: the slower transformers engine samples in its place")
-    if decoding.engine == "transformers" or not installed:
+    if decoding.engine == "auto" and not usable:
+        why = "vLLM was built for CUDA, and no GPU is seen" if installed else "vLLM is not installed"
+        log(f"{why}: the slower transformers engine samples in its place")
+    if decoding.engine == "transformers" or (decoding.engine == "auto" and not usable):
         return TransformersEngine(model, decoding, trust_remote_code)
     return VllmEngine(model, decoding, max_model_len, trust_remote_code)
 

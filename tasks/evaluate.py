@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact, sha256_of
 from tasks.config import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
+from tasks.divergence import KlSettings, estimate_kl, own_distribution, read_sorted
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
 from tasks.functions import GoldReward, load_gold
-from tasks.models import device, load_policy, model_folder, model_tokenizer, trusts_remote_code
+from tasks.intervals import bootstrap_interval
 from tasks.parquet import table_bytes
 from tasks.plan import pending
 from tasks.prompts import PromptTable
@@ -23,7 +24,6 @@ from tasks.score import score_slices
 from tasks.sections import Section
 from tasks.stage import stage
 from tasks.storage import Store
-from tasks.tokens import encode_prompt
 
 
 class Method(Section):
@@ -40,9 +40,23 @@ class Drawn(NamedTuple):
 
     rows: pa.Table
     rewards: np.ndarray
+    """float64; NaN: left out."""
     gold: np.ndarray | None
     parts: dict[str, str]
     """Folder -> digest of the parts that they are in."""
+
+    @property
+    def truncated(self) -> np.ndarray:
+        """Return which completions were cut at max_new_tokens."""
+        return np.array([reason == "length" for reason in self.rows["finish_reason"].to_pylist()], bool)
+
+    def finished(self) -> "Drawn":
+        """Return the same with the rewards of truncated completions left out."""
+        rewards, gold = (
+            None if values is None else np.where(self.truncated, np.nan, values) for values in (self.rewards, self.gold)
+        )
+        assert rewards is not None
+        return self._replace(rewards=rewards, gold=gold)
 
 
 def method(sampling: SamplingConfig, scoring: ScoringConfig, evaluation: EvaluationConfig, gold: GoldReward) -> Method:
@@ -52,26 +66,30 @@ def method(sampling: SamplingConfig, scoring: ScoringConfig, evaluation: Evaluat
     return Method(decoding=decoding, scoring=scoring, evaluation=evaluation, gold=gold)
 
 
-def win_rate(ours: np.ndarray, theirs: np.ndarray, bootstrap_samples: int, seed: int) -> dict[str, float]:
+def win_rate(ours: np.ndarray, theirs: np.ndarray, bootstrap_samples: int, seed: int) -> dict[str, Any] | None:
     """Compare the rewards of two policies on the same prompts.
 
     Args:
-        ours: (n, k) rewards, one row a prompt.
-        theirs: (n, m) rewards of the other policy for the same prompts.
+        ours: (n, k) rewards, one row a prompt; NaN: left out.
+        theirs: (n, m) rewards of the other policy for the same prompts; NaN: left out.
         bootstrap_samples: Resamples of the prompts behind the interval.
         seed: Seed of the resampling.
 
     Returns:
         `win_rate`: probability that a completion of ours beats one of theirs for the same prompt, a tie counting half;
-        `low`, `high`: its 95% bootstrap interval over prompts; `ties`: share of equal rewards.
+        `low`, `high`: its 95% bootstrap interval over prompts; `ties`: share of equal rewards; `prompts`: how many have
+        a completion on both sides. None where no prompt has.
     """
-    above = (ours[:, :, None] > theirs[:, None, :]).mean(axis=(1, 2))
-    ties = (ours[:, :, None] == theirs[:, None, :]).mean(axis=(1, 2))
-    wins = above + 0.5 * ties
-    random = np.random.default_rng(seed)
-    means = [wins[random.integers(0, wins.size, wins.size)].mean() for _ in range(bootstrap_samples)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"win_rate": float(wins.mean()), "low": float(low), "high": float(high), "ties": float(ties.mean())}
+    ours, theirs = ours[:, :, None], theirs[:, None, :]
+    pairs = (~np.isnan(ours) & ~np.isnan(theirs)).sum((1, 2))
+    compared = pairs > 0
+    if not compared.any():
+        return None
+    above, equal = ((won.sum((1, 2)) / np.maximum(pairs, 1))[compared] for won in (ours > theirs, ours == theirs))
+    wins = above + 0.5 * equal
+    low, high = bootstrap_interval(wins, np.mean, bootstrap_samples, seed)
+    figures = {"win_rate": float(wins.mean()), "low": low, "high": high, "ties": float(equal.mean())}
+    return {**figures, "prompts": int(compared.sum())}
 
 
 def distinct_2(texts: list[str]) -> float:
@@ -83,68 +101,81 @@ def distinct_2(texts: list[str]) -> float:
     return len(pairs) / pairs.total() if pairs else 0.0
 
 
-def describe(drawn: Drawn) -> dict[str, float]:
-    """Return a policy's own figures."""
-    tokens = drawn.rows["num_tokens"].to_numpy()
-    figures = {
-        "reward_mean": drawn.rewards.mean(),
-        "reward_std": drawn.rewards.std(),
-        "mean_tokens": tokens.mean(),
+def describe(drawn: Drawn) -> dict[str, Any]:
+    """Return a policy's own figures, of all its completions."""
+    return {
+        **_rewards(drawn),
+        "mean_tokens": float(drawn.rows["num_tokens"].to_numpy().mean()),
         "distinct_2": distinct_2(drawn.rows["completion"].to_pylist()),
-        "truncation_rate": drawn.rows["finish_reason"].to_pylist().count("length") / drawn.rows.num_rows,
+        "completions": drawn.rows.num_rows,
+        "truncated": int(drawn.truncated.sum()),
+        "truncation_rate": float(drawn.truncated.mean()),
     }
-    if drawn.gold is not None:
-        figures |= {"gold_mean": drawn.gold.mean(), "gold_std": drawn.gold.std()}
-    return {name: float(value) for name, value in figures.items()}
 
 
 def compare(aligned: Drawn, sft: Drawn, evaluation: EvaluationConfig) -> dict[str, Any]:
-    """Return the figures of both policies and the win rates of the aligned one."""
+    """Return the figures of both policies and the win rates of the aligned one, with and without truncated completions.
+
+    A truncated completion's reward is for half an answer. Without them, a pair of completions counts where neither is
+    truncated, and a prompt where it has such a pair.
+    """
+    finished = {"sft": sft.finished(), "aligned": aligned.finished()}
+    without: dict[str, Any] = {name: _rewards(drawn) for name, drawn in finished.items()}
+    without |= _win_rates(finished["aligned"], finished["sft"], evaluation)
+    compared = without["reward"]["prompts"] if without["reward"] else 0
+    without["prompts_left_out"] = aligned.rewards.size // evaluation.k - compared
+    figures = {"sft": describe(sft), "aligned": describe(aligned), **_win_rates(aligned, sft, evaluation)}
+    return {**figures, "without_truncated": without}
+
+
+def _rewards(drawn: Drawn) -> dict[str, Any]:
+    """Return mean and standard deviation of the rewards that are not left out; None where none is."""
+    figures: dict[str, Any] = {}
+    for name, values in (("reward", drawn.rewards), ("gold", drawn.gold)):
+        if values is not None:
+            kept = values[~np.isnan(values)]
+            figures[f"{name}_mean"] = float(kept.mean()) if kept.size else None
+            figures[f"{name}_std"] = float(kept.std()) if kept.size else None
+    return figures
+
+
+def _win_rates(aligned: Drawn, sft: Drawn, evaluation: EvaluationConfig) -> dict[str, Any]:
+    """Return the aligned policy's win rate by each reward."""
     k, samples, seed = evaluation.k, evaluation.bootstrap_samples, evaluation.seed
-    result: dict[str, Any] = {
-        "sft": describe(sft),
-        "aligned": describe(aligned),
-        "reward": win_rate(aligned.rewards.reshape(-1, k), sft.rewards.reshape(-1, k), samples, seed),
-    }
+    rates = {"reward": win_rate(aligned.rewards.reshape(-1, k), sft.rewards.reshape(-1, k), samples, seed)}
     if aligned.gold is not None and sft.gold is not None:
-        result["gold"] = win_rate(aligned.gold.reshape(-1, k), sft.gold.reshape(-1, k), samples, seed)
-    return result
+        rates["gold"] = win_rate(aligned.gold.reshape(-1, k), sft.gold.reshape(-1, k), samples, seed)
+    return rates
 
 
-def divergence(
-    aligned: Artifact, policy: Artifact, drawn: Drawn, prompts: PromptTable, how: Method
-) -> dict[str, float]:
-    """Return KL(pi || pi_SFT) in nats, a sequence and a token, estimated on the aligned policy's completions."""
-    from tasks.logps import CompletionLogps
+def gold_rewards(gold: GoldReward, prompts: PromptTable, rows: pa.Table) -> np.ndarray:
+    """Return the known reward of each completion, float64.
 
-    tokenizer, prompt_ids = model_tokenizer(policy), drawn.rows["prompt_id"].dictionary_encode().combine_chunks()
-    contexts = [encode_prompt(tokenizer, prompts[prompt_id]) for prompt_id in prompt_ids.dictionary.to_pylist()]
-    prompt_of, tokens = prompt_ids.indices.to_pylist(), drawn.rows["token_ids"].to_pylist()
-
-    def logps(model: Artifact) -> np.ndarray:
-        loaded = load_policy(model_folder(model), how.decoding.dtype, trusts_remote_code(model))
-        return CompletionLogps(loaded.to(device()))(contexts, tokens, prompt_of)
-
-    gap = logps(aligned) - logps(policy)
-    return {"kl_sequence": float(gap.mean()), "kl_token": float(gap.sum() / drawn.rows["num_tokens"].to_numpy().sum())}
+    Raises:
+        ConfigurationError: One is no number, or the function is another one here than the evaluation's key says.
+    """
+    assert gold.function is not None
+    reward, texts = load_gold(gold), rows["completion"].to_pylist()
+    pairs = zip(rows["prompt_id"].to_pylist(), texts, strict=True)
+    found = np.array([reward(prompts[prompt_id], text) for prompt_id, text in pairs], np.float64)
+    if (bad := np.flatnonzero(~np.isfinite(found))).size:
+        raise ConfigurationError(
+            f"evaluation.gold_reward = {gold.function.function} gives {bad.size} of {found.size} completions no finite "
+            f"reward, first {texts[bad[0]][:80]!r}: return a number for every text"
+        )
+    return found
 
 
 def _draw(store: Store, policy: Artifact, reward_model: Artifact, held_out: Artifact, how: Method) -> Drawn:
     """Sample and score a policy on the held-out prompts, reusing what the store has."""
     slices, _ = sample_slices(store, policy, held_out, how.decoding)
     scored, _ = score_slices(store, reward_model, slices, held_out, how.scoring)
-    order = [("prompt_id", "ascending"), ("completion_id", "ascending")]
-    rows = pa.concat_tables([slice_.read() for slice_ in slices]).sort_by(order)
-    rewards = pa.concat_tables([slice_.read() for slice_ in scored]).sort_by(order)
+    rows, rewards = read_sorted(slices), read_sorted(scored)
     if rows.select(["prompt_id", "completion_id"]) != rewards.select(["prompt_id", "completion_id"]):
         raise ConfigurationError(
             "the rewards do not belong to these completions: delete the store's tables/rewards and run again"
         )
-    gold = None
-    if how.gold.function is not None:
-        function, prompts = load_gold(how.gold), PromptTable(held_out)
-        pairs = zip(rows["prompt_id"].to_pylist(), rows["completion"].to_pylist(), strict=True)
-        gold = np.array([function(prompts[prompt_id], text) for prompt_id, text in pairs], np.float64)
+    gold = None if how.gold.function is None else gold_rewards(how.gold, PromptTable(held_out), rows)
     parts = {store.folder_of(slice_.part): slice_.part.digest for slice_ in (*slices, *scored)}
     return Drawn(rows, rewards["reward"].to_numpy().astype(np.float64), gold, parts)
 
@@ -164,11 +195,13 @@ def _samples_table(sft: Drawn, aligned: Drawn) -> pa.Table:
 def _preview(
     draft: Draft, aligned: Artifact, policy: Artifact, reward_model: Artifact, held_out: Artifact, how: Method
 ) -> tuple[Artifact, dict[str, Any]]:
-    completions = 2 * held_out.rows * how.decoding.k
+    decoding, own = how.decoding, own_distribution(how.decoding, how.evaluation.kl_completions)
+    shared = decoding.k if own == decoding.model_copy(update={"k": own.k}) else 0
+    completions = held_out.rows * (2 * decoding.k + own.k - shared)
     cost = {
         "prompts": held_out.rows,
         "completions": completions,
-        "at most tokens": completions * how.decoding.max_new_tokens,
+        "at most tokens": completions * decoding.max_new_tokens,
     }
     return pending(held_out.rows, "evaluate_policy"), cost
 
@@ -179,10 +212,10 @@ def evaluate_policy(
 ) -> Artifact:
     """Compare the aligned policy with pi_SFT on held-out prompts."""
     sft, new = (_draw(out.store, model, reward_model, held_out, how) for model in (policy, aligned))
-    figures = compare(new, sft, how.evaluation)
-    figures["divergence"] = divergence(aligned, policy, new, PromptTable(held_out), how)
-    figures["prompts"] = held_out.rows
-    text = json.dumps(figures, indent=2, sort_keys=True).encode()
+    own = own_distribution(how.decoding, how.evaluation.kl_completions)
+    kl = estimate_kl(out.store, aligned, policy, held_out, KlSettings(own, how.evaluation.bootstrap_samples))
+    figures = {**compare(new, sft, how.evaluation), "divergence": kl.figures, "prompts": held_out.rows}
+    text = json.dumps(figures, indent=2, sort_keys=True, allow_nan=False).encode()
     files = {"evaluation.json": text, "samples.parquet": table_bytes(_samples_table(sft, new), "evaluation")}
-    keeps = {**sft.parts, **new.parts}
+    keeps = {**sft.parts, **new.parts, **{out.store.folder_of(slice_.part): slice_.part.digest for slice_ in kl.slices}}
     return out.commit("evaluation", files, sha256_of(text), rows=sft.rows.num_rows, stats=figures, keeps=keeps)

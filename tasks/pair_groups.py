@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact
 from tasks.errors import ConfigurationError
-from tasks.parquet import read_table
+from tasks.parquet import read_tables
 from tasks.prompts import PromptTable
 from tasks.storage import Store
 from tasks.tables import read_slices, read_whole_prompts
@@ -37,15 +37,19 @@ class PairsByPrompt:
     """The pairs of each prompt, as ids."""
 
     def __init__(self, pairs: Artifact) -> None:
-        """Read the ids of every pair, and nothing else of it."""
-        table = read_table(pairs, ["prompt_id", "chosen_id", "rejected_id"])
-        column = table["prompt_id"].combine_chunks().dictionary_encode()
-        code = column.indices.to_numpy()
-        order = np.lexsort((table["rejected_id"].to_numpy(), table["chosen_id"].to_numpy(), code))
-        self.total: int = table.num_rows
-        self._ids = np.stack([table[name].to_numpy()[order] for name in ("chosen_id", "rejected_id")], 1)
-        self._ends = np.cumsum(np.bincount(code, minlength=len(column.dictionary)))
-        self._code = {prompt_id: i for i, prompt_id in enumerate(column.dictionary.to_pylist())}
+        """Read the ids of every pair, and nothing else of it.
+
+        A file at a time: an Arrow array holds 2 GB of text, that is 33.5 million prompt ids.
+        """
+        self._code: dict[str, int] = {}
+        codes, ids = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)]
+        for table in read_tables(pairs, ["prompt_id", "chosen_id", "rejected_id"]):
+            codes.append(self._codes(table["prompt_id"]))
+            ids.append(np.stack([table[name].to_numpy() for name in ("chosen_id", "rejected_id")], 1))
+        code, rows = np.concatenate(codes), np.concatenate(ids)
+        self.total = len(code)
+        self._ids: np.ndarray = rows[np.lexsort((rows[:, 1], rows[:, 0], code))]
+        self._ends = np.cumsum(np.bincount(code, minlength=len(self._code)))
 
     def __iter__(self) -> Iterator[str]:
         """Yield the prompts."""
@@ -59,6 +63,15 @@ class PairsByPrompt:
         """Return the (pairs, 2) ids of chosen and rejected completions, in order."""
         code = self._code[prompt_id]
         return self._ids[self._ends[code - 1] if code else 0 : self._ends[code]]
+
+    def _codes(self, prompt_ids: pa.ChunkedArray) -> np.ndarray:
+        """Return the number of each prompt; one that is met for the first time gets the next."""
+        found = [np.empty(0, np.int32)]
+        for chunk in prompt_ids.chunks:
+            encoded = chunk.dictionary_encode()
+            numbers = [self._code.setdefault(id_, len(self._code)) for id_ in encoded.dictionary.to_pylist()]
+            found.append(np.array(numbers, np.int32)[encoded.indices.to_numpy()])
+        return np.concatenate(found)
 
 
 class Grouping:

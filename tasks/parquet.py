@@ -1,15 +1,19 @@
 """Stored tables as Parquet: written with the schema of their kind, read verified."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.artifacts import Artifact, DamagedArtifactError, FileEntry
 from tasks.filesystem import CHUNK, open_fs, persist
-from tasks.schemas import SCHEMAS
+from tasks.schemas import SCHEMAS, add_digests, rows_digest
 from tasks.storage import read_files
 from tasks.verify import read_entry
+
+ROWS_PER_FILE, TEXT_PER_FILE = 50_000, 1 << 28
+"""Most rows of a file of conversations, and most characters: an Arrow array holds 2 GB of text."""
 
 
 def read_tables(artifact: Artifact, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -54,6 +58,34 @@ def table_bytes(table: pa.Table, kind: str) -> bytes:
     rows = table.select(schema.names).cast(schema)
     pq.write_table(rows, sink, compression="zstd", use_dictionary=_dictionaries(schema))
     return bytes(sink.getvalue())
+
+
+def conversation_files(rows: list[dict[str, Any]], kind: str) -> tuple[dict[str, bytes], int]:
+    """Return rows with `messages` as Parquet files by name, and the digest of all rows.
+
+    The name of the file that a prompt was read from, its `source`, is not what the prompt is, and not in the digest.
+    """
+    files, digests = {}, []
+    for number, piece in enumerate(_pieces(rows)):
+        table = pa.Table.from_pylist(piece, SCHEMAS[kind])
+        files[f"rows-{number:05d}.parquet"] = table_bytes(table, kind)
+        digests.append(rows_digest(table.drop_columns("source") if kind == "prompts" else table))
+    return files, add_digests(digests)
+
+
+def _pieces(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Cut rows into those of a file each."""
+    piece: list[dict[str, Any]] = []
+    text = 0
+    for row in rows:
+        own = sum(len(message["content"]) for message in row["messages"])
+        if piece and (len(piece) == ROWS_PER_FILE or text + own > TEXT_PER_FILE):
+            yield piece
+            piece, text = [], 0
+        piece.append(row)
+        text += own
+    if piece:
+        yield piece
 
 
 def _dictionaries(schema: pa.Schema) -> bool | list[str]:

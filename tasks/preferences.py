@@ -16,11 +16,11 @@ from tasks.drawing import completion_rows
 from tasks.errors import ConfigurationError
 from tasks.functions import GoldReward, load_gold
 from tasks.models import model_folder, model_tokenizer
-from tasks.parquet import read_table, table_bytes
+from tasks.parquet import conversation_files, read_table
 from tasks.plan import pending
 from tasks.prompts import PromptTable
 from tasks.samples import Sample
-from tasks.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.schemas import SCHEMAS, format_digest
 from tasks.stage import stage
 from tasks.tables import GrowingTable, Slice, commit_slices, read_slices, read_whole_prompts
 from tasks.tokens import context_length, encode_completion, encode_prompt
@@ -60,11 +60,8 @@ def label_preferences(out: Draft, completions: Artifact, prompts: Artifact, gold
         raise ConfigurationError(
             f"{gold.function.function} gives equal rewards to every pair of completions: nothing to learn from"
         )
-    table = pa.Table.from_pylist(rows, schema=SCHEMAS["preferences"])
-    files = {"rows-00000.parquet": table_bytes(table, "preferences")}
-    return out.commit(
-        "preferences", files, format_digest(rows_digest(table)), rows=len(rows), stats={"labelled": len(rows)}
-    )
+    files, digest = conversation_files(rows, "preferences")
+    return out.commit("preferences", files, format_digest(digest), rows=len(rows), stats={"labelled": len(rows)})
 
 
 def _preview_annotations(draft: Draft, policy: Artifact, prompts: Artifact, preferences: Artifact, wanted: bool) -> Any:

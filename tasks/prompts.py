@@ -8,24 +8,21 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
-import pyarrow as pa
-
 from tasks.added_prompts import find_added, read_added
 from tasks.artifacts import NOTHING, Artifact
 from tasks.config import DataConfig
 from tasks.demands import Misfit, Reader, misfit
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
-from tasks.parquet import read_table, table_bytes
+from tasks.parquet import conversation_files, read_table
 from tasks.records import Messages, Record, Role, prompt_id, recognise
-from tasks.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.schemas import format_digest
 from tasks.sections import DataSource
 from tasks.sources import read_rows, source_digest
 from tasks.stage import stage
 from tasks.storage import Store
 from tasks.tally import Tally, log_unread_files, read_records
 
-ROWS_PER_FILE = 50_000
 READ_OF_EXAMPLES = ("evaluation_prompts", "evaluation_fraction", "system_prompt", "max_bad_fraction")
 READ_OF_PROMPTS = (*READ_OF_EXAMPLES, "max_prompts")
 """Fields of the data section that decide what is loaded; where the data lie is in the key by the digest of the data."""
@@ -45,9 +42,9 @@ class PromptTable:
 
     def __init__(self, prompts: Artifact) -> None:
         """Read a prompts artifact."""
-        table = read_table(prompts)
+        table = read_table(prompts, ["prompt_id", "messages"])
         self.ids: list[str] = table["prompt_id"].to_pylist()
-        self._messages = table["messages"].combine_chunks()
+        self._messages = table["messages"]  # in chunks, since an Arrow array holds no more than 2 GB of text
         self._rows = {prompt_id: row for row, prompt_id in enumerate(self.ids)}
 
     def __contains__(self, prompt_id: str) -> bool:
@@ -279,10 +276,5 @@ def _held_out_rule(held_out: Artifact, data: DataConfig) -> Callable[[str], str 
 
 
 def _commit(out: Draft, kind: str, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Artifact:
-    table = pa.Table.from_pylist(rows, schema=SCHEMAS[kind])
-    files = {
-        f"rows-{start // ROWS_PER_FILE:05d}.parquet": table_bytes(table.slice(start, ROWS_PER_FILE), kind)
-        for start in range(0, len(rows), ROWS_PER_FILE)
-    }
-    content = table.drop_columns("source") if kind == "prompts" else table  # a file's name is not what is in it
-    return out.commit(kind, files, format_digest(rows_digest(content)), rows=len(rows), stats=stats)
+    files, digest = conversation_files(rows, kind)
+    return out.commit(kind, files, format_digest(digest), rows=len(rows), stats=stats)

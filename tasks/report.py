@@ -6,36 +6,59 @@ from typing import Any
 from tasks.artifacts import Artifact, Provenance
 
 BAR = 40
-FIGURES = (
-    ("gold_mean", "gold reward", "{:.3f}"),
-    ("gold_std", "  standard deviation", "{:.3f}"),
-    ("reward_mean", "reward model", "{:.3f}"),
-    ("reward_std", "  standard deviation", "{:.3f}"),
-    ("mean_tokens", "completion length (tokens)", "{:.1f}"),
-    ("distinct_2", "distinct-2", "{:.3f}"),
-    ("truncation_rate", "cut at max_new_tokens", "{:.1%}"),
-)
-"""Figure of one policy, its label, its format."""
+REWARDS = (("gold", "gold reward"), ("reward", "reward model"))
+FINISHED = "  without truncated completions"
 
 
 def evaluation_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return (label, SFT, RS-DPO) for every figure of an evaluation."""
-    sft, aligned = figures["sft"], figures["aligned"]
-    rows = [(label, form.format(sft[name]), form.format(aligned[name])) for name, label, form in FIGURES if name in sft]
-    for by, label in (("gold", "win rate by gold reward"), ("reward", "win rate by reward model")):
-        if by in figures:
-            win = figures[by]
-            theirs = _interval(1 - win["win_rate"], 1 - win["high"], 1 - win["low"])
-            rows.append((label, theirs, _interval(win["win_rate"], win["low"], win["high"])))
-            rows.append(("  ties", "", f"{win['ties']:.1%}"))
-    divergence = figures["divergence"]
-    rows.append(("KL from pi_SFT a sequence (nats)", "", f"{divergence['kl_sequence']:.3f}"))
-    rows.append(("KL from pi_SFT a token (nats)", "", f"{divergence['kl_token']:.4f}"))
-    return rows
+    sides, without = (figures["sft"], figures["aligned"]), figures["without_truncated"]
+    finished = (without["sft"], without["aligned"])
+    any_truncated, rows = any(side["truncated"] for side in sides), []
+    for name, label in REWARDS:
+        if name in figures:
+            rows.append(_row(label, sides, f"%({name}_mean).3f"))
+            rows.append(_row("  standard deviation", sides, f"%({name}_std).3f"))
+            rows += [_row(FINISHED, finished, f"%({name}_mean).3f")] if any_truncated else []
+    rows.append(_row("completion length (tokens)", sides, "%(mean_tokens).1f"))
+    rows.append(_row("distinct-2", sides, "%(distinct_2).3f"))
+    rows.append(_row("truncated at max_new_tokens", sides, "%(truncated)d of %(completions)d"))
+    for name, label in REWARDS:
+        if name in figures:
+            rows += _win_rows(f"win rate by {label}", figures[name])
+            rows += _win_rows(_prompts_of(without), without[name])[:1] if any_truncated else []
+    return rows + _kl_rows(figures["divergence"])
 
 
-def _interval(value: float, low: float, high: float) -> str:
-    return f"{value:.3f}  [{low:.3f}, {high:.3f}]"
+def _row(label: str, sides: tuple[Any, Any], form: str) -> tuple[str, str, str]:
+    sft, aligned = ("none" if None in side.values() else form % side for side in sides)
+    return (label, sft, aligned)
+
+
+def _prompts_of(without: Mapping[str, Any]) -> str:
+    left_out = without["prompts_left_out"]
+    return f"{FINISHED} ({left_out} prompts left out)" if left_out else FINISHED
+
+
+def _win_rows(label: str, win: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    if win is None:
+        return [(label, "none", "none")]
+    theirs = _interval(1 - win["win_rate"], 1 - win["high"], 1 - win["low"])
+    ours = _interval(win["win_rate"], win["low"], win["high"])
+    return [(label, theirs, ours), ("  ties", "", f"{win['ties']:.1%}")]
+
+
+def _kl_rows(divergence: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    rows = []
+    for name, digits in (("sequence", 3), ("token", 4)):
+        value, low, high = (divergence[f"kl_{name}{bound}"] for bound in ("", "_low", "_high"))
+        rows.append((f"KL from pi_SFT a {name} (nats)", "", _interval(value, low, high, digits)))
+    drawn = f"{divergence['completions']}, {divergence['truncated']} truncated"
+    return [*rows, ("  completions drawn at temperature 1", "", drawn)]
+
+
+def _interval(value: float, low: float, high: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}  [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def stage_page(provenance: Provenance, artifact: Artifact) -> str:

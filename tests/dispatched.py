@@ -28,15 +28,15 @@ class Behaviour(Section):
 
 @stage(version=1, retries=2)
 def train_sft(out: Draft, source: Artifact, behaviour: Behaviour) -> Artifact:
-    """Write which process computed it."""
+    """Write which process computed it, and what GPUs that saw."""
     if behaviour.fails:
         raise ValueError(behaviour.fails)
     if behaviour.dies_once and not Path(behaviour.dies_once).exists():
         Path(behaviour.dies_once).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(behaviour.sleeps)
-    pid = str(os.getpid()).encode()
-    return out.commit("number", {"pid.txt": pid}, sha256_of(pid), rows=source.rows)
+    pid, gpus = (text.encode() for text in (str(os.getpid()), repr(os.environ.get("CUDA_VISIBLE_DEVICES"))))
+    return out.commit("number", {"pid.txt": pid, "gpus.txt": gpus}, sha256_of(pid), rows=source.rows)
 
 
 @flow(name="train-sft")

@@ -185,7 +185,7 @@ def test_an_empty_file_names_what_is_missing(folder):
         ("store=ftp://host/x", ["store = 'ftp://host/x' must be a folder, file:///... or s3://"]),
         ("store=/proc/nothing/here", ["store file:///proc/nothing/here cannot be written", "permissions"]),
         ("store=s3://key:secret@bucket/x", ["a secret must not be here", "AWS_SECRET_ACCESS_KEY"]),
-        ("sampling.max_new_tokens=510", ["longer than the model's context", "pairs.jsonl line"]),
+        ("sampling.max_new_tokens=510", ["longer than the policy's context", "pairs.jsonl line"]),
         ("data.evaluation_fraction=0.001", ["no prompt is held out", "raise data.evaluation_fraction"]),
         ("evaluation.gold_reward.function=tasks.gold:nothing", ["no function 'nothing'"]),
     ],

@@ -1,5 +1,6 @@
 """Stages on a worker pool: a real server, a real worker, real flow runs."""
 
+import asyncio
 import json
 import os
 import signal
@@ -18,17 +19,24 @@ from prefect import flow, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
+from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
 from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
+from flows.stages import gpus
+from infra.apply import apply, job_template
 from tasks.artifacts import Artifact
 from tasks.checks import check_compute
 from tasks.compute import ComputeConfig
-from tasks.dispatch import DeploymentFailedError, DeploymentRunError, cancel_children, endings, start
+from tasks.config import RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
+from tasks.dispatch import GPU_LIMIT, DeploymentFailedError, DeploymentRunError, cancel_children, endings, start
+from tasks.errors import ConfigurationError
+from tasks.gpus import Need, gpus_needed, gpus_of
 from tasks.shards import balance
 from tasks.site import Site, open_site
 from tasks.storage import read_bytes
 from tasks.training import die_with_parent
+from tasks.training_config import DpoConfig
 
 SOURCE = Artifact(kind="number", uri="file:///anywhere", digest="5" * 64, rows=5)
 COMPUTE = ComputeConfig(train_sft="train-sft/test")
@@ -39,10 +47,12 @@ POOL = "test-dispatch"
 def worker(prefect_harness, tmp_path_factory) -> Iterator[None]:
     """Deploy the stage of tests/dispatched.py, and start a worker for it."""
     with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+        template = job_template("process", 0)
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
     source = flow.from_source(source=str(Path(__file__).parent), entrypoint="dispatched.py:train_sft_on_worker")
     source.deploy(name="test", work_pool_name=POOL, print_next_steps=False)
     environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value(), "PREFECT_WORKER_QUERY_SECONDS": "0.5"}
+    environment |= {"CUDA_VISIBLE_DEVICES": "0,1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     log = tmp_path_factory.mktemp("worker") / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -84,6 +94,7 @@ def runs_of(site: Site, **behaviour: Any) -> list[FlowRun]:
 def test_a_stage_is_computed_by_its_worker_and_only_once(site, compute):
     made = compute(site, sleeps=0.001)
     assert read_bytes(made, "pid.txt") != str(os.getpid()).encode()
+    assert read_bytes(made, "gpus.txt") == b"''", "runs on a pool without GPUs see none, though their worker does"
     assert compute(site, sleeps=0.001) == made
     assert [run.state.name for run in runs_of(site, sleeps=0.001)] == ["Completed"]
     assert site.computed == {"train_sft": 1}
@@ -193,8 +204,55 @@ def test_a_run_that_was_deleted_is_not_waited_for_for_ever(site, worker):
 
 def test_a_deployment_that_is_not_there_is_refused(prefect_harness):
     with pytest.raises(ValueError, match=r"compute.train_dpo = 'train-dpo/nowhere'.* no such deployment"):
-        check_compute(ComputeConfig(train_dpo="train-dpo/nowhere"))
-    check_compute(ComputeConfig())
+        check_compute(ComputeConfig(train_dpo="train-dpo/nowhere"), {})
+    check_compute(ComputeConfig(), {})
+
+
+def test_a_stage_that_needs_more_gpus_than_a_worker_has_is_refused(prefect_harness):
+    with get_client(sync_client=True) as client:
+        pool = WorkPoolCreate(name="pairs-of-gpus", type="process", base_job_template=job_template("process", 2))
+        client.create_work_pool(pool)
+    source = flow.from_source(source=str(Path(__file__).parent), entrypoint="dispatched.py:train_sft_on_worker")
+    source.deploy(name="pairs", work_pool_name="pairs-of-gpus", print_next_steps=False)
+    compute = ComputeConfig(train_sft="train-sft/pairs")
+    check_compute(compute, {"train_sft": Need(2, "sft.devices"), "train_dpo": Need(8, "dpo.devices")})
+    message = (
+        "sft.devices = 4: compute.train_sft = 'train-sft/pairs' runs on the pool pairs-of-gpus, whose workers have 2 "
+        r"GPUs each, .* --gpus-per-worker 4"
+    )
+    with pytest.raises(ConfigurationError, match=message):
+        check_compute(compute, {"train_sft": Need(4, "sft.devices")})
+
+
+def test_what_stages_need():
+    sft, reward_model = SftConfig(base_model="m", devices=2), RewardModelConfig(devices=4)
+    extra = {"tensor_parallel_size": 2, "data_parallel_size": 3}
+    needs = gpus_needed(sft, reward_model, SamplingConfig(extra=extra), DpoConfig(devices=8))
+    expected = {"train_sft": 2, "train_reward_model": 4, "sample_completions": 6, "evaluate_policy": 6, "train_dpo": 8}
+    assert {stage: need.gpus for stage, need in needs.items()} == expected
+    ready = SftConfig(ready_model="m", devices=2), RewardModelConfig(ready_model="m", devices=4)
+    assert "train_sft" not in gpus_needed(*ready, SamplingConfig(), DpoConfig())
+    assert "train_reward_model" not in gpus_needed(*ready, SamplingConfig(), DpoConfig())
+    assert gpus_of(ScoringConfig()) == 1
+
+
+def slots_taken() -> int:
+    async def read() -> int:
+        async with get_client() as client:
+            return (await client.read_global_concurrency_limit_by_name(GPU_LIMIT)).active_slots
+
+    return asyncio.run(read())
+
+
+def test_a_stage_holds_a_slot_for_each_of_its_gpus(prefect_harness):
+    asyncio.run(apply(4, gpus_per_worker=4))
+    with gpus(3):
+        assert slots_taken() == 3
+        with gpus(1):
+            assert slots_taken() == 4
+    assert slots_taken() == 0
+    with pytest.raises(ConcurrencySlotAcquisitionError), gpus(5):  # at once, instead of waiting for ever
+        pass
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,12 @@ def test_vllm_that_is_not_installed(test_data, monkeypatch):
     assert open_engine(test_data / "stories260k", Decoding(engine="auto"), LIMIT).name == "transformers"
 
 
+def test_vllm_for_cuda_where_no_gpu_is_seen(test_data, monkeypatch):
+    monkeypatch.setattr("torch.version.cuda", "12.8")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert open_engine(test_data / "stories260k", Decoding(engine="auto"), LIMIT).name == "transformers"
+
+
 # Where a row is cut
 
 

@@ -1,5 +1,7 @@
 """Evaluation: win rates, distinct-2 and the comparison by hand, then their laws."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,8 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tasks.config import EvaluationConfig, SamplingConfig, ScoringConfig
-from tasks.evaluate import Drawn, compare, describe, distinct_2, method, win_rate
+from tasks.evaluate import Drawn, compare, describe, distinct_2, gold_rewards, method, win_rate
 from tasks.functions import GoldReward
+from tasks.report import evaluation_rows
+from tasks.sections import Function
 
 WHOLE = st.integers(-3, 3).map(float)
 
@@ -135,54 +139,125 @@ def test_distinct_2_is_a_share_and_falls_when_texts_are_repeated(texts):
 # Both policies
 
 
-def drawn(texts, rewards, gold=None, finish="stop"):
+def drawn(texts, rewards, gold=None, cut=()):
     rows = {
         "prompt_id": [f"p{number // 2}" for number in range(len(texts))],
         "completion_id": [number % 2 for number in range(len(texts))],
         "completion": texts,
         "num_tokens": [len(text.split()) for text in texts],
-        "finish_reason": [finish] * (len(texts) - 1) + ["length"],
+        "finish_reason": ["length" if number in cut else "stop" for number in range(len(texts))],
     }
     return Drawn(pa.table(rows), np.array(rewards, float), None if gold is None else np.array(gold, float), {})
 
 
 TEXTS = ["a b", "c", "a b c d", "e f g"]
+TWO = EvaluationConfig(k=2, bootstrap_samples=200)
 
 
 def test_describe_by_hand():
-    figures = describe(drawn(TEXTS, [0, 2, 2, 4], gold=[1, 1, 1, -1]))
-    assert figures == pytest.approx(
+    assert describe(drawn(TEXTS, [0, 2, 2, 4], gold=[1, 1, 1, -1], cut=[3])) == pytest.approx(
         {
             "reward_mean": 2,
             "reward_std": 2**0.5,
             "mean_tokens": 2.5,
             "distinct_2": 5 / 6,  # ab twice, bc, cd, ef, fg
+            "completions": 4,
+            "truncated": 1,
             "truncation_rate": 0.25,
             "gold_mean": 0.5,
             "gold_std": 0.75**0.5,
         }
     )
-    assert all(type(value) is float for value in figures.values())
 
 
 def test_compare_by_hand():
-    config = EvaluationConfig(k=2, bootstrap_samples=200)
     aligned, sft = drawn(TEXTS, [1, 3, 0, 0]), drawn(TEXTS, [0, 2, 0, 5])
-    found = compare(aligned, sft, config)
+    found = compare(aligned, sft, TWO)
     # p0: 1 > 0, 1 < 2, 3 > 0, 3 > 2: 3 / 4. p1: 0 = 0 and 0 < 5, twice: 1 / 4.
     assert found["reward"]["win_rate"] == 0.5
     assert found["reward"]["ties"] == 0.25
+    assert found["reward"]["prompts"] == 2
     assert "gold" not in found
     assert found["aligned"] == describe(aligned)
     assert found["sft"] == describe(sft)
 
 
 def test_the_gold_reward_is_compared_beside_the_reward_model():
-    config = EvaluationConfig(k=2, bootstrap_samples=200)
     aligned, sft = drawn(TEXTS, [9, 9, 9, 9], [0, 0, 0, 0]), drawn(TEXTS, [0, 0, 0, 0], [1, 1, 1, 1])
-    found = compare(aligned, sft, config)
+    found = compare(aligned, sft, TWO)
     assert found["reward"]["win_rate"] == 1
     assert found["gold"]["win_rate"] == 0
+
+
+def test_a_gold_reward_that_is_no_number_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "half.py").write_text("def reward(messages, text):\n    return float(text or 'nan')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = pa.table({"prompt_id": ["p", "q", "p"], "completion": ["1.5", "", "2"]})
+    prompts = {"p": [], "q": []}
+    half = Function(function="half:reward")
+    with pytest.raises(ValueError, match="half:reward gives 1 of 3 completions no finite reward, first ''"):
+        gold_rewards(half, prompts, rows)
+    assert gold_rewards(half, prompts, rows.filter([True, False, True])).tolist() == [1.5, 2]
+
+
+# Truncated completions
+
+
+def test_without_truncated_completions_by_hand():
+    aligned, sft = drawn(TEXTS, [1, 3, 9, 9], gold=[4, 4, 4, 4], cut=[0, 2, 3]), drawn(TEXTS, [0, 5, 0, 1], [1] * 4)
+    found = compare(aligned, sft, TWO)
+    assert found["reward"]["win_rate"] == (2 + 4) / 8  # p0: 1 > 0, 3 > 0; p1: all of its 4
+    without = found["without_truncated"]
+    # p0: 3 > 0 and 3 < 5; p1 has nothing left.
+    assert without["reward"] == {"win_rate": 0.5, "low": 0.5, "high": 0.5, "ties": 0.0, "prompts": 1}
+    assert without["prompts_left_out"] == 1
+    assert without["aligned"] == {"reward_mean": 3, "reward_std": 0, "gold_mean": 4, "gold_std": 0}
+    assert without["sft"]["reward_mean"] == 1.5
+    assert found["aligned"]["truncated"] == 3
+
+
+def test_without_any_left_there_is_none():
+    aligned, sft = drawn(TEXTS, [1, 3, 9, 9], gold=[4, 4, 4, 4], cut=range(4)), drawn(TEXTS, [0, 5, 0, 1], [1] * 4)
+    found = compare(aligned, sft, TWO)
+    without = found["without_truncated"]
+    assert without["reward"] is without["gold"] is without["aligned"]["reward_mean"] is None
+    assert without["prompts_left_out"] == 2
+    json.dumps(found, allow_nan=False)
+    rows = evaluation_rows({**found, "divergence": KL})
+    assert [row[2] for row in rows if row[0].startswith("  without truncated")] == ["none"] * 4
+    assert "nan" not in str(rows)
+
+
+KL = {f"kl_{name}{bound}": 1.0 for name in ("sequence", "token") for bound in ("", "_low", "_high")} | {
+    "completions": 4,
+    "truncated": 4,
+}
+
+
+def test_where_none_is_truncated_both_are_the_same():
+    aligned, sft = drawn(TEXTS, [1, 3, 0, 0], [1, 2, 3, 4]), drawn(TEXTS, [0, 2, 0, 5], [2] * 4)
+    found = compare(aligned, sft, TWO)
+    without = found["without_truncated"]
+    assert (without["reward"], without["gold"]) == (found["reward"], found["gold"])
+    assert without["prompts_left_out"] == 0
+    assert without["sft"].items() <= found["sft"].items()
+
+
+@given(rewards(), st.data())
+@settings(max_examples=40, deadline=None)
+def test_what_is_left_out_does_not_count(both, data):
+    ours, theirs = (rewards.copy() for rewards in both)
+    for side in (ours, theirs):
+        side[data.draw(arrays(bool, side.shape))] = np.nan
+    found, wins = win_rate(ours, theirs, 100, 0), []
+    for mine, other in zip(ours, theirs, strict=True):
+        pairs = [(a, b) for a in mine for b in other if not np.isnan(a + b)]
+        if pairs:
+            wins.append(np.mean([(a > b) + (a == b) / 2 for a, b in pairs]))
+    assert (found is None) == (not wins)
+    if found is not None:
+        assert found["win_rate"] == pytest.approx(np.mean(wins))
+        assert found["prompts"] == len(wins)
 
 
 def test_the_aligned_policy_is_sampled_as_the_policy_was():

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 from docker.types import HostConfig
+from prefect import get_client
 from prefect.blocks.system import Secret
 from prefect.client.schemas.objects import FlowRun
 from prefect.flows import load_flow_from_entrypoint
@@ -22,7 +23,9 @@ from prefect.server.schemas.actions import WorkPoolCreate
 from prefect.utilities.templating import apply_values
 from prefect.workers.process import ProcessJobConfiguration
 
-from infra.apply import FLOWS, SILENCE, automations, job_template
+from infra.apply import CPU_POOL, FLOWS, GPU_POOL, PIPELINES, SILENCE, apply, automations, job_template
+from infra.gpus import share_gpus
+from tasks.dispatch import GPU_LIMIT
 
 ROOT = Path(__file__).parent.parent
 INFRA = ROOT / "infra"
@@ -96,6 +99,53 @@ def test_processes_die_with_their_worker() -> None:
     assert job.env["PREFECT_RESULTS_DEFAULT_SERIALIZER"] == "json"
 
 
+def test_pipelines_see_no_gpu() -> None:
+    assert job_template("process", 0)["job_configuration"]["env"]["CUDA_VISIBLE_DEVICES"] == ""
+    assert "CUDA_VISIBLE_DEVICES" not in job_template("process", 1)["job_configuration"]["env"]
+
+
+def set_up() -> tuple[int, dict[str, int | None], dict[str, int]]:
+    """Return what a server has: slots of the limit, runs at once of each pool, GPUs of each pool's workers."""
+    with get_client(sync_client=True) as client:
+        pools = {name: client.read_work_pool(name) for name in (CPU_POOL, GPU_POOL)}
+    runs = {name: pool.concurrency_limit for name, pool in pools.items()}
+    variables = {name: pool.base_job_template["variables"]["properties"] for name, pool in pools.items()}
+
+    async def limit() -> int:
+        async with get_client() as client:
+            return (await client.read_global_concurrency_limit_by_name(GPU_LIMIT)).limit
+
+    return asyncio.run(limit()), runs, {name: own["gpus"]["default"] for name, own in variables.items()}
+
+
+def test_a_server_is_set_up_for_workers_of_several_gpus(prefect_harness: None) -> None:
+    asyncio.run(apply(8, gpus_per_worker=2))
+    assert set_up() == (8, {CPU_POOL: PIPELINES, GPU_POOL: 4}, {CPU_POOL: 0, GPU_POOL: 2})
+    asyncio.run(apply(4))
+    assert set_up() == (4, {CPU_POOL: PIPELINES, GPU_POOL: 4}, {CPU_POOL: 0, GPU_POOL: 1})
+
+
+def test_gpus_that_would_be_left_over_are_refused() -> None:
+    with pytest.raises(ValueError, match="--gpus 8 must be a multiple of --gpus-per-worker 3"):
+        asyncio.run(apply(8, gpus_per_worker=3))
+
+
+@pytest.mark.parametrize(
+    ("found", "each", "expected"), [(4, "2", (4, 2)), (4, "", (4, 4)), (0, "", (1, 1)), (0, "2", (2, 1))]
+)
+def test_workers_share_the_gpus(found: int, each: str, expected: tuple[int, int], monkeypatch: Any) -> None:
+    monkeypatch.setenv("RSDPO_GPUS_PER_WORKER", each)
+    gpus = share_gpus(found)
+    assert (gpus.total, gpus.workers) == expected
+
+
+@pytest.mark.parametrize("each", ["3", "0", "two"])
+def test_workers_that_cannot_share_the_gpus_are_refused(each: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RSDPO_GPUS_PER_WORKER", each)
+    with pytest.raises(ValueError, match=f"RSDPO_GPUS_PER_WORKER = '{each}' must be"):
+        share_gpus(4)
+
+
 def test_containers_get_the_gpus() -> None:
     options = rendered("docker")["container_create_kwargs"]
     host = HostConfig("1.44", **options)
@@ -106,6 +156,8 @@ def test_containers_get_the_gpus() -> None:
 
 def test_kubernetes_jobs_fit_the_schema_and_get_the_gpus() -> None:
     manifest = rendered("kubernetes", gpus=4)["job_manifest"]
+    pods = job_template("kubernetes", 2)["variables"]["properties"]["gpus"]
+    assert pods["default"] == 2
     pod = manifest["spec"]["template"]["spec"]
     del pod["completions"], pod["parallelism"]  # prefect-kubernetes wants them where Kubernetes does not know them
     kubernetes_validate.validate(manifest, "1.31", strict=True)

@@ -119,3 +119,43 @@ def test_pairs_by_prompt(tmp_path):
     assert "c" not in pairs
     np.testing.assert_array_equal(pairs["a"], [[0, 3], [1, 0], [1, 2]])
     np.testing.assert_array_equal(pairs["b"], [[1, 0]])
+
+
+def pairs_in_files(store: Store, files: list[list[tuple[str, int, int]]]) -> Artifact:
+    """Commit pairs in files of some each."""
+    rest = {"chosen_reward": 1.0, "rejected_reward": 0.0, "reward_gap": 1.0, "preference_prob": 0.7}
+    tables = [[{"prompt_id": n, "chosen_id": c, "rejected_id": r, **rest} for n, c, r in pairs] for pairs in files]
+    content = {
+        f"rows-{number}.parquet": table_bytes(pa.Table.from_pylist(rows, SCHEMAS["pairs"]), "pairs")
+        for number, rows in enumerate(tables)
+    }
+    return draft(store, "pairs").commit("pairs", content, "0" * 64, rows=sum(map(len, tables)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 3), st.integers(0, 3)), max_size=8)))
+def test_pairs_by_prompt_in_whatever_files(tmp_path_factory, files):
+    pairs = PairsByPrompt(pairs_in_files(Store(str(tmp_path_factory.mktemp("store"))), files))
+    everything = [pair for file in files for pair in file]
+    assert set(pairs) == {name for name, _, _ in everything}
+    assert pairs.total == len(everything)
+    for name in pairs:
+        expected = sorted((chosen, rejected) for own, chosen, rejected in everything if own == name)
+        assert pairs[name].tolist() == [list(pair) for pair in expected]
+
+
+@pytest.mark.slow  # 35 million pairs
+def test_more_text_than_an_arrow_array_holds(tmp_path):
+    rows, files = 1 << 20, 33
+    place = np.arange(rows)
+    ids = pa.DictionaryArray.from_arrays(pa.array(place % 500, pa.int32()), pa.array([f"{i:064d}" for i in range(500)]))
+    columns = {"prompt_id": ids.cast(pa.string()), "chosen_id": place // 500 % 16, "rejected_id": np.full(rows, 16)}
+    zeros = {name: np.zeros(rows) for name in SCHEMAS["pairs"].names[3:]}
+    file = table_bytes(pa.table(columns | zeros), "pairs")
+    content = {f"rows-{number:02d}.parquet": file for number in range(files)}
+    artifact = draft(Store(str(tmp_path)), "pairs").commit("pairs", content, "0" * 64, rows=rows * files)
+    pairs = PairsByPrompt(artifact)
+    assert pairs.total == rows * files
+    assert rows * files * 64 > 2**31
+    assert len(pairs[f"{7:064d}"]) == files * (place % 500 == 7).sum()
+    assert set(pairs[f"{499:064d}"][:, 0].tolist()) == set(range(16))

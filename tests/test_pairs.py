@@ -400,6 +400,28 @@ def test_gather_reads_tables_of_many_chunks():
     np.testing.assert_array_equal(found.rewards, [[2.5, NAN, 3.5], [0.5, 1.5, NAN]])
 
 
+def test_gather_takes_more_text_than_an_arrow_array_holds():
+    texts = [letter * 2**20 for letter in "abcdefghijklmnop"]
+    chunk = pa.array(texts, pa.string())  # 16 MB, of which 130 chunks share one copy
+    chunks = 130
+    names = [f"p{number:03d}" for number in range(chunks) for _ in texts]
+    ids = [number for _ in range(chunks) for number in range(len(texts))]
+    completions = pa.table(
+        {
+            "prompt_id": names,
+            "completion_id": ids,
+            "completion": pa.chunked_array([chunk] * chunks),
+            "finish_reason": ["stop"] * len(ids),
+        }
+    )
+    rewards = pa.table({"prompt_id": names, "completion_id": ids, "reward": np.zeros(len(ids))})
+    assert completions["completion"].nbytes > 2**31
+    found = gather(completions, rewards)
+    assert found.texts.shape == (chunks, len(texts))
+    assert (found.texts == found.texts[0]).all()
+    assert len(set(found.texts[0].tolist())) == len(texts)
+
+
 def test_only_some_columns_are_decoded_and_all_bytes_are_verified(tmp_path, damage):
     table = completions_table([(id_, i, id_ * i, "stop") for id_ in "ab" for i in range(4)])
     tokens = pa.array(np.random.default_rng(0).integers(0, 2**31 - 1, (8, 2000)).tolist(), pa.list_(pa.int32()))

@@ -1,9 +1,12 @@
 """Data in: real HH files and hand-made ones, the split by prompt, what is dropped and under which reason."""
 
 import gzip
+import io
 import json
 from itertools import count
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +17,7 @@ from tasks.config import DataConfig
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
 from tasks.models import model_files
-from tasks.parquet import read_table
+from tasks.parquet import conversation_files, read_table
 from tasks.prompts import (
     PromptTable,
     collect_prompts,
@@ -27,7 +30,7 @@ from tasks.prompts import (
     load_prompts,
 )
 from tasks.records import prompt_id
-from tasks.schemas import SCHEMAS
+from tasks.schemas import SCHEMAS, rows_digest
 from tasks.sections import DataSource, ModelSource
 from tasks.storage import Store, read_files
 from tasks.tally import Tally, read_records
@@ -581,3 +584,40 @@ def test_added_prompts_that_the_model_cannot_complete(tmp_path, local, policy):
     with pytest.raises(ValueError, match=rf"data.prompts = added: 1 of 3 rows are bad.*{TOO_LONG}") as caught:
         load(local, policy, data)
     assert f"(first added.jsonl prompt {id_of('word ' * 600)})" in str(caught.value)
+
+
+def test_conversations_are_cut_into_files_by_rows_and_by_text(monkeypatch):
+    monkeypatch.setattr("tasks.parquet.ROWS_PER_FILE", 3)
+    monkeypatch.setattr("tasks.parquet.TEXT_PER_FILE", 10)
+    rows = prompts_of_lengths(4, 6, 1, 1, 1, 1, 12, 2)  # 4 + 6 fill one; three ones the next; 12 is too long for any
+    files, digest = conversation_files(rows, "prompts")
+    read = [pq.read_table(io.BytesIO(content)) for content in files.values()]
+    assert [[len(row["messages"][0]["content"]) for row in table.to_pylist()] for table in read] == [
+        [4, 6],
+        [1, 1, 1],
+        [1],
+        [12],
+        [2],
+    ]
+    assert digest == rows_digest(pa.Table.from_pylist(rows, SCHEMAS["prompts"]))
+
+
+def prompts_of_lengths(*lengths):
+    """Return rows whose conversations have so many characters."""
+    return [
+        {"prompt_id": f"p{i}", "messages": [{"role": "user", "content": "x" * n}], "source": "test"}
+        for i, n in enumerate(lengths)
+    ]
+
+
+@pytest.mark.slow  # more than 2 GB of text
+def test_more_prompt_text_than_an_arrow_array_holds(local):
+    long = "y" * 2**22
+    rows = [row | {"messages": [{"role": "user", "content": long}]} for row in prompts_of_lengths(*range(520))]
+    rows[-1]["messages"] = [{"role": "user", "content": "the last"}]
+    files, digest = conversation_files(rows, "prompts")
+    artifact = draft(local, "prompts").commit("prompts", files, f"{digest:064x}", rows=len(rows))
+    table = PromptTable(artifact)
+    assert sum(len(row["messages"][0]["content"]) for row in rows) > 2**31
+    assert table["p0"] == table["p518"] == [{"role": "user", "content": long}]
+    assert table["p519"] == [{"role": "user", "content": "the last"}]

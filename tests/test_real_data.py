@@ -28,6 +28,8 @@ def test_stories(store_uri: str, test_data: Path) -> None:
     assert metrics["completions"]["truncation_rate"] == 1.0
     assert metrics["pairs"]["prompts"] == 12
     assert -1 < metrics["evaluation"]["sft"]["gold_mean"] < 1
+    assert metrics["evaluation"]["sft"]["truncated"] == metrics["evaluation"]["divergence"]["truncated"] == 4 * 2
+    assert metrics["evaluation"]["without_truncated"]["gold"] is None
     assert result["artifacts"]["aligned"]["uri"].startswith(store_uri)
     assert set(plan("stories.yaml", **STORIES, store=store_uri).values()) == {"reuse"}
 

@@ -3,13 +3,32 @@ import pytest
 from tasks.artifacts import Artifact, Provenance
 from tasks.report import evaluation_rows, stage_page
 
-SFT = {"reward_mean": 0.25, "reward_std": 1.0, "mean_tokens": 12.34, "distinct_2": 0.5, "truncation_rate": 0.125}
-ALIGNED = {"reward_mean": 1.75, "reward_std": 0.5, "mean_tokens": 20.0, "distinct_2": 0.25, "truncation_rate": 0.0}
+SFT = {
+    "reward_mean": 0.25,
+    "reward_std": 1.0,
+    "mean_tokens": 12.34,
+    "distinct_2": 0.5,
+    "completions": 64,
+    "truncated": 0,
+}
+ALIGNED = {**SFT, "reward_mean": 1.75, "reward_std": 0.5, "mean_tokens": 20.0, "distinct_2": 0.25}
+WIN = {"win_rate": 0.75, "low": 0.7, "high": 0.8, "ties": 0.021, "prompts": 64}
 EVALUATION = {
     "sft": SFT,
     "aligned": ALIGNED,
-    "reward": {"win_rate": 0.75, "low": 0.7, "high": 0.8, "ties": 0.021},
-    "divergence": {"kl_sequence": 3.5, "kl_token": 0.12345},
+    "reward": WIN,
+    "without_truncated": {"sft": SFT, "aligned": ALIGNED, "reward": WIN, "prompts_left_out": 0},
+    "divergence": {
+        "kl_sequence": 3.5,
+        "kl_sequence_low": 3.25,
+        "kl_sequence_high": 3.75,
+        "kl_token": 0.12345,
+        "kl_token_low": 0.11,
+        "kl_token_high": 0.13,
+        "completions": 64,
+        "truncated": 2,
+        "temperature": 1.0,
+    },
     "prompts": 64,
 }
 PROVENANCE = Provenance(
@@ -32,12 +51,30 @@ def test_an_evaluation_has_a_row_a_figure():
         ("  standard deviation", "1.000", "0.500"),
         ("completion length (tokens)", "12.3", "20.0"),
         ("distinct-2", "0.500", "0.250"),
-        ("cut at max_new_tokens", "12.5%", "0.0%"),
+        ("truncated at max_new_tokens", "0 of 64", "0 of 64"),
         ("win rate by reward model", "0.250  [0.200, 0.300]", "0.750  [0.700, 0.800]"),
         ("  ties", "", "2.1%"),
-        ("KL from pi_SFT a sequence (nats)", "", "3.500"),
-        ("KL from pi_SFT a token (nats)", "", "0.1235"),
+        ("KL from pi_SFT a sequence (nats)", "", "3.500  [3.250, 3.750]"),
+        ("KL from pi_SFT a token (nats)", "", "0.1235  [0.1100, 0.1300]"),
+        ("  completions drawn at temperature 1", "", "64, 2 truncated"),
     ]
+
+
+def test_truncated_completions_get_rows_where_there_are_any():
+    without = {
+        "sft": {"reward_mean": 0.5, "reward_std": 1.0},
+        "aligned": {"reward_mean": None, "reward_std": None},
+        "reward": {**WIN, "win_rate": 0.5, "low": 0.25, "high": 0.75},
+        "prompts_left_out": 3,
+    }
+    rows = evaluation_rows({**EVALUATION, "aligned": ALIGNED | {"truncated": 8}, "without_truncated": without})
+    assert ("truncated at max_new_tokens", "0 of 64", "8 of 64") in rows
+    labels = [label for label, _, _ in rows]
+    after = labels.index("  standard deviation") + 1
+    assert rows[after] == ("  without truncated completions", "0.500", "none")
+    label = "  without truncated completions (3 prompts left out)"
+    assert rows[labels.index(label)] == (label, "0.500  [0.250, 0.750]", "0.500  [0.250, 0.750]")
+    assert labels.index(label) == labels.index("win rate by reward model") + 2
 
 
 def test_gold_rewards_come_first_where_there_are_any():
@@ -103,7 +140,7 @@ def test_an_evaluation_s_page_shows_its_table():
     assert "| held-out prompts | SFT | RS-DPO |" in lines
     assert "| --- | --- | --- |" in lines
     assert "| reward model | 0.250 | 1.750 |" in lines
-    assert "| KL from pi_SFT a sequence (nats) |  | 3.500 |" in lines
+    assert "| KL from pi_SFT a sequence (nats) |  | 3.500 [3.250, 3.750] |" in lines
     assert not any("divergence" in line for line in lines)
 
 

@@ -22,8 +22,9 @@ import pytest
 from s3fs import S3FileSystem
 
 from infra.apply import START, automations, job_template
+from infra.gpus import count_gpus
 from infra.stack import Stack, check_ports, find_postgres, find_stack, read_env, write_env
-from infra.up import count_gpus, supervisor_pid
+from infra.up import supervisor_pid
 from tasks.dispatch import GPU_LIMIT
 
 ROOT = Path(__file__).parent.parent
@@ -84,11 +85,10 @@ def test_a_port_must_be_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fake_nvidia_smi(folder: Path) -> None:
-    """Write a program that lists two GPUs as NVIDIA's does."""
+    """Write a program that lists four GPUs as NVIDIA's does."""
     folder.mkdir()
-    (folder / "nvidia-smi").write_text(
-        "#!/bin/sh\necho 'GPU 0: NVIDIA H100 (UUID: GPU-1)'\necho 'GPU 1: NVIDIA H100 (UUID: GPU-2)'\n"
-    )
+    lines = "".join(f"echo 'GPU {i}: NVIDIA H100 (UUID: GPU-{i + 1})'\n" for i in range(4))
+    (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{lines}")
     (folder / "nvidia-smi").chmod(0o755)
 
 
@@ -96,11 +96,11 @@ def test_gpus_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     assert count_gpus() == 0
     fake_nvidia_smi(tmp_path / "bin")
-    assert count_gpus() == 2
+    assert count_gpus() == 4
 
 
 class Running:
-    """`make up` with a folder and ports of its own, on a machine that seems to have two GPUs."""
+    """`make up` with a folder and ports of its own, on a machine that seems to have four GPUs, two a worker."""
 
     def __init__(self, folder: Path) -> None:
         self.stack = Stack(folder / "up", free_port(), free_port())
@@ -113,6 +113,7 @@ class Running:
             **os.environ,
             "PATH": f"{self.tools}:{os.environ['PATH']}",
             "RSDPO_UP": str(self.stack.folder),
+            "RSDPO_GPUS_PER_WORKER": "2",
             "PREFECT_SERVER_API_PORT": str(self.stack.api_port),
             "RSDPO_S3_PORT": str(self.stack.s3_port),
         }
@@ -256,17 +257,18 @@ def buckets(values: dict[str, str]) -> list[str]:
 def check_set_up(running: Running) -> None:
     """Check that the server has what `infra.apply` gives it, and workers."""
     pools = {pool["name"]: pool for pool in running.ask("POST", "work_pools/filter", {})}
-    assert pools["rs-dpo-gpu"]["base_job_template"] == job_template("process")
-    limit = running.ask("GET", f"v2/concurrency_limits/{GPU_LIMIT}")["limit"]
-    assert limit == pools["rs-dpo-gpu"]["concurrency_limit"] == 2
+    assert pools["rs-dpo-gpu"]["base_job_template"] == job_template("process", 2)
+    assert running.ask("GET", f"v2/concurrency_limits/{GPU_LIMIT}")["limit"] == 4
+    workers = pools["rs-dpo-gpu"]["concurrency_limit"]
+    assert workers == 2
     seen = [p.environ()["CUDA_VISIBLE_DEVICES"] for p in running.processes() if "rs-dpo-gpu" in p.cmdline()]
-    assert sorted(seen) == ["0", "1"]
+    assert sorted(seen) == ["0,1", "2,3"]
     queues = {q["name"]: q["priority"] for q in running.ask("POST", "work_pools/rs-dpo-gpu/queues/filter", {})}
     assert queues == {"finish": 1, "default": 2}
     names = [automation["name"] for automation in running.ask("POST", "automations/filter", {})]
     ours = [automation.name for automation in automations(START["process"])]
     assert sorted(names) == sorted([*ours, "Align when prompts have been added"])
-    eventually(lambda: (online(running, "rs-dpo-cpu"), online(running, "rs-dpo-gpu")) == (1, limit))
+    eventually(lambda: (online(running, "rs-dpo-cpu"), online(running, "rs-dpo-gpu")) == (1, workers))
 
 
 def online(running: Running, pool: str) -> int:

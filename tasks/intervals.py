@@ -1,0 +1,22 @@
+"""Bootstrap intervals over prompts. Pure numpy."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def bootstrap_interval(
+    rows: np.ndarray, statistic: Callable[[np.ndarray], float], samples: int, seed: int
+) -> tuple[float, float]:
+    """Return the 95% interval of a statistic, the prompts drawn again with replacement.
+
+    Args:
+        rows: One row a prompt, at least one.
+        statistic: Of such rows.
+        samples: How often they are drawn.
+        seed: Seed of the draws.
+    """
+    random = np.random.default_rng(seed)
+    found = [statistic(rows[random.integers(0, len(rows), len(rows))]) for _ in range(samples)]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return float(low), float(high)
