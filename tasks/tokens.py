@@ -7,7 +7,7 @@ with one BOS at most. `encode_completion` says what a policy writes after it, up
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,27 +190,46 @@ def _text_settings(config: dict[str, Any]) -> dict[str, Any]:
     return config if inner is None else {**config, **_text_settings(inner)}
 
 
-def keep_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> tuple[pa.Table, int]:
-    """Drop examples with a sequence longer than `max_length` tokens; return the rest and how many went.
+def keep_short(table: pa.Table, sequences: list[list[str]], longest: int) -> tuple[pa.Table, int]:
+    """Drop examples with a sequence longer than `longest` tokens; return the rest and how many went.
 
     Args:
         table: Tokenized examples.
         sequences: The columns that make up each sequence, e.g. prompt and completion.
-        max_length: Longest sequence to keep.
+        longest: Most tokens of a sequence to keep.
 
     Raises:
         ConfigurationError: None is left.
     """
-    fits = are_short(table, sequences, max_length)
-    if not fits.any():
-        raise ConfigurationError(
-            f"all {table.num_rows} examples are longer than max_length = {max_length} tokens: raise it"
-        )
+    check_any_short([table], sequences, longest)
+    fits = are_short(table, sequences, longest)
     return table.filter(pa.array(fits)), int((~fits).sum())
 
 
-def are_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> np.ndarray:
-    """Return, for each example, whether all its sequences have at most `max_length` tokens."""
+def check_any_short(tables: Iterable[pa.Table], sequences: list[list[str]], longest: int) -> None:
+    """Refuse examples of which none is short enough; no more tables are read than it takes to find one.
+
+    Raises:
+        ConfigurationError: All are longer than `longest` tokens.
+    """
+    examples = 0
+    for table in tables:
+        if are_short(table, sequences, longest).any():
+            return
+        examples += table.num_rows
+    raise ConfigurationError(
+        f"all {examples} examples are longer than {longest} tokens, the smaller of max_length and the model's context: "
+        "raise max_length, or name a model with a longer context"
+    )
+
+
+def are_short(table: pa.Table, sequences: list[list[str]], longest: int) -> np.ndarray:
+    """Return, for each example, whether all its sequences have at most `longest` tokens."""
     lengths = [sum(pc.list_value_length(table[column]).to_numpy() for column in columns) for columns in sequences]
-    fits: np.ndarray = np.all(np.stack(lengths) <= max_length, axis=0)
+    fits: np.ndarray = np.all(np.stack(lengths) <= longest, axis=0)
     return fits
+
+
+def one_by_one(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the rows of tables, each as a table."""
+    return (table.slice(place, 1) for table in tables for place in range(table.num_rows))
