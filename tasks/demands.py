@@ -12,8 +12,8 @@ from tasks.artifacts import Artifact
 from tasks.errors import ConfigurationError
 from tasks.models import model_folder, model_tokenizer
 from tasks.records import BadRow, Messages, Record
-from tasks.tokens import context_length, encode_prompt, tokens_around
-from tasks.turns import ends_within, without_end
+from tasks.tokens import context_length, encode, tokens_around
+from tasks.turns import ends_within, render, without_end
 
 Fit = Callable[[Record], Record]
 """Returns a row as the models read it; raises `BadRow` where one of them cannot."""
@@ -53,19 +53,19 @@ def fit(readers: list[Reader], max_new_tokens: int | None = None) -> Fit:
 
 def _prompt_check(reader: Reader, max_new_tokens: int | None) -> Callable[[Messages], None]:
     """Return a function that refuses a prompt which the model cannot render, or has no room for."""
-    tokenizer, room = model_tokenizer(reader.model), float("inf")
+    tokenizer, room = model_tokenizer(reader.model), None
     if max_new_tokens is not None:
         room = context_length(model_folder(reader.model, weights=False)) - max_new_tokens
         room -= tokens_around(tokenizer) if reader.name == "reward model" else 0  # it reads what follows, too
 
     def check(messages: Messages) -> None:
         try:
-            tokens = len(encode_prompt(tokenizer, messages))
+            text = render(tokenizer, messages, prompt=True)
         except ConfigurationError as error:
             why = textwrap.shorten(str(error.__cause__), 120)
             raise BadRow(f"refused by the {reader.name}'s chat template ({why})") from error
-        if tokens > room:
-            raise BadRow(f"longer than the {reader.name}'s context less max_new_tokens ({room:.0f} tokens)")
+        if room is not None and len(encode(tokenizer, text)) > room:
+            raise BadRow(f"longer than the {reader.name}'s context less max_new_tokens ({room} tokens)")
 
     return check
 

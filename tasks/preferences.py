@@ -71,7 +71,7 @@ def label_preferences(out: Draft, completions: Artifact, prompts: Artifact, gold
 def annotate(
     policy: Artifact, prompts: Artifact, preferences: Artifact
 ) -> tuple[dict[str, list[Sample]], Counter[str]]:
-    """Return the sides of each prompt's pairs in turn, as if the policy had written them, and what is left out, and why.
+    """Return the sides of each prompt's pairs in turn, as if the policy had written them, and counts of the others.
 
     Raises:
         ConfigurationError: No pair can be used.

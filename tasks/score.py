@@ -28,7 +28,7 @@ from tasks.updates import warn_of_loss
 from tasks.weight_files import know_architecture
 from tasks.weights import load_weights
 
-TABLE_VERSION = 3
+TABLE_VERSION = 4
 BINS = 20
 """Of the histogram of rewards."""
 
@@ -203,7 +203,7 @@ def _work(
     return Work(table.provenance.key, left)
 
 
-@stage(version=3, preview=_preview, work=_work, retries=2)
+@stage(version=4, preview=_preview, work=_work, retries=2)
 def score_completions(
     out: Draft, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> Artifact:

@@ -62,7 +62,7 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> l
     Raises:
         ConfigurationError: The chat template refuses the conversation.
     """
-    return _encode(tokenizer, render(tokenizer, messages, prompt=True))
+    return encode(tokenizer, render(tokenizer, messages, prompt=True))
 
 
 def encode_completion(
@@ -109,7 +109,7 @@ def encode_conversation(tokenizer: "PreTrainedTokenizerBase", messages: Messages
     text = without_end(tokenizer, completion)
     whole = finished(tokenizer, messages, text)
     if whole is not None:
-        return _encode(tokenizer, whole)
+        return encode(tokenizer, whole)
     return encode_prompt(tokenizer, messages) + encode_completion(tokenizer, text, messages)
 
 
@@ -146,7 +146,8 @@ def cut_at_prompts(
     return [list(ids) for ids in numbers], rests, beginning_of
 
 
-def _encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """Return the ids of a rendered text, with no special token but those that it spells."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -156,8 +157,8 @@ def _encode_after_newline(tokenizer: "PreTrainedTokenizerBase", text: str) -> li
     Tokenized after a newline that is then taken away: a sentence-piece tokenizer would otherwise begin it with a space
     that the text does not have.
     """
-    anchor, joined = _encode(tokenizer, "\n"), _encode(tokenizer, "\n" + text)
-    return joined[len(anchor) :] if joined[: len(anchor)] == anchor else _encode(tokenizer, text)
+    anchor, joined = encode(tokenizer, "\n"), encode(tokenizer, "\n" + text)
+    return joined[len(anchor) :] if joined[: len(anchor)] == anchor else encode(tokenizer, text)
 
 
 def context_length(folder: Path) -> int:

@@ -417,7 +417,7 @@ def test_a_prompt_that_the_template_refuses(tmp_path, local, policy, test_data):
         evaluation_prompts=write(tmp_path / "b.jsonl", asked(["x"])),
         system_prompt="Be kind.",
     )
-    with pytest.raises(ValueError, match="refused by the policy's chat template: 1"):
+    with pytest.raises(ValueError, match="refused by the policy's chat template \\(no\\): 1"):
         load(local, Artifact(kind="model", uri=str(folder), digest="d"), data)
 
 
