@@ -14,7 +14,8 @@ from tasks.artifacts import Content
 from tasks.errors import ConfigurationError
 from tasks.sections import ModelSource
 from tasks.templates import on_a_fixed_day
-from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, end_ids, load_tokenizer
+from tasks.tokens import load_tokenizer
+from tasks.turns import PLAIN_TEMPLATE, TEXT_TEMPLATE, end_ids
 from tasks.weight_files import ADAPTER, INDEX, check_whole, know_architecture, read_json, weight_files
 from tasks.weights import embedding_rows
 
@@ -152,16 +153,22 @@ def mended_generation(folder: Path) -> dict[str, Any] | None:
     return kept
 
 
+def stop_ids(folder: Path, tokenizer: "PreTrainedTokenizerBase", of_template: bool = True) -> set[int]:
+    """Return the tokens that end a completion: EOS, what the model itself names, and the template's end of a turn."""
+    named = generation_settings(folder).get("eos_token_id")
+    ends = end_ids(tokenizer) if of_template else {tokenizer.eos_token_id}
+    return {*ends, *(named if isinstance(named, list) else [named])} - {None}
+
+
 def _turn_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase", template: str) -> dict[str, Any] | None:
     """Return the end tokens to generate with; None where the end of a turn is among them already.
 
     Whoever serves the stored model stops where it was trained to end a turn, as sampling here does.
     """
-    given = generation_settings(folder).get("eos_token_id")
-    known = {tokenizer.eos_token_id, *(given if isinstance(given, list) else [given])} - {None}
+    known = stop_ids(folder, tokenizer, of_template=False)
     tokenizer.chat_template = template
-    ends = end_ids(tokenizer)
-    return None if ends <= known else {"eos_token_id": sorted(known | ends)}
+    ends = stop_ids(folder, tokenizer)
+    return None if ends == known else {"eos_token_id": sorted(ends)}
 
 
 def _saves(settings: dict[str, Any]) -> bool:
