@@ -28,21 +28,15 @@ from tasks.gpus import gpus_needed
 from tasks.models import import_policy, import_reward_model
 from tasks.pairs import build_pairs
 from tasks.preferences import label_preferences, load_annotations
-from tasks.prompts import (
-    find_data,
-    load_demonstrations,
-    load_evaluation_prompts,
-    load_held_out,
-    load_preferences,
-    load_prompts,
-)
-from tasks.reward_model import train_reward_model
+from tasks.prompts import find_data, load_evaluation_prompts, load_held_out, load_prompts
+from tasks.reward_model import check_preferences, train_reward_model
 from tasks.sample import sample_completions
 from tasks.score import score_completions
-from tasks.sft import train_sft
+from tasks.sft import check_demonstrations, train_sft
 from tasks.shards import sample_and_score_in_shards
 from tasks.site import open_site
 from tasks.training_config import DpoConfig
+from tasks.training_data import load_demonstrations, load_preferences
 
 
 def describe_run() -> str:
@@ -86,9 +80,11 @@ def rs_dpo(
     prompts = load_prompts(site, files.prompts, held_out, base_model, reward_base, data, sampling.max_new_tokens)
     demonstrations = load_demonstrations(site, files.demonstrations, held_out, base_model, data)
     preferences = load_preferences(site, files.preferences, held_out, reward_base or base_model, data)
+    annotated = load_annotations(site, base_model, prompts, preferences, pairs.strategy == "annotation")
+    check_demonstrations(base_model, demonstrations, sft)
+    check_preferences(reward_base or base_model, preferences, reward_model)
 
     policy = train_sft(site, base_model, demonstrations, sft)  # pi_SFT
-    annotated = load_annotations(site, policy, prompts, preferences, pairs.strategy == "annotation")
     unsampled = NOTHING if annotated else prompts
     if data.preferences == "gold":  # pairs of the policy's own completions
         sample_and_score_in_shards(site, policy, NOTHING, unsampled, sampling, scoring)

@@ -1,5 +1,6 @@
 """One prompt of a run as a person reads it: the conversation, its completions with rewards, and its pairs."""
 
+import math
 from typing import Any
 
 import pyarrow as pa
@@ -123,7 +124,8 @@ def _rewards(store: Store, entry: Entry | None, prompt_id: str, drawn: list[Slic
         rows = [_of(table, prompt_id) for table in read_ahead(some)]
         if any(table.num_rows for table in rows):
             found = pa.concat_tables(rows)
-            return dict(zip(found["completion_id"].to_pylist(), found["reward"].to_pylist(), strict=True))
+            pairs = zip(found["completion_id"].to_pylist(), found["reward"].to_pylist(), strict=True)
+            return {number: reward for number, reward in pairs if not math.isnan(reward)}
     return {}
 
 

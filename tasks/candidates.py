@@ -19,7 +19,7 @@ class Candidates(NamedTuple):
     prompt_ids: pa.Array
     """(n,) strings."""
     rewards: np.ndarray
-    """(n, k) float64; NaN where a sample is missing."""
+    """(n, k) float64; NaN where a sample is missing, or the reward model had no room for it."""
     truncated: np.ndarray
     """(n, k) bool: cut at max_new_tokens."""
     texts: np.ndarray

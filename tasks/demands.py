@@ -1,19 +1,23 @@
-"""What models demand of a conversation: their chat template renders it, and their context has room for it.
+"""What models demand of a row: their chat template renders it, their context has room for it, its turns end once.
 
 Asked of every row when it is loaded, in a dry run too, so that one row does not end a run hours later.
 """
 
+import dataclasses
+import textwrap
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tasks.artifacts import Artifact
 from tasks.errors import ConfigurationError
 from tasks.models import model_folder, model_tokenizer
-from tasks.records import Messages
-from tasks.tokens import context_length, encode_prompt, encode_turn
+from tasks.records import BadRow, Messages, Record
+from tasks.tokens import context_length, encode, tokens_around
+from tasks.turns import ends_within, render, without_end
 
-Misfit = Callable[[Messages], str | None]
-"""Gives the reason why a conversation cannot be used, or None."""
+Fit = Callable[[Record], Record]
+"""Returns a row as the models read it; raises `BadRow` where one of them cannot."""
+COMPLETIONS = ("completion", "chosen", "rejected")
 
 
 class Reader(NamedTuple):
@@ -24,32 +28,66 @@ class Reader(NamedTuple):
     """Stored, or as a dry run lays it out."""
 
 
-def misfit(readers: list[Reader], max_new_tokens: int | None = None) -> Misfit:
-    """Return a function that gives the reason why one of the models cannot read a conversation, or None.
+def fit(readers: list[Reader], max_new_tokens: int | None = None) -> Fit:
+    """Return a function that returns a row as the models read it.
+
+    Ends of a turn that are spelled out at the end of a completion are taken away: each model ends it in its own way.
 
     Args:
         readers: Models; those that are `NOTHING` read nothing.
-        max_new_tokens: Tokens that a completion may have; None: only the template is asked.
+        max_new_tokens: Tokens that a completion may have, for rows that are prompts; None: rows with completions.
     """
-    reasons = [_misfit(reader, max_new_tokens) for reader in readers if reader.model]
-    return lambda messages: next((why for reason in reasons if (why := reason(messages)) is not None), None)
+    given = [reader for reader in readers if reader.model]
+    checks = [_prompt_check(reader, max_new_tokens) for reader in given]
+    trims = [_trim(reader, max_new_tokens is None) for reader in given]
+
+    def fitted(record: Record) -> Record:
+        for check in checks:
+            check(record.messages)
+        for trim in trims:
+            record = trim(record)
+        return record
+
+    return fitted
 
 
-def _misfit(reader: Reader, max_new_tokens: int | None) -> Misfit:
-    tokenizer = model_tokenizer(reader.model)
-    room: float = float("inf")
+def _prompt_check(reader: Reader, max_new_tokens: int | None) -> Callable[[Messages], None]:
+    """Return a function that refuses a prompt which the model cannot render, or has no room for."""
+    tokenizer, room = model_tokenizer(reader.model), None
     if max_new_tokens is not None:
         room = context_length(model_folder(reader.model, weights=False)) - max_new_tokens
-        if reader.name == "reward model":  # reads what follows a completion, too
-            room -= len(encode_turn(tokenizer, ""))
+        room -= tokens_around(tokenizer) if reader.name == "reward model" else 0  # it reads what follows, too
 
-    def reason(messages: Messages) -> str | None:
+    def check(messages: Messages) -> None:
         try:
-            tokens = len(encode_prompt(tokenizer, messages))
-        except ConfigurationError:
-            return f"refused by the {reader.name}'s chat template"
-        if tokens <= room:
-            return None
-        return f"longer than the {reader.name}'s context less max_new_tokens ({room:.0f} tokens)"
+            text = render(tokenizer, messages, prompt=True)
+        except ConfigurationError as error:
+            why = textwrap.shorten(str(error.__cause__), 120)
+            raise BadRow(f"refused by the {reader.name}'s chat template ({why})") from error
+        if room is not None and len(encode(tokenizer, text)) > room:
+            raise BadRow(f"longer than the {reader.name}'s context less max_new_tokens ({room} tokens)")
 
-    return reason
+    return check
+
+
+def _trim(reader: Reader, demands: bool) -> Fit:
+    """Return a function that takes spelled ends of a turn from completions; where it demands, bad ones are refused."""
+    tokenizer = model_tokenizer(reader.model)
+
+    def trim(record: Record) -> Record:
+        given = {name: text for name in COMPLETIONS if (text := getattr(record, name)) is not None}
+        texts: dict[str, Any] = {name: without_end(tokenizer, text) for name, text in given.items()}
+        if demands:
+            _check_completions(texts, any(ends_within(tokenizer, text) for text in texts.values()))
+        return dataclasses.replace(record, **texts) if texts != given else record
+
+    return trim
+
+
+def _check_completions(texts: dict[str, str], end_within: bool) -> None:
+    if empty := next((name for name, text in texts.items() if not text.strip()), None):
+        raise BadRow(f"empty {empty}")
+    if end_within:
+        raise BadRow("a completion with an end of a turn within")
+    if "rejected" in texts and texts["chosen"] == texts["rejected"]:
+        raise BadRow("chosen equals rejected")

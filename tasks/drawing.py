@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from tasks.artifacts import Artifact
 from tasks.config import Decoding
-from tasks.engines import Engine, Sample
+from tasks.engines import Engine
 from tasks.progress import Progress
+from tasks.samples import Sample
 from tasks.schemas import SCHEMAS
 from tasks.tables import GrowingTable, part_name
 

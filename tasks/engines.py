@@ -13,32 +13,21 @@ import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from tasks.config import Decoding
 from tasks.errors import ConfigurationError
+from tasks.model_form import stop_ids
 from tasks.models import device, load_policy
 from tasks.progress import log
+from tasks.samples import Sample, cut
 from tasks.scratch import without_patterns
 from tasks.seeded_sampling import seeded_sampling
-from tasks.tokens import end_ids, load_tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+from tasks.tokens import load_tokenizer
 
 DRAWN_BY = {"temperature", "top_p", "top_k"}
 """Settings that both engines call the same."""
-
-
-class Sample(NamedTuple):
-    """One completion: its text, its ids as sampled (EOS included), and why it ended (`stop` or `length`)."""
-
-    completion: str
-    token_ids: list[int]
-    finish_reason: str
 
 
 class Engine(Protocol):
@@ -121,7 +110,7 @@ class VllmEngine:
         with warnings.catch_warnings(action="ignore", category=FutureWarning):
             self.llm = LLM(**{**cache_arguments(arguments, decoding), **arguments})
         self.decoding = decoding
-        self.stop_token_ids = sorted(end_ids(load_tokenizer(model, trust_remote_code)))
+        self.stop_token_ids = sorted(stop_ids(model, load_tokenizer(model, trust_remote_code)))
         config = self.llm.llm_engine.vllm_config
         sequences = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         self.capacity = math.ceil(sequences / decoding.k)
@@ -205,8 +194,7 @@ class TransformersEngine:
         self.waiting: deque[tuple[int, list[int], int, int]] = deque()
         self.tokenizer = load_tokenizer(model, trust_remote_code)
         self.model = load_policy(model, decoding.dtype, trust_remote_code).eval().to(device())
-        ends = self.model.generation_config.eos_token_id
-        self.end_ids = {*end_ids(self.tokenizer), *(ends if isinstance(ends, list) else [ends])} - {None}
+        self.end_ids = stop_ids(model, self.tokenizer)
         # The model's own sampling defaults must not sway what the settings ask for; vLLM ignores them too.
         self.model.generation_config = GenerationConfig(
             eos_token_id=sorted(self.end_ids), pad_token_id=self.tokenizer.pad_token_id
@@ -242,26 +230,3 @@ class TransformersEngine:
             **stop,
         )
         return [cut(self.tokenizer, ids, row[len(ids) :].tolist(), self.end_ids, settings.stop) for row in rows]
-
-
-def cut(
-    tokenizer: "PreTrainedTokenizerBase", prompt: list[int], ids: list[int], end_ids: set[int], stop: Sequence[str]
-) -> Sample:
-    """Return the sample within ids generated after a prompt.
-
-    Its ids go up to and including EOS, or the token that completes a stop string; its text is what they add to the
-    prompt's, up to the stop string.
-    """
-    before = len(tokenizer.decode(prompt, skip_special_tokens=True))
-
-    def text_of(kept: list[int]) -> str:
-        return str(tokenizer.decode(prompt + kept, skip_special_tokens=True))[before:]
-
-    end = next((place for place, token in enumerate(ids) if token in end_ids), None)
-    kept = ids if end is None else ids[: end + 1]
-    text = text_of(kept)
-    places = [place for string in stop if (place := text.find(string)) >= 0]
-    if not places:
-        return Sample(text, kept, "length" if end is None else "stop")
-    needed = next(n for n in range(1, len(kept) + 1) if any(string in text_of(kept[:n]) for string in stop))
-    return Sample(text[: min(places)], kept[:needed], "stop")

@@ -206,7 +206,7 @@ def _preview(
     return pending(held_out.rows, "evaluate_policy"), cost
 
 
-@stage(version=2, preview=_preview, retries=2)
+@stage(version=3, preview=_preview, retries=2)
 def evaluate_policy(
     out: Draft, aligned: Artifact, policy: Artifact, reward_model: Artifact, held_out: Artifact, how: Method
 ) -> Artifact:

@@ -77,7 +77,7 @@ NEEDS = {
     "trackio_space_id": "report_to",
 }
 """Argument -> another, without which it does nothing."""
-_UNSET: tuple[Any, ...] = (None, False, 0, "", "none", [])
+_UNSET: Any = (None, False, 0, "", "none", [])
 SET_INSTEAD = {
     "beta": "set {section}.beta",
     "bf16": "set {section}.dtype",

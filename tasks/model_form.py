@@ -14,7 +14,8 @@ from tasks.artifacts import Content
 from tasks.errors import ConfigurationError
 from tasks.sections import ModelSource
 from tasks.templates import on_a_fixed_day
-from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, end_ids, load_tokenizer
+from tasks.tokens import load_tokenizer
+from tasks.turns import PLAIN_TEMPLATE, TEXT_TEMPLATE, end_ids
 from tasks.weight_files import ADAPTER, INDEX, check_whole, know_architecture, read_json, weight_files
 from tasks.weights import embedding_rows
 
@@ -62,11 +63,12 @@ def stored_files(folder: Path, source: ModelSource) -> dict[str, Content]:
     files: dict[str, Content] = {name: folder / name for name in [*small, *weights]}
     template = on_a_fixed_day(chat_template(tokenizer, source.chat_template), source.template_date)
     files["chat_template.jinja"] = template.encode()
-    mended, ends = mended_generation(folder), _turn_ends(folder, tokenizer, template)
+    rows = embedding_rows(folder, source.trust_remote_code)
+    tokenizer.chat_template = template
+    mended, ends = mended_generation(folder), _turn_ends(folder, tokenizer, rows)
     if mended is not None or ends is not None:
         settings = generation_settings(folder) if mended is None else mended
         files["generation_config.json"] = json.dumps(settings | (ends or {}), indent=2).encode()
-    rows = embedding_rows(folder, source.trust_remote_code)
     config, others = _special_tokens(folder)
     config["pad_token"] = _pad_token(tokenizer, config.get("pad_token"), rows)
     files["tokenizer_config.json"] = json.dumps(config, indent=2).encode()
@@ -152,16 +154,21 @@ def mended_generation(folder: Path) -> dict[str, Any] | None:
     return kept
 
 
-def _turn_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase", template: str) -> dict[str, Any] | None:
-    """Return the end tokens to generate with; None where the end of a turn is among them already.
+def stop_ids(folder: Path, tokenizer: "PreTrainedTokenizerBase", of_template: bool = True) -> set[int]:
+    """Return the tokens that end a completion: EOS, what the model itself names, and the template's end of a turn."""
+    named = generation_settings(folder).get("eos_token_id")
+    ends = end_ids(tokenizer) if of_template else {tokenizer.eos_token_id}
+    return {*ends, *(named if isinstance(named, list) else [named])} - {None}
+
+
+def _turn_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase", rows: int) -> dict[str, Any] | None:
+    """Return the end tokens to generate with; None where the end of a turn is among them, or is no token of the model.
 
     Whoever serves the stored model stops where it was trained to end a turn, as sampling here does.
     """
-    given = generation_settings(folder).get("eos_token_id")
-    known = {tokenizer.eos_token_id, *(given if isinstance(given, list) else [given])} - {None}
-    tokenizer.chat_template = template
-    ends = end_ids(tokenizer)
-    return None if ends <= known else {"eos_token_id": sorted(known | ends)}
+    known = stop_ids(folder, tokenizer, of_template=False)
+    ends = {id_ for id_ in end_ids(tokenizer) - known if id_ < rows}
+    return {"eos_token_id": sorted(known | ends)} if ends else None
 
 
 def _saves(settings: dict[str, Any]) -> bool:

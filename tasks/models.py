@@ -25,7 +25,7 @@ from tasks.site import Site
 from tasks.stage import stage
 from tasks.storage import MANIFEST, read_manifest
 from tasks.templates import CLOCK
-from tasks.tokens import load_tokenizer
+from tasks.tokens import context_length, load_tokenizer
 from tasks.weight_files import some, weight_files
 from tasks.weights import Role, check_head, load_weights
 
@@ -155,6 +155,11 @@ def trusts_remote_code(model: Artifact) -> bool:
 def model_folder(model: Artifact, weights: bool = True) -> Path:
     """Return a local folder with a model's verified files, all but the weights where those are not wanted."""
     return fetch(model, weights) if "://" in model.uri else Path(model.uri)
+
+
+def longest(model: Artifact, max_length: int) -> int:
+    """Return the most tokens of a sequence to train a model on: `max_length`, or its context where that is shorter."""
+    return min(max_length, context_length(model_folder(model, weights=False)))
 
 
 def model_tokenizer(model: Artifact) -> "PreTrainedTokenizerBase":

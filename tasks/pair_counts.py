@@ -22,7 +22,7 @@ class PairCounts:
         """Count one part.
 
         Args:
-            rewards: (n, k) rewards; NaN where a sample is missing.
+            rewards: (n, k) rewards; NaN where a sample is missing or has none.
             truncated: (n, k) bool: cut at max_new_tokens.
             selected_rows: The row of each selected pair.
         """
@@ -34,7 +34,7 @@ class PairCounts:
         self.possible += int((present * (present - 1) // 2).sum())
         self.pairs += selected_rows.size
         self.active += np.unique(selected_rows).size
-        widest_gaps = np.fmax.reduce(rewards, axis=1) - np.fmin.reduce(rewards, axis=1)
+        widest_gaps = np.nan_to_num(np.fmax.reduce(rewards, axis=1) - np.fmin.reduce(rewards, axis=1))
         self._gaps = np.concatenate([self._gaps, widest_gaps[first :: self._every]])
         while self._gaps.size > self.SAMPLE:
             self._gaps, self._every = self._gaps[::2], 2 * self._every

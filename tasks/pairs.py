@@ -138,7 +138,7 @@ def select(candidates: Candidates, config: PairsConfig) -> PairIndices:
         rewards = np.where(cut, np.nan, rewards)
     may_be_chosen = np.where(cut, np.nan, rewards) if config.truncated == "never_chosen" else rewards
     if config.strategy == "annotation":
-        found = annotated_pairs(rewards)
+        found = annotated_pairs(np.where(candidates.texts < 0, np.nan, 0.0))
     elif config.strategy == "best_vs_worst":
         found = best_against_worst(may_be_chosen, rewards)
     else:

@@ -5,25 +5,29 @@ arXiv:2305.18290). Where the data set's own pairs are to be trained on (strategy
 place of samples.
 """
 
-from collections import defaultdict
-from typing import Any
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from tasks.artifacts import NOTHING, Artifact, sha256_of
 from tasks.drafts import Draft
 from tasks.drawing import completion_rows
-from tasks.engines import Sample
 from tasks.errors import ConfigurationError
 from tasks.functions import GoldReward, load_gold
 from tasks.models import model_folder, model_tokenizer
-from tasks.parquet import conversation_files, read_table
+from tasks.parquet import conversation_files, read_tables
 from tasks.plan import pending
 from tasks.prompts import PromptTable
+from tasks.samples import Sample
 from tasks.schemas import SCHEMAS, format_digest
 from tasks.stage import stage
 from tasks.tables import GrowingTable, Slice, commit_slices, read_slices, read_whole_prompts
 from tasks.tokens import context_length, encode_completion, encode_prompt
+from tasks.turns import ends_within, without_end
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def label_pairs(completions: list[str], rewards: list[float]) -> list[tuple[str, str, float]]:
@@ -64,39 +68,61 @@ def label_preferences(out: Draft, completions: Artifact, prompts: Artifact, gold
     return out.commit("preferences", files, format_digest(digest), rows=len(rows), stats={"labelled": len(rows)})
 
 
+def annotate(
+    policy: Artifact, prompts: Artifact, preferences: Artifact
+) -> tuple[dict[str, list[Sample]], Counter[str]]:
+    """Return the sides of each prompt's pairs in turn, as if the policy had written them, and counts of the others.
+
+    Raises:
+        ConfigurationError: No pair can be used.
+    """
+    tokenizer, known = model_tokenizer(policy), PromptTable(prompts)
+    room = context_length(model_folder(policy, weights=False))
+    texts: dict[str, list[Sample]] = defaultdict(list)
+    dropped: Counter[str] = Counter()
+    for row in (row for table in read_tables(preferences) for row in table.to_pylist()):
+        if row["prompt_id"] not in known:
+            dropped["prompt not sampled"] += 1
+            continue
+        sides = [_as_sampled(tokenizer, row, side) for side in ("chosen", "rejected")]
+        prompt = len(encode_prompt(tokenizer, row["messages"]))
+        if any(ends_within(tokenizer, row[side]) for side in ("chosen", "rejected")):
+            dropped["an end of a turn within"] += 1
+        elif prompt + max(len(side.token_ids) for side in sides) > room:
+            dropped["longer than the model's context"] += 1
+        else:
+            texts[row["prompt_id"]] += sides
+    if not texts:
+        raise ConfigurationError(
+            f"no preference pair can be used ({dict(dropped)}): name the same file in data.prompts"
+        )
+    return texts, dropped
+
+
+def _as_sampled(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any], side: str) -> Sample:
+    text = without_end(tokenizer, row[side])
+    return Sample(text, encode_completion(tokenizer, text, row["messages"]), "stop")
+
+
 def _preview_annotations(draft: Draft, policy: Artifact, prompts: Artifact, preferences: Artifact, wanted: bool) -> Any:
-    return pending(2 * preferences.rows, "load_annotations"), {"pairs": preferences.rows}
+    texts, dropped = annotate(policy, prompts, preferences)
+    completions = sum(map(len, texts.values()))
+    return pending(completions, "load_annotations"), {"pairs": completions // 2, "left out": dropped.total()}
 
 
 @stage(
-    version=1,
+    version=2,
     preview=_preview_annotations,
     ready=lambda policy, prompts, preferences, wanted: None if wanted else NOTHING,
 )
 def load_annotations(out: Draft, policy: Artifact, prompts: Artifact, preferences: Artifact, wanted: bool) -> Artifact:
     """Lay out the data set's pairs as completions: 2i is the chosen, 2i + 1 the rejected side of a prompt's pair i."""
-    folder, known = model_folder(policy, weights=False), PromptTable(prompts)
-    tokenizer, room = model_tokenizer(policy), context_length(folder)
-    texts: dict[str, list[Sample]] = defaultdict(list)
-    dropped = {"prompt not sampled": 0, "longer than the model's context": 0}
-    for row in read_table(preferences).to_pylist():
-        sides = [
-            Sample(row[side], encode_completion(tokenizer, row[side], row["messages"]), "stop")
-            for side in ("chosen", "rejected")
-        ]
-        if row["prompt_id"] not in known:
-            dropped["prompt not sampled"] += 1
-        elif len(encode_prompt(tokenizer, row["messages"])) + max(len(side.token_ids) for side in sides) > room:
-            dropped["longer than the model's context"] += 1
-        else:
-            texts[row["prompt_id"]] += sides
-    if not texts:
-        raise ConfigurationError(f"no preference pair can be used ({dropped}): name the same file in data.prompts")
+    texts, dropped = annotate(policy, prompts, preferences)
     rows = [row for prompt_id in sorted(texts) for row in completion_rows(prompt_id, texts[prompt_id])]
     provenance = out.provenance.model_copy(update={"stage": "annotations"})
     table = pa.Table.from_pylist(rows, schema=SCHEMAS["completions"])
     part = GrowingTable(out.store, "completions", provenance).append(
         sha256_of(repr(sorted(texts)).encode())[:32], table
     )
-    stats = {"completions": len(rows), "annotated_prompts": len(texts), "dropped": dropped}
+    stats = {"completions": len(rows), "annotated_prompts": len(texts), "dropped": dict(dropped)}
     return commit_slices(out, "completions", [Slice(part)], stats)

@@ -1,4 +1,4 @@
-"""Data in: reads prompts, demonstrations and preferences from files, writes tables keyed by prompt_id.
+"""Prompts in: reads them from files or from those added to the store, writes tables keyed by prompt_id.
 
 Every row that is left out is counted under a reason. Held-out prompts are chosen by the hash of the prompt, and what is
 held out for evaluation enters neither sampling nor training.
@@ -11,11 +11,11 @@ from typing import Any, Literal, NamedTuple
 from tasks.added_prompts import find_added, read_added
 from tasks.artifacts import NOTHING, Artifact
 from tasks.config import DataConfig
-from tasks.demands import Misfit, Reader, misfit
+from tasks.demands import Fit, Reader, fit
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
 from tasks.parquet import conversation_files, read_table
-from tasks.records import Messages, Record, Role, prompt_id, recognise
+from tasks.records import BadRow, Messages, Record, Role, prompt_id, recognise
 from tasks.schemas import format_digest
 from tasks.sections import DataSource
 from tasks.sources import read_rows, source_digest
@@ -81,7 +81,7 @@ def collect_prompts(
     records: Iterable[tuple[str, Record]],
     tally: Tally,
     leave_out: Callable[[str], str | None] = lambda prompt_id: None,
-    misfit: Callable[[Messages], str | None] = lambda messages: None,
+    fit: Fit = lambda record: record,
 ) -> dict[str, dict[str, Any]]:
     """Return the rows of a prompts table by prompt_id, each prompt once: the first wins.
 
@@ -89,7 +89,7 @@ def collect_prompts(
         records: Place and content of each row.
         tally: Counts the rest.
         leave_out: Gives the reason to leave a prompt out, or None.
-        misfit: Gives the reason why a prompt is bad, or None.
+        fit: Returns a row as the models read it, or raises `BadRow`.
 
     Raises:
         ConfigurationError: Too many rows are bad.
@@ -99,21 +99,24 @@ def collect_prompts(
         id_ = prompt_id(record.messages)
         if (why := "duplicate" if id_ in rows else leave_out(id_)) is not None:
             tally.left_out[why] += 1
-        elif (reason := misfit(record.messages)) is not None:
-            tally.drop(reason, where)
-        else:
-            rows[id_] = {
-                "prompt_id": id_,
-                "messages": record.messages,
-                "source": where.rsplit(" ", 2)[0],
-                "reference_completion": record.completion or record.chosen,
-                "metadata": record.metadata,
-            }
+            continue
+        try:
+            read = fit(record)
+        except BadRow as error:
+            tally.drop(error.reason, where)
+            continue
+        rows[id_] = {
+            "prompt_id": id_,
+            "messages": read.messages,
+            "source": where.rsplit(" ", 2)[0],
+            "reference_completion": read.completion or read.chosen,
+            "metadata": read.metadata,
+        }
     tally.check()
     return rows
 
 
-@stage(version=2, retries=2, reads={"data": READ_OF_EXAMPLES})
+@stage(version=3, retries=2, reads={"data": READ_OF_EXAMPLES})
 def load_held_out(
     out: Draft, source: Artifact, base_model: Artifact, reward_base: Artifact, data: DataConfig, max_new_tokens: int
 ) -> Artifact:
@@ -125,13 +128,13 @@ def load_held_out(
         records,
         tally,
         lambda id_: None if given or hash_fraction(id_) < data.evaluation_fraction else "not held out",
-        misfit(_readers(base_model, reward_base), max_new_tokens),
+        fit(_readers(base_model, reward_base), max_new_tokens),
     )
     if not found:
         raise ConfigurationError(
             f"no prompt is held out for evaluation: raise data.evaluation_fraction = {data.evaluation_fraction}"
         )
-    return _commit(out, "prompts", list(found.values()), tally.stats())
+    return commit_rows(out, "prompts", list(found.values()), tally.stats())
 
 
 @stage(
@@ -145,10 +148,10 @@ def load_evaluation_prompts(out: Draft, source: Artifact, held_out: Artifact, li
     The source is in the key because the digest of the held-out prompts does not know their order.
     """
     rows = read_table(held_out).slice(0, limit).to_pylist()
-    return _commit(out, "prompts", rows, {"held_out": held_out.rows})
+    return commit_rows(out, "prompts", rows, {"held_out": held_out.rows})
 
 
-@stage(version=2, retries=2, reads={"data": READ_OF_PROMPTS})
+@stage(version=3, retries=2, reads={"data": READ_OF_PROMPTS})
 def load_prompts(
     out: Draft,
     source: Artifact,
@@ -160,45 +163,13 @@ def load_prompts(
 ) -> Artifact:
     """Load the prompts to sample completions for: x."""
     records, tally = _open_prompts(data.prompts, source, data)
-    fits = misfit(_readers(base_model, reward_base), max_new_tokens)
-    found = collect_prompts(records, tally, _held_out_rule(held_out, data), fits)
+    read = fit(_readers(base_model, reward_base), max_new_tokens)
+    found = collect_prompts(records, tally, held_out_rule(held_out, data), read)
     if len(found) < 2:
         raise ConfigurationError(
             f"{tally.name} has {len(found)} usable prompts, at least 2 are needed: {tally.stats()}"
         )
-    return _commit(out, "prompts", _first(found, data.max_prompts, tally), tally.stats())
-
-
-@stage(
-    version=2,
-    retries=2,
-    ready=lambda source, held_out, base_model, data: NOTHING if source == NOTHING else None,
-    reads={"data": READ_OF_EXAMPLES},
-)
-def load_demonstrations(
-    out: Draft, source: Artifact, held_out: Artifact, base_model: Artifact, data: DataConfig
-) -> Artifact:
-    """Load the prompts and completions for supervised fine-tuning, held-out prompts left out."""
-    assert data.demonstrations is not None
-    fits = misfit([Reader("policy", base_model)])
-    rows, stats = _read_examples(data.demonstrations, "demonstrations", _held_out_rule(held_out, data), fits, data)
-    return _commit(out, "demonstrations", rows, stats)
-
-
-@stage(
-    version=2,
-    retries=2,
-    ready=lambda source, held_out, reward_base, data: NOTHING if source == NOTHING else None,
-    reads={"data": READ_OF_EXAMPLES},
-)
-def load_preferences(
-    out: Draft, source: Artifact, held_out: Artifact, reward_base: Artifact, data: DataConfig
-) -> Artifact:
-    """Load the preference pairs for the reward model, held-out prompts left out."""
-    assert isinstance(data.preferences, DataSource)
-    fits = misfit([Reader("reward model", reward_base)])
-    rows, stats = _read_examples(data.preferences, "preferences", _held_out_rule(held_out, data), fits, data)
-    return _commit(out, "preferences", rows, stats)
+    return commit_rows(out, "prompts", _first(found, data.max_prompts, tally), tally.stats())
 
 
 def _find(source: DataSource | str | None, role: Role) -> Artifact:
@@ -215,12 +186,12 @@ def _open_prompts(
     """Return the records of the prompts that are named, or of those added, and their tally."""
     if given == "added":
         tally = Tally("data.prompts = added", data.max_bad_fraction)
-        return _instruct(read_added(source, tally), data), tally
+        return instruct(read_added(source, tally), data), tally
     tally = Tally(given.path, data.max_bad_fraction)
-    return _instruct(read_records(given, "prompts", tally), data), tally
+    return instruct(read_records(given, "prompts", tally), data), tally
 
 
-def _instruct(records: Iterator[tuple[str, Record]], data: DataConfig) -> Iterator[tuple[str, Record]]:
+def instruct(records: Iterator[tuple[str, Record]], data: DataConfig) -> Iterator[tuple[str, Record]]:
     """Put the configured system message before conversations that have none."""
     for where, record in records:
         if data.system_prompt and record.messages[0]["role"] != "system":
@@ -236,45 +207,19 @@ def _first(rows: dict[str, dict[str, Any]], limit: int | None, tally: Tally) -> 
     return kept
 
 
-def _read_examples(
-    source: DataSource, role: Role, leave_out: Callable[[str], str | None], misfit: Misfit, data: DataConfig
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the rows of a demonstrations or preferences table, each once, and the counts of what was left out."""
-    tally, rows = Tally(source.path, data.max_bad_fraction), {}
-    for where, record in _instruct(read_records(source, role, tally), data):
-        id_ = prompt_id(record.messages)
-        row = {"prompt_id": id_, "messages": record.messages, **_texts(record, role)}
-        identity = (id_, *_texts(record, role).values())
-        if (why := "duplicate" if identity in rows else leave_out(id_)) is not None:
-            tally.left_out[why] += 1
-        elif (reason := misfit(record.messages)) is not None:
-            tally.drop(reason, where)
-        else:
-            rows[identity] = row
-    tally.check()
-    if not rows:
-        raise ConfigurationError(f"{source.path} has no usable {role}: {tally.stats()}")
-    return list(rows.values()), tally.stats()
-
-
-def _texts(record: Record, role: Role) -> dict[str, Any]:
-    if role == "demonstrations":
-        return {"completion": record.completion}
-    return {"chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
-
-
 def _readers(base_model: Artifact, reward_base: Artifact) -> list[Reader]:
     """Return the models that will read the prompts; a reward model that is made from the policy reads as that does."""
     return [Reader("policy", base_model), Reader("reward model", reward_base or base_model)]
 
 
-def _held_out_rule(held_out: Artifact, data: DataConfig) -> Callable[[str], str | None]:
+def held_out_rule(held_out: Artifact, data: DataConfig) -> Callable[[str], str | None]:
     """Return a function that gives the reason to leave a prompt out of training, or None."""
     ids = frozenset(read_table(held_out)["prompt_id"].to_pylist())
     share = 0.0 if data.evaluation_prompts else data.evaluation_fraction
     return lambda id_: "held out for evaluation" if id_ in ids or hash_fraction(id_) < share else None
 
 
-def _commit(out: Draft, kind: str, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Artifact:
+def commit_rows(out: Draft, kind: str, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Artifact:
+    """Commit the rows of a table of conversations."""
     files, digest = conversation_files(rows, kind)
     return out.commit(kind, files, format_digest(digest), rows=len(rows), stats=stats)

@@ -13,14 +13,14 @@ from tasks.artifacts import Artifact
 from tasks.config import RewardModelConfig, ScoringConfig
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
-from tasks.models import model_tokenizer, trusts_remote_code
-from tasks.parquet import read_table
+from tasks.models import longest, model_tokenizer, trusts_remote_code
+from tasks.parquet import read_columns, read_table, read_tables
 from tasks.plan import pending
 from tasks.progress import log
 from tasks.prompts import hash_fraction
 from tasks.score import RewardModel
 from tasks.stage import stage
-from tasks.tokens import are_short, encode_prompt, encode_turn, keep_short, load_tokenizer
+from tasks.tokens import are_short, check_any_short, encode_conversation, keep_short, load_tokenizer, one_by_one
 from tasks.training import OUTPUT, Job, commit_model, trained
 from tasks.weights import load_weights
 
@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+SIDES = [["chosen_ids"], ["rejected_ids"]]
+
+
 def encode_preferences(tokenizer: "PreTrainedTokenizerBase", preferences: pa.Table, use_margin: bool) -> pa.Table:
-    """Return `chosen_ids` and `rejected_ids`, prompt and end of turn included, and the margin where it is used."""
+    """Return `chosen_ids` and `rejected_ids`, whole conversations, and the margin where it is used."""
     columns: dict[str, list[Any]] = {"chosen_ids": [], "rejected_ids": []}
     for row in preferences.to_pylist():
-        prompt = encode_prompt(tokenizer, row["messages"])
-        columns["chosen_ids"].append(prompt + encode_turn(tokenizer, row["chosen"], row["messages"]))
-        columns["rejected_ids"].append(prompt + encode_turn(tokenizer, row["rejected"], row["messages"]))
+        for side in ("chosen", "rejected"):
+            columns[f"{side}_ids"].append(encode_conversation(tokenizer, row["messages"], row[side]))
     if use_margin:
         columns["margin"] = preferences["margin"].to_pylist()
     ids = pa.list_(pa.int64())
@@ -46,6 +48,33 @@ def split_by_prompt(preferences: pa.Table, fraction: float, seed: int) -> tuple[
     """Return the pairs to train on and the held-out ones; all pairs of a prompt are on one side."""
     held_out = np.array([hash_fraction(f"{seed}:{i}") < fraction for i in preferences["prompt_id"].to_pylist()], bool)
     return preferences.filter(pa.array(~held_out)), preferences.filter(pa.array(held_out))
+
+
+def check_preferences(base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig) -> None:
+    """Refuse preferences that no reward model could be trained on, before anything is.
+
+    Raises:
+        ConfigurationError: A margin is missing that is to be used, all pairs are held out, or all are too long.
+    """
+    if not preferences or reward_model.ready_model:
+        return
+    table = read_columns(preferences, ["prompt_id", "margin"])
+    if reward_model.use_margin and table["margin"].null_count:
+        raise ConfigurationError(
+            f"{table['margin'].null_count} of {table.num_rows} preference rows have no `margin`, which "
+            "reward_model.use_margin needs in every one: add it or unset use_margin"
+        )
+    split = reward_model.evaluation_fraction, reward_model.seed
+    if not split_by_prompt(table, *split)[0].num_rows:
+        raise ConfigurationError(
+            f"all {table.num_rows} preference pairs are held out, none is left to train on: lower "
+            f"reward_model.evaluation_fraction = {reward_model.evaluation_fraction:g}, change reward_model.seed, or "
+            "add preferences with other prompts"
+        )
+    tokenizer = model_tokenizer(base_model)
+    rows = one_by_one(split_by_prompt(some, *split)[0] for some in read_tables(preferences))
+    encoded = (encode_preferences(tokenizer, row, False) for row in rows)
+    check_any_short(encoded, SIDES, longest(base_model, reward_model.max_length))
 
 
 def preference_metrics(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, float]:
@@ -101,7 +130,7 @@ def _preview(
 
 
 @stage(
-    version=2,
+    version=3,
     preview=_preview,
     retries=2,
     ready=lambda base_model, preferences, reward_model: base_model if reward_model.ready_model else None,
@@ -110,24 +139,15 @@ def train_reward_model(
     out: Draft, base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig
 ) -> Artifact:
     """Train a reward model on preference pairs; a ready one is returned as it is."""
+    check_preferences(base_model, preferences, reward_model)
     tokenizer = model_tokenizer(base_model)
     # In the order of their ids: the digest does not know the order of the rows, so it must not matter to the shuffle.
     order = [(name, "ascending") for name in ("prompt_id", "chosen", "rejected")]
     table = read_table(preferences).sort_by(order)
-    if reward_model.use_margin and table["margin"].null_count:
-        raise ConfigurationError(
-            "reward_model.use_margin needs a `margin` in every preference row: add it or unset use_margin"
-        )
     train_rows, held_out = split_by_prompt(table, reward_model.evaluation_fraction, reward_model.seed)
-    if not train_rows.num_rows:
-        raise ConfigurationError(
-            f"all {table.num_rows} preference pairs are held out, none is left to train on: lower "
-            f"reward_model.evaluation_fraction = {reward_model.evaluation_fraction:g}, change reward_model.seed, or "
-            "add preferences with other prompts"
-        )
-    sides, longest = [["chosen_ids"], ["rejected_ids"]], reward_model.max_length
-    examples, too_long = keep_short(encode_preferences(tokenizer, train_rows, reward_model.use_margin), sides, longest)
-    held_out = held_out.filter(pa.array(are_short(encode_preferences(tokenizer, held_out, False), sides, longest)))
+    limit = longest(base_model, reward_model.max_length)
+    examples, too_long = keep_short(encode_preferences(tokenizer, train_rows, reward_model.use_margin), SIDES, limit)
+    held_out = held_out.filter(pa.array(are_short(encode_preferences(tokenizer, held_out, False), SIDES, limit)))
     stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}, "held_out_pairs": held_out.num_rows}
     with trained(out, "tasks.reward_model:fit", base_model, reward_model, [examples]) as folder:
         return commit_model(out, base_model, folder, stats | measure(folder / OUTPUT, held_out, base_model))

@@ -18,7 +18,7 @@ from tasks.tables import GrowingTable, Slice, commit_slices
 from tasks.tokens import context_length, encode_prompt, load_tokenizer
 from tasks.updates import warn_of_loss
 
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 DECIDES_A_COMPLETION = frozenset(Decoding.model_fields) - {"k"}
 
 
@@ -105,7 +105,7 @@ def _work(store: Store, policy: Artifact, prompts: Artifact, annotated: Artifact
 
 
 @stage(
-    version=2,
+    version=3,
     preview=_preview,
     work=_work,
     retries=2,

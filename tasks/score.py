@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,17 +17,18 @@ from tasks.errors import ConfigurationError
 from tasks.filesystem import in_parallel
 from tasks.models import device, model_folder, trusts_remote_code
 from tasks.plan import pending
-from tasks.progress import Progress
+from tasks.progress import Progress, log
 from tasks.prompts import PromptTable
+from tasks.records import Messages
 from tasks.stage import Work, stage
 from tasks.storage import AT_ONCE, Store
 from tasks.tables import GrowingTable, Slice, commit_slices, completions_of, part_name, read_ahead, read_slices
-from tasks.tokens import context_length, encode_prompt, encode_turn, load_tokenizer
+from tasks.tokens import context_length, cut_at_prompts, encode_conversation, encode_prompt, load_tokenizer
 from tasks.updates import warn_of_loss
 from tasks.weight_files import know_architecture
 from tasks.weights import load_weights
 
-TABLE_VERSION = 3
+TABLE_VERSION = 4
 BINS = 20
 """Of the histogram of rewards."""
 
@@ -47,30 +49,27 @@ class RewardModel:
             model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
         self.rewards, self.limit = Rewards(model.to(device()), scoring.tokens_per_batch), context_length(folder)
 
-    def score(self, prompts: list[list[dict[str, str]]], completions: list[str]) -> np.ndarray:
+    def score(self, prompts: list[Messages], completions: list[str]) -> "np.ma.MaskedArray[Any, np.dtype[np.float32]]":
         """Return the reward of each prompt and completion, equal ones computed once.
 
+        Returns:
+            (completions,) float32, masked where the conversation is longer than the model's context.
+
         Raises:
-            ConfigurationError: A sequence is longer than the reward model's context, or needs more memory than there
-                is.
+            ConfigurationError: A sequence needs more memory than there is.
         """
-        conversations: dict[str, int] = {}
-        pairs: dict[tuple[int, str], int] = {}
-        numbers = [
-            pairs.setdefault((conversations.setdefault(json.dumps(prompt), len(conversations)), completion), len(pairs))
-            for prompt, completion in zip(prompts, completions, strict=True)
-        ]
-        messages = [json.loads(conversation) for conversation in conversations]
-        prompt_ids = [encode_prompt(self.tokenizer, own) for own in messages]
-        completion_ids = [encode_turn(self.tokenizer, completion, messages[number]) for number, completion in pairs]
-        prompt_of = [number for number, _ in pairs]
-        longest = max(len(prompt_ids[of]) + len(ids) for of, ids in zip(prompt_of, completion_ids, strict=True))
-        if longest > self.limit:
-            raise ConfigurationError(
-                f"a prompt and completion have {longest} tokens, more than the reward model's context of {self.limit}: "
-                "lower sampling.max_new_tokens, or use a reward model with a longer context"
-            )
-        return self.rewards(prompt_ids, completion_ids, prompt_of)[numbers]
+        numbers: dict[tuple[str, str], int] = {}
+        asked = zip(map(json.dumps, prompts), completions, strict=True)
+        places = [numbers.setdefault(pair, len(numbers)) for pair in asked]
+        prompt_ids = {own: encode_prompt(self.tokenizer, json.loads(own)) for own, _ in numbers}
+        whole = [encode_conversation(self.tokenizer, json.loads(own), completion) for own, completion in numbers]
+        fits = np.array([len(ids) <= self.limit for ids in whole], bool)
+        rewards = np.ma.masked_all(len(whole), np.float32)
+        if fits.any():
+            beginnings = [prompt_ids[own] for own, _ in numbers]
+            rewards[fits] = self.rewards(*cut_at_prompts(compress(beginnings, fits), compress(whole, fits)))
+        found: np.ma.MaskedArray = rewards[places]
+        return found
 
 
 def check_finite(rewards: pa.Table) -> None:
@@ -174,10 +173,12 @@ def _name(completions: Slice, rows: pa.Table) -> str:
 
 
 def _score_rows(model: RewardModel, messages: PromptTable, rows: pa.Table) -> pa.Table:
+    """Return the rewards of completions: NaN for those that the model has no room to read."""
     prompts = [messages[prompt_id] for prompt_id in rows["prompt_id"].to_pylist()]
     rewards = model.score(prompts, rows["completion"].to_pylist())
-    table = rows.select(["prompt_id", "completion_id"]).append_column("reward", pa.array(rewards, pa.float32()))
-    check_finite(table)
+    given = pa.array(rewards.filled(np.nan), pa.float32())
+    table = rows.select(["prompt_id", "completion_id"]).append_column("reward", given)
+    check_finite(table.filter(pa.array(~np.ma.getmaskarray(rewards))))
     return table
 
 
@@ -203,14 +204,20 @@ def _work(
     return Work(table.provenance.key, left)
 
 
-@stage(version=3, preview=_preview, work=_work, retries=2)
+@stage(version=4, preview=_preview, work=_work, retries=2)
 def score_completions(
     out: Draft, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> Artifact:
     """Score every completion with the reward model: r_j = r(x, y_j)."""
     slices, scored = score_slices(out.store, reward_model, read_slices(out.store, completions), prompts, scoring)
     rewards = np.concatenate([rows["reward"].to_numpy() for rows in read_ahead(slices)])
-    stats = {"scored": scored, **describe(rewards)}
+    unread = int(np.isnan(rewards).sum())
+    if unread:
+        log(
+            f"{unread} of {rewards.size} completions have no reward and are in no pair: with their prompts they are "
+            "longer than the reward model's context. Lower sampling.max_new_tokens to have none"
+        )
+    stats = {"scored": scored, "too_long": unread, **describe(rewards[~np.isnan(rewards)])}
     return commit_slices(out, "rewards", slices, stats)
 
 

@@ -7,11 +7,11 @@ import pyarrow as pa
 from tasks.artifacts import Artifact
 from tasks.config import SftConfig
 from tasks.drafts import Draft
-from tasks.models import load_policy, model_tokenizer
-from tasks.parquet import read_table
+from tasks.models import load_policy, longest, model_tokenizer
+from tasks.parquet import read_table, read_tables
 from tasks.plan import pending
 from tasks.stage import stage
-from tasks.tokens import encode_completion, encode_prompt, keep_short, load_tokenizer
+from tasks.tokens import check_any_short, encode_completion, encode_prompt, keep_short, load_tokenizer, one_by_one
 from tasks.training import Job, commit_model, trained
 
 if TYPE_CHECKING:
@@ -30,6 +30,18 @@ def encode_demonstrations(tokenizer: "PreTrainedTokenizerBase", demonstrations: 
     return pa.table(
         {"input_ids": input_ids, "completion_mask": masks}, pa.schema({"input_ids": ids, "completion_mask": ids})
     )
+
+
+def check_demonstrations(base_model: Artifact, demonstrations: Artifact, sft: SftConfig) -> None:
+    """Refuse demonstrations of which none could be trained on, before anything is.
+
+    Raises:
+        ConfigurationError: All are longer than `sft.max_length` or the model's context.
+    """
+    if demonstrations and not sft.ready_model:
+        tokenizer = model_tokenizer(base_model)
+        encoded = (encode_demonstrations(tokenizer, row) for row in one_by_one(read_tables(demonstrations)))
+        check_any_short(encoded, [["input_ids"]], longest(base_model, sft.max_length))
 
 
 def fit(job: Job) -> None:
@@ -62,7 +74,7 @@ def _preview(
 
 
 @stage(
-    version=2,
+    version=3,
     preview=_preview,
     retries=2,
     ready=lambda base_model, demonstrations, sft: base_model if sft.ready_model else None,
@@ -72,7 +84,8 @@ def train_sft(out: Draft, base_model: Artifact, demonstrations: Artifact, sft: S
     tokenizer = model_tokenizer(base_model)
     # In the order of their ids: the digest does not know the order of the rows, so it must not matter to the shuffle.
     table = read_table(demonstrations).sort_by([("prompt_id", "ascending"), ("completion", "ascending")])
-    examples, too_long = keep_short(encode_demonstrations(tokenizer, table), [["input_ids"]], sft.max_length)
+    limit = longest(base_model, sft.max_length)
+    examples, too_long = keep_short(encode_demonstrations(tokenizer, table), [["input_ids"]], limit)
     stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}}
     with trained(out, "tasks.sft:fit", base_model, sft, [examples]) as folder:
         return commit_model(out, base_model, folder, stats)

@@ -1,16 +1,15 @@
 """Tokens: one way to turn conversations into ids, used by every stage.
 
-A prompt is rendered with the tokenizer's chat template and tokenized; what the template makes of the completion after
-it is tokenized by itself; a sequence is the two lists joined. So a prompt has the same ids whatever follows it, with
-one BOS at most, and a turn ends as the template ends it: `encode_completion` says what a policy writes, `encode_turn`
-what a reward model reads, `end_ids` where sampling stops.
+A prompt is rendered with the tokenizer's chat template and tokenized, so that it has the same ids whatever follows it,
+with one BOS at most. `encode_completion` says what a policy writes after it, up to the token that ends its turn;
+`encode_conversation` what a reward model reads, which is all that its template makes of the finished conversation;
+`tasks.turns.end_ids` where sampling stops.
 """
 
-import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,42 +17,27 @@ import pyarrow.compute as pc
 
 from tasks.errors import ConfigurationError
 from tasks.records import Messages
+from tasks.turns import PLAIN_TEMPLATE as PLAIN_TEMPLATE
+from tasks.turns import PROBE, after_prompt, finished, render, turn_end, without_end
+from tasks.turns import TEXT_TEMPLATE as TEXT_TEMPLATE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PLAIN_TEMPLATE = (
-    "{{ bos_token or '' }}{% for message in messages %}"
-    "{% if message.role == 'system' %}{{ message.content }}\n\n"
-    "{% elif message.role == 'user' %}Human:\n{{ message.content }}\n\n"
-    "{% else %}Assistant:\n{{ message.content }}{{ eos_token }}\n\n{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %}Assistant:\n{% endif %}"
-)
-"""Given to tokenizers without a chat template: ends in a newline, so that no token spans prompt and completion."""
-
-TEXT_TEMPLATE = "{{ bos_token or '' }}{% for message in messages %}{{ message.content }}{% endfor %}"
-"""For models that continue text: the messages joined, with nothing around them."""
-
-PROBE: Messages = [{"role": "user", "content": "Hm"}]
-"""A conversation that shows what a template does."""
 COUNTS_AFTER_PADDING = frozenset(
     {
-        *(
-            "camembert",
-            "data2vec-text",
-            "esm",
-            "ibert",
-            "layoutlmv3",
-            "lilt",
-            "longformer",
-            "luke",
-            "markuplm",
-            "mpnet",
-        ),
-        *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+        *("altclip", "bridgetower", "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer"),
+        *("luke", "markuplm", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
     }
 )
 """Model types whose positions begin after the padding index (`create_position_ids_from_input_ids` in transformers)."""
+LENGTHS = (
+    *("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length", "max_sequence_length"),
+    *("max_seq_length", "model_max_length"),
+)
+"""Names under which configurations say how many positions there are, first come first served."""
+TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
+"""Names under which configurations of several models have that of the language model."""
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
@@ -78,7 +62,7 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Messages) -> l
     Raises:
         ConfigurationError: The chat template refuses the conversation.
     """
-    return list(tokenizer(_render(tokenizer, messages, prompt=True), add_special_tokens=False)["input_ids"])
+    return encode(tokenizer, render(tokenizer, messages, prompt=True))
 
 
 def encode_completion(
@@ -86,142 +70,167 @@ def encode_completion(
 ) -> list[int]:
     """Return the ids of a completion up to the token that ends its turn: what a policy is trained to write.
 
+    What the template writes after that token, such as a newline, is left out: sampling stops before it. EOS follows the
+    text where the template ends a turn with no special token.
+
     Args:
         tokenizer: With the chat template.
-        completion: Text; an end of turn that is written out at its end counts once.
+        completion: Text; ends of a turn that are spelled out at its end count once.
         messages: The conversation that it completes; None: any.
 
     Raises:
         ConfigurationError: The chat template refuses the conversation.
     """
-    ids, end = encode_turn(tokenizer, completion, messages), turn_end(tokenizer).token_id
-    return ids[: len(ids) - ids[::-1].index(end)]
+    end = turn_end(tokenizer)
+    rest = after_prompt(tokenizer, messages or PROBE, without_end(tokenizer, completion))
+    if not end.is_written:
+        rest = rest.removesuffix(end.text or tokenizer.eos_token)
+    ids = _encode_after_newline(tokenizer, rest)
+    if not end.is_written or end.token_id not in ids:
+        return [*ids, end.token_id]
+    return ids[: len(ids) - ids[::-1].index(end.token_id)]
 
 
-def encode_turn(tokenizer: "PreTrainedTokenizerBase", completion: str, messages: Messages | None = None) -> list[int]:
-    """Return the ids of a completion and all that follows it in its turn: what a reward model reads.
+def encode_conversation(tokenizer: "PreTrainedTokenizerBase", messages: Messages, completion: str) -> list[int]:
+    """Return the ids of a finished conversation: what a reward model reads.
 
-    That is what the chat template makes of the finished conversation after the prompt, ended with EOS where the
-    template ends a turn with no special token. Where the finished conversation does not begin with the prompt, it is
-    the completion and the template's end of a turn.
+    All that the chat template makes of it, what follows the end of the turn included, tokenized as one text: as the
+    model's card shows it, and as TRL trains it. Where the template renders no answers, prompt and completion are joined
+    and end with EOS.
+
+    Args:
+        tokenizer: With the chat template.
+        messages: The prompt.
+        completion: Text; ends of a turn that are spelled out at its end count once.
+
+    Raises:
+        ConfigurationError: The chat template refuses the prompt.
+    """
+    text = without_end(tokenizer, completion)
+    whole = finished(tokenizer, messages, text)
+    if whole is not None:
+        return encode(tokenizer, whole)
+    return encode_prompt(tokenizer, messages) + encode_completion(tokenizer, text, messages)
+
+
+def tokens_around(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Return how many tokens a finished conversation has beside those of its prompt and of the completion's text."""
+    word = PROBE[0]["content"]
+    parts = encode_prompt(tokenizer, PROBE), _encode_after_newline(tokenizer, word)
+    return max(0, len(encode_conversation(tokenizer, PROBE, word)) - sum(map(len, parts)))
+
+
+def cut_at_prompts(
+    prompts: Iterable[list[int]], conversations: Iterable[list[int]]
+) -> tuple[list[list[int]], list[list[int]], list[int]]:
+    """Cut conversations where their prompts end, so that each prompt is computed once.
+
+    Where a token spans that place, as a word does after a space, the cut is before it: what is read stays the same.
+
+    Args:
+        prompts: Token ids of each conversation's prompt.
+        conversations: Token ids of the whole.
+
+    Returns:
+        The different beginnings, the rest of each conversation, and which beginning it has.
+    """
+    numbers: dict[tuple[int, ...], int] = {}
+    rests, beginning_of = [], []
+    for prompt, whole in zip(prompts, conversations, strict=True):
+        end = min(len(prompt), len(whole) - 1)
+        if whole[:end] != prompt[:end]:
+            end = next(place for place in range(end) if whole[place] != prompt[place])
+        end = max(end, 1)
+        beginning_of.append(numbers.setdefault(tuple(whole[:end]), len(numbers)))
+        rests.append(whole[end:])
+    return [list(ids) for ids in numbers], rests, beginning_of
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """Return the ids of a rendered text, with no special token but those that it spells."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _encode_after_newline(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """Return the ids of a text that does not begin a line of its own.
 
     Tokenized after a newline that is then taken away: a sentence-piece tokenizer would otherwise begin it with a space
     that the text does not have.
     """
-    end, conversation = turn_end(tokenizer), messages or PROBE
-    text = without_end(completion, (end.text.strip(), tokenizer.decode([end.token_id]), tokenizer.eos_token))
-    rest = _after_prompt(tokenizer, conversation, text) or text + end.text
-    if end.is_added:
-        rest = rest.removesuffix(end.text) + end.text
-    anchor, joined = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in ("\n", "\n" + rest))
-    if joined[: len(anchor)] == anchor:
-        return list(joined[len(anchor) :])
-    return list(tokenizer(rest, add_special_tokens=False)["input_ids"])
-
-
-class TurnEnd(NamedTuple):
-    """How a tokenizer's chat template ends the assistant's turn."""
-
-    text: str
-    """All that follows the completion, such as `<|im_end|>` and a newline."""
-    token_id: int
-    """The token that ends it, by which sampling stops."""
-    is_added: bool
-    """The template writes no end, so that EOS is added."""
-
-
-def turn_end(tokenizer: "PreTrainedTokenizerBase") -> TurnEnd:
-    """Return how the assistant's turn ends, as the template shows on a conversation of two words."""
-    return _turn_end(tokenizer, str(tokenizer.chat_template), tokenizer.eos_token_id)
-
-
-def end_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
-    """Return the tokens that end a completion: the template's end of a turn, and EOS."""
-    return {turn_end(tokenizer).token_id, tokenizer.eos_token_id}
-
-
-def without_end(completion: str, ends: Sequence[str]) -> str:
-    """Return a completion without ends of turn that are written out at its end."""
-    while found := next((end for end in ends if end and completion.rstrip().endswith(end)), None):
-        completion = completion.rstrip().removesuffix(found)
-    return completion
-
-
-@functools.lru_cache(maxsize=16)
-def _turn_end(tokenizer: "PreTrainedTokenizerBase", template: str, eos: int) -> TurnEnd:
-    word = PROBE[0]["content"]
-    try:
-        whole = _render(tokenizer, [*PROBE, {"role": "assistant", "content": word}])
-    except (ConfigurationError, ValueError):  # no template, or one that takes no assistant
-        whole = word
-    text = whole[whole.rindex(word) + len(word) :] if word in whole else ""
-    known = tokenizer.added_tokens_decoder.items()
-    special = {eos, *tokenizer.all_special_ids, *(id_ for id_, token in known if token.special)}
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    found = next((id_ for id_ in ids if id_ in special), None)
-    return TurnEnd(tokenizer.eos_token, eos, True) if found is None else TurnEnd(text, found, False)
-
-
-def _after_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Messages, completion: str) -> str | None:
-    """Return what follows the prompt in the finished conversation; None where that does not begin with the prompt."""
-    try:
-        prompt = _render(tokenizer, messages, prompt=True)
-        whole = _render(tokenizer, [*messages, {"role": "assistant", "content": completion}])
-    except (ConfigurationError, ValueError):
-        return None
-    return whole.removeprefix(prompt) if whole.startswith(prompt) else None
-
-
-def _render(tokenizer: "PreTrainedTokenizerBase", messages: Messages, prompt: bool = False) -> str:
-    from jinja2 import TemplateError
-
-    try:
-        return str(tokenizer.apply_chat_template(messages, add_generation_prompt=prompt, tokenize=False))
-    except TemplateError as error:
-        roles = [message["role"] for message in messages]
-        raise ConfigurationError(f"the chat template refuses a conversation with roles {roles}: {error}") from error
+    anchor, joined = encode(tokenizer, "\n"), encode(tokenizer, "\n" + text)
+    return joined[len(anchor) :] if joined[: len(anchor)] == anchor else encode(tokenizer, text)
 
 
 def context_length(folder: Path) -> int:
     """Return the longest sequence of a model in tokens; a very large number where its configuration names none.
 
-    Families that begin to count positions after the padding index, as RoBERTa does, hold so many fewer than their
-    configuration says: 514 positions are 512 tokens.
+    A tokenizer's `model_max_length` does not count: it says how its texts were cut. Families that begin to count
+    positions after the padding index, as RoBERTa does, hold so many fewer than their configuration says: of 514
+    positions, 512 are for tokens. Others, as OPT, add theirs to the number that it says.
     """
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    config = {**config, **config.get("text_config", {})}
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length", "max_sequence_length")
-    length = next((int(config[name]) for name in names if config.get(name)), 1 << 30)
-    return length - _padding_index(config) - 1 if config.get("model_type") in COUNTS_AFTER_PADDING else length
+    config = _text_settings(json.loads((folder / "config.json").read_text()))
+    length = next((int(config[name]) for name in LENGTHS if isinstance(config.get(name), int | float)), 0)
+    if length <= 0:  # none, or -1 for relative positions
+        return 1 << 30
+    is_rotary = config.get("position_embedding_type") == "rotary"
+    if config.get("model_type") not in COUNTS_AFTER_PADDING or is_rotary:
+        return length
+    padding = 1 if config["model_type"] == "mpnet" else config.get("pad_token_id")
+    return length - 1 - (1 if padding is None else int(padding))
 
 
-def _padding_index(config: dict[str, Any]) -> int:
-    """Return the padding index of a configuration that may leave it at its class's default."""
-    found = config.get("pad_token_id")
-    return 1 if found is None else int(found)
+def _text_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a configuration, the defaults of its class and its language model's part included."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = config.get("model_type")
+    if kind in CONFIG_MAPPING:
+        names = CONFIG_MAPPING[kind].attribute_map
+        config = CONFIG_MAPPING[kind]().to_dict() | {names.get(name, name): value for name, value in config.items()}
+    inner = next((config[name] for name in TEXT_PARTS if isinstance(config.get(name), dict)), None)
+    return config if inner is None else {**config, **_text_settings(inner)}
 
 
-def keep_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> tuple[pa.Table, int]:
-    """Drop examples with a sequence longer than `max_length` tokens; return the rest and how many went.
+def keep_short(table: pa.Table, sequences: list[list[str]], longest: int) -> tuple[pa.Table, int]:
+    """Drop examples with a sequence longer than `longest` tokens; return the rest and how many went.
 
     Args:
         table: Tokenized examples.
         sequences: The columns that make up each sequence, e.g. prompt and completion.
-        max_length: Longest sequence to keep.
+        longest: Most tokens of a sequence to keep.
 
     Raises:
         ConfigurationError: None is left.
     """
-    fits = are_short(table, sequences, max_length)
-    if not fits.any():
-        raise ConfigurationError(
-            f"all {table.num_rows} examples are longer than max_length = {max_length} tokens: raise it"
-        )
+    check_any_short([table], sequences, longest)
+    fits = are_short(table, sequences, longest)
     return table.filter(pa.array(fits)), int((~fits).sum())
 
 
-def are_short(table: pa.Table, sequences: list[list[str]], max_length: int) -> np.ndarray:
-    """Return, for each example, whether all its sequences have at most `max_length` tokens."""
+def check_any_short(tables: Iterable[pa.Table], sequences: list[list[str]], longest: int) -> None:
+    """Refuse examples of which none is short enough; no more tables are read than it takes to find one.
+
+    Raises:
+        ConfigurationError: All are longer than `longest` tokens.
+    """
+    examples = 0
+    for table in tables:
+        if are_short(table, sequences, longest).any():
+            return
+        examples += table.num_rows
+    raise ConfigurationError(
+        f"all {examples} examples are longer than {longest} tokens, the smaller of max_length and the model's context: "
+        "raise max_length, or name a model with a longer context"
+    )
+
+
+def are_short(table: pa.Table, sequences: list[list[str]], longest: int) -> np.ndarray:
+    """Return, for each example, whether all its sequences have at most `longest` tokens."""
     lengths = [sum(pc.list_value_length(table[column]).to_numpy() for column in columns) for columns in sequences]
-    fits: np.ndarray = np.all(np.stack(lengths) <= max_length, axis=0)
+    fits: np.ndarray = np.all(np.stack(lengths) <= longest, axis=0)
     return fits
+
+
+def one_by_one(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the rows of tables, each as a table."""
+    return (table.slice(place, 1) for table in tables for place in range(table.num_rows))

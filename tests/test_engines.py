@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from tasks.config import Decoding
-from tasks.engines import TransformersEngine, VllmEngine, cache_arguments, cut, open_engine
+from tasks.engines import TransformersEngine, VllmEngine, cache_arguments, open_engine
+from tasks.samples import cut
 from tasks.seeded_sampling import seeded_sampling
 from tasks.tokens import load_tokenizer
 

@@ -12,13 +12,14 @@ from tasks.config import DataConfig, EvaluationConfig, PairsConfig, SamplingConf
 from tasks.drafts import Draft, provenance_of
 from tasks.evaluate import method
 from tasks.functions import GoldReward
-from tasks.prompts import load_demonstrations, load_held_out, load_preferences, load_prompts
+from tasks.prompts import load_held_out, load_prompts
 from tasks.sample import completions_table
 from tasks.sections import NOT_IN_KEY, DataSource, ModelSource, Section
 from tasks.site import Site
 from tasks.stage import stage
 from tasks.storage import Store
 from tasks.training_config import DpoConfig, Lora
+from tasks.training_data import load_demonstrations, load_preferences
 from tasks.world import write_base_model
 
 MODEL = Artifact(kind="model", uri="s3://b/model", digest="ab")

@@ -23,10 +23,8 @@ from tasks.prompts import (
     collect_prompts,
     find_data,
     hash_fraction,
-    load_demonstrations,
     load_evaluation_prompts,
     load_held_out,
-    load_preferences,
     load_prompts,
 )
 from tasks.records import prompt_id
@@ -34,6 +32,7 @@ from tasks.schemas import SCHEMAS, rows_digest
 from tasks.sections import DataSource, ModelSource
 from tasks.storage import Store, read_files
 from tasks.tally import Tally, read_records
+from tasks.training_data import load_demonstrations, load_preferences
 
 NUMBERS = count()
 TOO_LONG = "longer than the policy's context less max_new_tokens"
@@ -418,7 +417,7 @@ def test_a_prompt_that_the_template_refuses(tmp_path, local, policy, test_data):
         evaluation_prompts=write(tmp_path / "b.jsonl", asked(["x"])),
         system_prompt="Be kind.",
     )
-    with pytest.raises(ValueError, match="refused by the policy's chat template: 1"):
+    with pytest.raises(ValueError, match="refused by the policy's chat template \\(no\\): 1"):
         load(local, Artifact(kind="model", uri=str(folder), digest="d"), data)
 
 
@@ -599,7 +598,7 @@ def test_conversations_are_cut_into_files_by_rows_and_by_text(monkeypatch):
         [12],
         [2],
     ]
-    assert digest == rows_digest(pa.Table.from_pylist(rows, SCHEMAS["prompts"]))
+    assert digest == rows_digest(pa.Table.from_pylist(rows, SCHEMAS["prompts"]).drop_columns("source"))
 
 
 def prompts_of_lengths(*lengths):

@@ -23,7 +23,7 @@ from tasks.score import RewardModel, check_finite, describe, score_completions
 from tasks.sections import ModelSource
 from tasks.storage import Store
 from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
-from tasks.tokens import encode_completion, encode_prompt
+from tasks.tokens import encode_completion, encode_conversation, encode_prompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -130,9 +130,37 @@ def test_in_bfloat16_rewards_are_near_those_in_float32_and_equal_texts_tie(folde
     assert (found != exact).all()
 
 
-def test_a_sequence_longer_than_the_context(scorer):
-    with pytest.raises(ValueError, match=rf"tokens, more than the reward model's context of {CONTEXT}: .*max_new_tok"):
-        scorer.score([user("Hi")], ["word " * CONTEXT])
+def test_a_conversation_longer_than_the_context_has_no_reward_and_the_others_keep_theirs(scorer):
+    long = "word " * CONTEXT
+    found = scorer.score([user("Hi")] * 4, ["a dog", long, "a cat", long])
+    assert np.ma.getmaskarray(found).tolist() == [False, True, False, True]
+    np.testing.assert_allclose(found[[0, 2]], scorer.score([user("Hi")] * 2, ["a dog", "a cat"]), atol=1e-5)
+    assert np.ma.getmaskarray(scorer.score([user("Hi")], [long])).all()
+
+
+def test_the_longest_conversation_that_is_read(scorer):
+    texts = ["a" + " a" * number for number in range(CONTEXT)]
+    lengths = np.array([len(encode_conversation(scorer.tokenizer, user("Hi"), text)) for text in texts])
+    found = scorer.score([user("Hi")] * len(texts), texts)
+    assert CONTEXT in lengths
+    assert (np.ma.getmaskarray(found) == (lengths > CONTEXT)).all()
+
+
+def test_a_token_that_spans_prompt_and_completion_is_read_as_one(folder):
+    # As the template's whole is tokenized: "assistant: " and "Tim" give the token of " Tim".
+    scorer = RewardModel(folder, ScoringConfig())
+    scorer.tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    texts = ["Tim is a dog.", "Tom", "\n"]
+    found = scorer.score([user("Who?")] * 3, texts)
+    model = scorer.rewards.model
+    for text, reward in zip(texts, found, strict=True):
+        whole = [*user("Who?"), {"role": "assistant", "content": text}]
+        ids = scorer.tokenizer.apply_chat_template(whole, tokenize=True, return_dict=False)
+        with torch.inference_mode():
+            assert reward == pytest.approx(model(input_ids=torch.tensor([ids])).logits.item(), abs=1e-5)
 
 
 def test_describe_by_hand():
@@ -198,6 +226,22 @@ def test_rewards_are_stored_by_id_and_only_new_completions_are_scored(tmp_path, 
     found = {(row["prompt_id"], row["completion_id"]): row["reward"] for row in rows}
     expected = scorer.score([user("Prompt a"), user("Prompt c"), user("Prompt b")], ["a cat", "green", "red"])
     assert [found["a", 1], found["c", 0], found["b", 0]] == pytest.approx(expected, abs=1e-5)
+
+
+def test_completions_that_the_reward_model_has_no_room_for_are_counted_and_kept(tmp_path, folder, monkeypatch):
+    said = []
+    monkeypatch.setattr("tasks.score.log", said.append)
+    store = Store(str(tmp_path))
+    drawn = completions(store, {"a": ["a dog", "word " * CONTEXT], "b": ["red", "blue"]})
+    once = score(store, artifact(folder), [drawn], "ab")
+    assert (once.rows, once.stats["scored"], once.stats["too_long"]) == (4, 4, 1)
+    assert sum(once.stats["histogram"]["counts"]) == 3
+    assert math.isfinite(once.stats["reward_mean"])
+    assert any("1 of 4 completions have no reward and are in no pair" in line for line in said)
+    again = score(store, artifact(folder), [drawn], "ab", "key2")
+    assert (again.stats["scored"], again.stats["too_long"]) == (0, 1)
+    rows = [row for slice_ in read_slices(store, once) for row in slice_.read().to_pylist()]
+    assert [(row["prompt_id"], row["completion_id"]) for row in rows if math.isnan(row["reward"])] == [("a", 1)]
 
 
 def test_a_broken_reward_model_stops_the_stage_and_stores_nothing(tmp_path, folder):

@@ -1,0 +1,41 @@
+"""A completion as it was drawn: its text and its ids, and where generated ids are cut."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Sample(NamedTuple):
+    """One completion: its text, its ids as sampled, and why it ended (`stop` or `length`).
+
+    The token that ended it is among the ids and not in the text.
+    """
+
+    completion: str
+    token_ids: list[int]
+    finish_reason: str
+
+
+def cut(
+    tokenizer: "PreTrainedTokenizerBase", prompt: list[int], ids: list[int], end_ids: set[int], stop: Sequence[str]
+) -> Sample:
+    """Return the sample within ids generated after a prompt.
+
+    Its ids go up to and including the token that ends it, or that completes a stop string; its text is what they add to
+    the prompt's, up to either.
+    """
+    before = len(tokenizer.decode(prompt, skip_special_tokens=True))
+
+    def text_of(kept: list[int]) -> str:
+        return str(tokenizer.decode(prompt + kept, skip_special_tokens=True))[before:]
+
+    end = next((place for place, token in enumerate(ids) if token in end_ids), None)
+    kept = ids if end is None else ids[: end + 1]
+    text = text_of(ids[:end])
+    places = [place for string in stop if (place := text.find(string)) >= 0]
+    if not places:
+        return Sample(text, kept, "length" if end is None else "stop")
+    needed = next(n for n in range(1, len(kept) + 1) if any(string in text_of(kept[:n]) for string in stop))
+    return Sample(text[: min(places)], kept[:needed], "stop")

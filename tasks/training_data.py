@@ -1,0 +1,82 @@
+"""Demonstrations and preferences in: reads files, writes tables keyed by prompt_id, held-out prompts left out.
+
+Every row that is left out is counted under a reason.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from tasks.artifacts import NOTHING, Artifact
+from tasks.config import DataConfig
+from tasks.demands import Fit, Reader, fit
+from tasks.drafts import Draft
+from tasks.errors import ConfigurationError
+from tasks.prompts import READ_OF_EXAMPLES, commit_rows, held_out_rule, instruct
+from tasks.records import BadRow, Record, Role, prompt_id
+from tasks.sections import DataSource
+from tasks.stage import stage
+from tasks.tally import Tally, read_records
+
+
+@stage(
+    version=3,
+    retries=2,
+    ready=lambda source, held_out, base_model, data: NOTHING if source == NOTHING else None,
+    reads={"data": READ_OF_EXAMPLES},
+)
+def load_demonstrations(
+    out: Draft, source: Artifact, held_out: Artifact, base_model: Artifact, data: DataConfig
+) -> Artifact:
+    """Load the prompts and completions for supervised fine-tuning, held-out prompts left out."""
+    assert data.demonstrations is not None
+    read = fit([Reader("policy", base_model)])
+    rows, stats = _read_examples(data.demonstrations, "demonstrations", held_out_rule(held_out, data), read, data)
+    return commit_rows(out, "demonstrations", rows, stats)
+
+
+@stage(
+    version=3,
+    retries=2,
+    ready=lambda source, held_out, reward_base, data: NOTHING if source == NOTHING else None,
+    reads={"data": READ_OF_EXAMPLES},
+)
+def load_preferences(
+    out: Draft, source: Artifact, held_out: Artifact, reward_base: Artifact, data: DataConfig
+) -> Artifact:
+    """Load the preference pairs for the reward model, held-out prompts left out."""
+    assert isinstance(data.preferences, DataSource)
+    read = fit([Reader("reward model", reward_base)])
+    rows, stats = _read_examples(data.preferences, "preferences", held_out_rule(held_out, data), read, data)
+    return commit_rows(out, "preferences", rows, stats)
+
+
+def _read_examples(
+    source: DataSource, role: Role, leave_out: Callable[[str], str | None], fit: Fit, data: DataConfig
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the rows of a demonstrations or preferences table, each once, and the counts of what was left out."""
+    tally = Tally(source.path, data.max_bad_fraction)
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for where, record in instruct(read_records(source, role, tally), data):
+        id_ = prompt_id(record.messages)
+        if (why := leave_out(id_)) is not None:
+            tally.left_out[why] += 1
+            continue
+        try:
+            texts = _texts(fit(record), role)
+        except BadRow as error:
+            tally.drop(error.reason, where)
+            continue
+        identity = (id_, *texts.values())
+        if identity in rows:
+            tally.left_out["duplicate"] += 1
+        rows.setdefault(identity, {"prompt_id": id_, "messages": record.messages, **texts})
+    tally.check()
+    if not rows:
+        raise ConfigurationError(f"{source.path} has no usable {role}: {tally.stats()}")
+    return list(rows.values()), tally.stats()
+
+
+def _texts(record: Record, role: Role) -> dict[str, Any]:
+    if role == "demonstrations":
+        return {"completion": record.completion}
+    return {"chosen": record.chosen, "rejected": record.rejected, "margin": record.margin}
