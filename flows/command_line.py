@@ -207,7 +207,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _read_yaml(text: str) -> Any:
-    return yaml.load(text, _Loader)  # a SafeLoader: makes plain values only
+    loader = _Loader(text)  # a SafeLoader: makes plain values only
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _expand(value: Any, path: str) -> Any:
