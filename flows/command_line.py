@@ -28,7 +28,16 @@ from tasks.report import evaluation_rows
 
 FAILS = (DamagedArtifactError, DeploymentFailedError, DeploymentRunError, ServerError, *STORE_ERRORS)
 """What may pass when the store, a worker or the network is mended."""
+_NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
+"""What YAML 1.2 takes for a number and YAML 1.1, PyYAML's, for text: an exponent without a point or a sign."""
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads `1e-5` as the number that it is; in quotes it stays text."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 
 def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = None) -> dict[str, Artifact]:
@@ -42,7 +51,7 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
     with ended_by_signals():
         try:
             return _run(flow, options)
-        except (ConfigurationError, ValidationError) as error:
+        except ConfigurationError as error:
             stop(error)
         except FAILS as error:
             stop(error, status=1)
@@ -53,10 +62,13 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
 
 
 def _run(flow: Flow[..., dict[str, Artifact]], options: argparse.Namespace) -> dict[str, Artifact]:
-    parameters = sections(load_config(options.config, options.set))
+    try:
+        parameters = sections(load_config(options.config, options.set))
+    except ValidationError as error:  # of the configuration, and of nothing that is read or asked later
+        raise ConfigurationError(explain(error)) from error
     if not options.dry_run:
         check_places()
-    with RunLog(unless=(ConfigurationError, ValidationError)):
+    with RunLog(unless=(ConfigurationError,)):
         plan = foresee(flow, parameters)
     if options.dry_run:
         print_plan(plan, as_json=options.json)
@@ -82,7 +94,7 @@ def load_config(path: str, overrides: list[str]) -> Config:
     if not file.is_file():
         raise ConfigurationError(f"configuration file {path} does not exist; the shipped ones are in configs/")
     try:
-        values = _expand(yaml.safe_load(file.read_text()) or {}, path)
+        values = _expand(_read_yaml(file.read_text()) or {}, path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is no valid YAML: {error}") from error
     if not isinstance(values, dict):
@@ -194,6 +206,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)  # a SafeLoader: makes plain values only
+
+
 def _expand(value: Any, path: str) -> Any:
     """Put environment variables into every string of a parsed file."""
     if isinstance(value, dict):
@@ -223,6 +239,6 @@ def _override(values: dict[str, Any], override: str) -> None:
         values[section] = inner = {"path": inner} if isinstance(inner, str) else dict(inner)
         values = inner
     try:
-        values[field] = _expand(yaml.safe_load(value), "--set")
+        values[field] = _expand(_read_yaml(value), "--set")
     except yaml.YAMLError as error:
         raise ConfigurationError(f"--set {override}: {value!r} is no valid YAML: {error}") from error

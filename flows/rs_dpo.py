@@ -8,9 +8,8 @@ from typing import Any
 from prefect import flow, runtime
 
 from flows.command_line import main
-from tasks.adapter_checks import check_adapters
 from tasks.artifacts import NOTHING, Artifact
-from tasks.checks import check_compute, check_run
+from tasks.checks import check_compute, check_run, check_trainings
 from tasks.compute import ComputeConfig
 from tasks.config import (
     DataConfig,
@@ -73,7 +72,7 @@ def rs_dpo(
     files, gold = find_data(site.store, data), find_gold(evaluation.gold_reward)
     base_model = import_policy(site, sft)
     reward_base = import_reward_model(site, reward_model, base_model)
-    check_adapters(base_model, reward_base, sft, reward_model, dpo)
+    check_trainings(compute, (sft, base_model), (reward_model, reward_base or base_model), (dpo, base_model))
 
     asked = files.evaluation_prompts or files.prompts
     held_out = load_held_out(site, asked, base_model, reward_base, data, sampling.max_new_tokens)

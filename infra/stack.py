@@ -29,6 +29,10 @@ DATABASE_USER = "postgres"
 SOCKET_BYTES = 107  # the longest path of a Unix socket on Linux
 
 
+class StackError(RuntimeError):
+    """A program of the stack does not start, or fails: its log says why."""
+
+
 class Stack(NamedTuple):
     """One stack on this machine; several run side by side when folders and ports differ."""
 
@@ -143,12 +147,12 @@ def run_as(user: pwd.struct_passwd, command: list[str]) -> None:
     """Run a command as a user, whose output is shown where it fails.
 
     Raises:
-        ConfigurationError: It fails.
+        StackError: It fails.
     """
     who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
     result = subprocess.run(command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **who)  # type: ignore[call-overload]
     if result.returncode:
-        raise ConfigurationError(f"{shlex.join(command)} failed:\n{result.stdout.strip()}")
+        raise StackError(f"{shlex.join(command)} failed:\n{result.stdout.strip()}")
 
 
 def write_env(stack: Stack) -> dict[str, str]:

@@ -21,6 +21,7 @@ from infra.stack import (
     BUCKET,
     ROOT,
     Stack,
+    StackError,
     check_ports,
     find_postgres,
     find_stack,
@@ -44,8 +45,8 @@ def up(stack: Stack) -> None:
     """Start what does not run yet, and give the server what it needs.
 
     Raises:
-        ConfigurationError: A port is taken, PostgreSQL is missing or cannot reach the folder, or something does not
-            start.
+        ConfigurationError: A port is taken, or PostgreSQL is missing or cannot reach the folder.
+        StackError: Something does not start.
     """
     programs, gpus = find_postgres(), share_gpus(count_gpus())
     running = supervisor_pid(stack) is not None
@@ -63,9 +64,7 @@ def up(stack: Stack) -> None:
     for group in WORKERS:
         for worker in supervisor(stack).startProcessGroup(group):
             if worker["status"] != Faults.SUCCESS:
-                raise ConfigurationError(
-                    f"{worker['name']} does not start: see {stack.folder}/logs/{worker['name']}.log"
-                )
+                raise StackError(f"{worker['name']} does not start: see {stack.folder}/logs/{worker['name']}.log")
     _print_how_to(stack, values, gpus)
 
 
@@ -115,17 +114,13 @@ def _wait_for_server(stack: Stack, values: dict[str, str]) -> None:
         except OSError:
             _check_programs(stack)
             time.sleep(0.5)
-    raise ConfigurationError(
-        f"Prefect's server did not answer within {PATIENCE:.0f} s: see {stack.folder}/logs/server.log"
-    )
+    raise StackError(f"Prefect's server did not answer within {PATIENCE:.0f} s: see {stack.folder}/logs/server.log")
 
 
 def _check_programs(stack: Stack) -> None:
     for program in supervisor(stack).getAllProcessInfo():
         if program["statename"] == "FATAL":
-            raise ConfigurationError(
-                f"{program['name']} does not start: see {program['stdout_logfile']}; make down cleans up"
-            )
+            raise StackError(f"{program['name']} does not start: see {program['stdout_logfile']}; make down cleans up")
 
 
 def _set_up_server(stack: Stack, env: dict[str, str], gpus: Gpus) -> None:
@@ -140,7 +135,7 @@ def _run(command: list[str], env: dict[str, str], log: Path) -> None:
         code = subprocess.run(command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT).returncode
     if code:
         end = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-        raise ConfigurationError(f"{' '.join(command)} failed; the end of {log}:\n{end}")
+        raise StackError(f"{' '.join(command)} failed; the end of {log}:\n{end}")
 
 
 def _tool(name: str) -> str:
@@ -166,15 +161,15 @@ def _print_how_to(stack: Stack, values: dict[str, str], gpus: Gpus) -> None:
 
 
 def main() -> None:
-    """Start or stop the stack; exit with 2 and one message where something is wrong."""
+    """Start or stop the stack; exit with one message: 2 where something is set wrong, 1 where a program fails."""
     action = {"up": up, "down": down}.get(sys.argv[-1])
     if action is None or len(sys.argv) != 2:
         raise SystemExit("usage: python -m infra.up up|down")
     try:
         action(find_stack())
-    except ConfigurationError as error:
+    except (ConfigurationError, StackError) as error:
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
+        raise SystemExit(2 if isinstance(error, ConfigurationError) else 1) from error
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from tasks.errors import ConfigurationError
-
 Content = Path | bytes
 _SAFE_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
 
@@ -21,10 +19,10 @@ def safe_path(path: str) -> str:
     """Return a relative path that stays below the folder it is joined to.
 
     Raises:
-        ConfigurationError: It could leave the folder.
+        ValueError: It could leave the folder.
     """
     if not is_safe(path):
-        raise ConfigurationError(f"{path!r} is no path within a store: use letters, digits, '_', '-', '.' and '/' only")
+        raise ValueError(f"{path!r} is no path within a store: use letters, digits, '_', '-', '.' and '/' only")
     return path
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.errors import ConfigurationError
+from tasks.artifacts import DamagedArtifactError
 
 COLUMNS = ["prompt_id", "completion_id", "completion", "finish_reason"]
 """What is read of the completions: not their tokens."""
@@ -30,7 +30,7 @@ def gather(completions: pa.Table, rewards: pa.Table) -> Candidates:
     """Join completions and rewards by (prompt_id, completion_id) into (n, k) arrays, prompts in order of their ids.
 
     Raises:
-        ConfigurationError: A completion has no reward, or a reward no completion.
+        DamagedArtifactError: A completion has no reward, or a reward no completion.
     """
     prompt_ids = pc.unique(pa.chunked_array([*completions["prompt_id"].chunks, *rewards["prompt_id"].chunks]))
     prompt_ids = prompt_ids.take(pc.sort_indices(prompt_ids))
@@ -45,7 +45,7 @@ def gather(completions: pa.Table, rewards: pa.Table) -> Candidates:
     is_drawn, is_scored = matrix(drawn, True, False), matrix(scored, True, False)
     for missing, column in ((is_drawn & ~is_scored, "reward"), (is_scored & ~is_drawn, "completion")):
         if missing.any():
-            raise ConfigurationError(f"{missing.sum()} samples have no {column}: score the completions again")
+            raise DamagedArtifactError(f"{missing.sum()} samples have no {column}: score the completions again")
     texts = completions["completion"].cast(pa.large_string()).dictionary_encode()  # int32 offsets end at 2 GB of text
     truncated = pc.equal(completions["finish_reason"], "length")
     return Candidates(

@@ -1,19 +1,18 @@
 """What can be checked about a run's settings before anything is read or loaded."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any, get_type_hints
+from collections.abc import Mapping
 
 from prefect.settings import PREFECT_API_URL
-from pydantic import TypeAdapter, ValidationError
 
+from tasks.artifacts import Artifact
 from tasks.compute import ComputeConfig
 from tasks.config import DataConfig, EvaluationConfig, PairsConfig, RewardModelConfig, SftConfig
 from tasks.dispatch import find_pool
 from tasks.errors import ConfigurationError
 from tasks.gpus import Need
 from tasks.sections import DataSource
-from tasks.training_config import DpoConfig, Training
+from tasks.trainer_checks import check_adapters, check_machine, check_trainer_arguments
+from tasks.training_config import DpoConfig
 
 
 def check_run(
@@ -43,9 +42,27 @@ def check_run(
         )
     if pairs.strategy == "annotation" and not isinstance(data.preferences, DataSource):
         raise ConfigurationError("pairs.strategy = annotation needs a file in data.preferences: the pairs to train on")
-    _check_trainer_arguments(sft, "SFTConfig")
-    _check_trainer_arguments(reward_model, "RewardConfig")
-    _check_trainer_arguments(dpo, "DPOConfig")
+    for section in (sft, reward_model, dpo):
+        check_trainer_arguments(section)
+
+
+def check_trainings(
+    compute: ComputeConfig, *trainings: tuple[SftConfig | RewardModelConfig | DpoConfig, Artifact]
+) -> None:
+    """Refuse what the models that are trained, or this machine where it trains them, do not allow.
+
+    Args:
+        compute: Which deployment computes which stage.
+        trainings: Sections, and the models that they train or, for DPO, that has the same modules.
+
+    Raises:
+        ConfigurationError: Names the section and the setting.
+    """
+    for section, model in trainings:
+        if getattr(section, "ready_model", None) is None:
+            check_adapters(section, model)
+            if f"train_{section.section}" not in compute.deployments():
+                check_machine(section)
 
 
 def check_compute(compute: ComputeConfig, needs: Mapping[str, Need]) -> None:
@@ -76,56 +93,3 @@ def check_compute(compute: ComputeConfig, needs: Mapping[str, Need]) -> None:
                 f"have {pool.gpus} GPUs each, so it would wait for ever: lower it, or give them more "
                 f"(python -m infra.apply --gpus N --gpus-per-worker {need.gpus}, and start the workers anew)"
             )
-
-
-ELSEWHERE = ("ddp_", "deepspeed", "fsdp", "parallelism_config", "report_to", "tf32", "torch_compile")
-"""Beginnings of arguments that only the machine that trains can check, or that would change this process."""
-
-
-def _check_trainer_arguments(section: Training, class_name: str) -> None:
-    """Build TRL's configuration, and the schedule, with what would be passed, where it is not what is always passed."""
-    if not section.extra and section.scheduler == Training.model_fields["scheduler"].default:
-        return
-    import torch
-    import trl
-    from transformers.optimization import get_scheduler
-
-    given = {name: value for name, value in section.extra.items() if not name.startswith(ELSEWHERE)}
-    _check_types(section.section, given, getattr(trl, class_name))
-    try:
-        with _as_it_was():
-            arguments = getattr(trl, class_name)(
-                output_dir="unused", use_cpu=True, report_to="none", lr_scheduler_type=section.scheduler, **given
-            )
-        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=section.learning_rate)
-        get_scheduler(arguments.lr_scheduler_type, optimizer, 1, 10, arguments.lr_scheduler_kwargs or {})
-    except (TypeError, ValueError, ImportError, OSError) as error:
-        raise ConfigurationError(
-            f"{section.section}.scheduler = {section.scheduler!r} and {section.section}.extra = {section.extra} do not "
-            f"suit trl.{class_name}: {error}"
-        ) from error
-
-
-def _check_types(section: str, given: dict[str, Any], arguments: type) -> None:
-    """Refuse values of another type than a field of a library's class declares, which the class itself lets pass."""
-    types = get_type_hints(arguments)
-    for name, value in given.items():
-        try:
-            taken = TypeAdapter(types[name]).validate_python(value)
-        except ValidationError as error:
-            raise ConfigurationError(f"{section}.extra.{name} = {value!r}: {error.errors()[0]['msg']}") from error
-        if isinstance(value, str) and isinstance(taken, int | float):
-            raise ConfigurationError(f"{section}.extra.{name} = {value!r} must be a number: take the quotes away")
-
-
-@contextlib.contextmanager
-def _as_it_was() -> Iterator[None]:
-    """Leave accelerate's state, which a training configuration sets for the whole process, as it was."""
-    from accelerate.state import AcceleratorState, PartialState
-
-    was_set = bool(PartialState._shared_state)
-    try:
-        yield
-    finally:
-        if not was_set:
-            AcceleratorState._reset_state(reset_partial_state=True)

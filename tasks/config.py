@@ -3,9 +3,17 @@
 A field marked `NOT_IN_KEY` is left out of the stage key.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tasks.compute import ComputeConfig
 from tasks.errors import ConfigurationError
@@ -13,24 +21,21 @@ from tasks.extra import Extra
 from tasks.sections import NOT_IN_KEY, DataSource, Function, ModelSource, Section
 from tasks.training_config import DpoConfig, Dtype, FixedBatches
 
-ENGINE_ARGUMENTS = frozenset(
-    {
-        "block_size",
-        "cpu_offload_gb",
-        "data_parallel_size",
-        "disable_custom_all_reduce",
-        "distributed_executor_backend",
-        "enforce_eager",
-        "gpu_memory_utilization",
-        "kv_cache_memory_bytes",
-        "max_num_batched_tokens",
-        "max_num_seqs",
-        "pipeline_parallel_size",
-        "swap_space",
-        "tensor_parallel_size",
-    }
-)
-"""Arguments of vLLM's `LLM` that may stay out of the stage key."""
+ENGINE_ARGUMENTS: dict[str, Any] = {
+    "block_size": PositiveInt,
+    "cpu_offload_gb": NonNegativeFloat,
+    "data_parallel_size": PositiveInt,
+    "disable_custom_all_reduce": bool,
+    "distributed_executor_backend": str,
+    "enforce_eager": bool,
+    "gpu_memory_utilization": Annotated[float, Field(gt=0, le=1)],
+    "kv_cache_memory_bytes": PositiveInt,
+    "max_num_batched_tokens": PositiveInt,
+    "max_num_seqs": PositiveInt,
+    "pipeline_parallel_size": PositiveInt,
+    "tensor_parallel_size": PositiveInt,
+}
+"""Arguments of vLLM's `LLM` that may stay out of the stage key, and what they must be."""
 MOST_COMPLETIONS = 16384
 """vLLM draws no more for one prompt."""
 LEAST_TEMPERATURE = 0.01
@@ -133,14 +138,22 @@ class Decoding(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _extra_does_not_change_the_output(self) -> Self:
-        if unknown := sorted(self.extra.keys() - ENGINE_ARGUMENTS):
+    @field_validator("extra")
+    @classmethod
+    def _extra_does_not_change_the_output(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        if unknown := sorted(extra.keys() - ENGINE_ARGUMENTS.keys()):
             raise ConfigurationError(
                 f"sampling.extra.{unknown[0]} is not among the engine arguments that leave the output alone: "
                 f"{', '.join(sorted(ENGINE_ARGUMENTS))}"
             )
-        return self
+        return {name: _engine_argument(name, value) for name, value in extra.items()}
+
+
+def _engine_argument(name: str, value: Any) -> Any:
+    try:
+        return TypeAdapter(ENGINE_ARGUMENTS[name]).validate_python(value, strict=isinstance(value, str | bool))
+    except ValidationError as error:
+        raise ConfigurationError(f"sampling.extra.{name} = {value!r}: {error.errors()[0]['msg']}") from error
 
 
 class SamplingConfig(Decoding):

@@ -6,7 +6,7 @@ Asked of every row when it is loaded, in a dry run too, so that one row does not
 import dataclasses
 import textwrap
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tasks.artifacts import Artifact
 from tasks.errors import ConfigurationError
@@ -76,7 +76,7 @@ def _trim(reader: Reader, demands: bool) -> Fit:
 
     def trim(record: Record) -> Record:
         given = {name: text for name in COMPLETIONS if (text := getattr(record, name)) is not None}
-        texts = {name: without_end(tokenizer, text) for name, text in given.items()}
+        texts: dict[str, Any] = {name: without_end(tokenizer, text) for name, text in given.items()}
         if demands:
             _check_completions(texts, any(ends_within(tokenizer, text) for text in texts.values()))
         return dataclasses.replace(record, **texts) if texts != given else record

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import Artifact, sha256_of
+from tasks.artifacts import Artifact, DamagedArtifactError, sha256_of
 from tasks.config import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
 from tasks.divergence import KlSettings, estimate_kl, own_distribution, read_sorted
 from tasks.drafts import Draft
@@ -172,7 +172,7 @@ def _draw(store: Store, policy: Artifact, reward_model: Artifact, held_out: Arti
     scored, _ = score_slices(store, reward_model, slices, held_out, how.scoring)
     rows, rewards = read_sorted(slices), read_sorted(scored)
     if rows.select(["prompt_id", "completion_id"]) != rewards.select(["prompt_id", "completion_id"]):
-        raise ConfigurationError(
+        raise DamagedArtifactError(
             "the rewards do not belong to these completions: delete the store's tables/rewards and run again"
         )
     gold = None if how.gold.function is None else gold_rewards(how.gold, PromptTable(held_out), rows)
@@ -211,6 +211,8 @@ def evaluate_policy(
     out: Draft, aligned: Artifact, policy: Artifact, reward_model: Artifact, held_out: Artifact, how: Method
 ) -> Artifact:
     """Compare the aligned policy with pi_SFT on held-out prompts."""
+    if how.gold.function is not None:
+        load_gold(how.gold)  # another function here is found before anything is sampled
     sft, new = (_draw(out.store, model, reward_model, held_out, how) for model in (policy, aligned))
     own = own_distribution(how.decoding, how.evaluation.kl_completions)
     kl = estimate_kl(out.store, aligned, policy, held_out, KlSettings(own, how.evaluation.bootstrap_samples))

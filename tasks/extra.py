@@ -5,6 +5,7 @@ stage key, and do nothing.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
@@ -29,7 +30,7 @@ EVERY_TRAINER = frozenset(
         *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "weight_decay"),
         *("optim", "optim_args", "optim_target_modules", "lr_scheduler_kwargs"),
         *("gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_offloading"),
-        *("accelerator_config", "parallelism_config", "deepspeed", "fsdp", "fsdp_config"),
+        *("deepspeed", "fsdp", "fsdp_config"),
         *("ddp_backend", "ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_find_unused_parameters"),
         *("ddp_static_graph", "ddp_timeout", "full_determinism", "tf32", "torch_empty_cache_steps"),
         *("dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory"),
@@ -40,7 +41,7 @@ EVERY_TRAINER = frozenset(
 """Arguments of TRL's trainer configurations that every training reads and no setting decides."""
 _FIXED_BATCHES = frozenset(
     {
-        *("data_seed", "dataloader_drop_last", "length_column_name", "train_sampling_strategy"),
+        *("dataloader_drop_last", "train_sampling_strategy"),
         *("liger_kernel_config", "use_liger_kernel", "neftune_noise_alpha", "pad_to_multiple_of"),
         *("torch_compile", "torch_compile_backend", "torch_compile_mode"),
     }
@@ -51,12 +52,32 @@ OWN = {
     "dpo": frozenset({"discopop_tau", "f_alpha_divergence_coef", "f_divergence_type", "use_weighting"}),
 }
 """Section -> further arguments that its trainer reads."""
+_OF_RATIOS = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop")
 READ_BY = {
     "discopop_tau": ("discopop",),
-    "f_alpha_divergence_coef": ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"),
-    "f_divergence_type": ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"),
+    "f_alpha_divergence_coef": _OF_RATIOS,
+    "f_divergence_type": _OF_RATIOS,
 }
-"""Arguments of DPO that only some losses read (TRL 1.16)."""
+"""Arguments of DPO that only some losses read (TRL 1.16); at least one of the losses must."""
+GOES_WITH = {
+    "f_alpha_divergence_coef": (*_OF_RATIOS, "sft"),
+    "f_divergence_type": (*_OF_RATIOS, "sft"),
+    "use_weighting": (*_OF_RATIOS, "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down"),
+}
+"""Arguments of DPO that no other loss may stand beside: it has no such divergence, or no weight of a pair."""
+NEEDS = {
+    "dataloader_persistent_workers": "dataloader_num_workers",
+    "dataloader_prefetch_factor": "dataloader_num_workers",
+    "fsdp_config": "fsdp",
+    "gradient_checkpointing_kwargs": "gradient_checkpointing",
+    "liger_kernel_config": "use_liger_kernel",
+    "project": "report_to",
+    "run_name": "report_to",
+    "trackio_bucket_id": "report_to",
+    "trackio_space_id": "report_to",
+}
+"""Argument -> another, without which it does nothing."""
+_UNSET: Any = (None, False, 0, "", "none", [])
 SET_INSTEAD = {
     "beta": "set {section}.beta",
     "bf16": "set {section}.dtype",
@@ -78,9 +99,11 @@ SET_INSTEAD = {
     "use_cpu": "hide the GPUs with CUDA_VISIBLE_DEVICES",
     "warmup_ratio": "set {section}.warmup_ratio",
     "warmup_steps": "set {section}.warmup_ratio",
+    "accelerator_config": "batch_size and the stage decide how batches are cut and handed out",
     "auto_find_batch_size": "set {forwarded}",
     "completion_only_loss": "the loss is always on completions only",
     "packing": "examples are not packed",
+    "parallelism_config": "it is an object of accelerate's, which a file cannot hold",
     "padding_free": "it needs a kernel that is not installed, and DPO's own passes have no padding to speak of",
     "resume_from_checkpoint": "a training resumes by itself from its last checkpoint in the store",
     "save_strategy": "set {section}.save_steps",
@@ -95,21 +118,37 @@ NOT_FOR_DPO = {
     "use_liger_kernel": "it replaces the forward pass that prompts are shared in",
 }
 """Arguments of TRL's `DPOConfig` that grouped DPO cannot take, and why."""
+DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 _NOTHING = "nothing here reads it; check its spelling"
 
 
-def why_refused(section: str, name: str, losses: tuple[str, ...] = ()) -> str | None:
+def why_refused(section: str, name: str, extra: Mapping[str, Any], losses: tuple[str, ...] = ()) -> str | None:
     """Return why an argument of a section's `extra` cannot be set, or None where it can.
 
     Args:
         section: `sft`, `reward_model` or `dpo`.
         name: The argument.
+        extra: All arguments.
         losses: DPO's losses.
     """
     if name not in EVERY_TRAINER | OWN[section]:
         forwarded = "dpo.tokens_per_batch" if section == "dpo" else f"{section}.micro_batch_size"
         reasons = SET_INSTEAD | (NOT_FOR_DPO if section == "dpo" else {})
         return reasons.get(name, _NOTHING).format(section=section, forwarded=forwarded)
-    if section == "dpo" and (unread := sorted(set(losses) - set(READ_BY.get(name, losses)))):
-        return f"dpo.loss_type = {unread[0]!r} does not read it; {', '.join(READ_BY[name])} do"
+    if (needed := NEEDS.get(name)) is not None and extra.get(needed) in _UNSET:
+        return f"it does nothing without {section}.extra.{needed}: set both, or neither"
+    return _why_not_with(name, extra, losses) if section == "dpo" else None
+
+
+def _why_not_with(name: str, extra: Mapping[str, Any], losses: tuple[str, ...]) -> str | None:
+    """Return why an argument of DPO does not go with the losses, or None where it does."""
+    readers, allowed = READ_BY.get(name, losses), GOES_WITH.get(name, losses)
+    if not set(losses) & set(readers):
+        return f"dpo.loss_type = {losses[0]!r} does not read it; {', '.join(readers)} do"
+    if wrong := sorted(set(losses) - set(allowed)):
+        return f"it has no meaning for dpo.loss_type = {wrong[0]!r}, which does not read it; {', '.join(allowed)} do"
+    if name == "f_alpha_divergence_coef" and extra.get("f_divergence_type") != "alpha_divergence":
+        return "it does nothing without dpo.extra.f_divergence_type = alpha_divergence"
+    if name == "f_divergence_type" and extra[name] not in DIVERGENCES:
+        return f"{extra[name]!r} must be one of {', '.join(DIVERGENCES)}"
     return None

@@ -63,11 +63,12 @@ def stored_files(folder: Path, source: ModelSource) -> dict[str, Content]:
     files: dict[str, Content] = {name: folder / name for name in [*small, *weights]}
     template = on_a_fixed_day(chat_template(tokenizer, source.chat_template), source.template_date)
     files["chat_template.jinja"] = template.encode()
-    mended, ends = mended_generation(folder), _turn_ends(folder, tokenizer, template)
+    rows = embedding_rows(folder, source.trust_remote_code)
+    tokenizer.chat_template = template
+    mended, ends = mended_generation(folder), _turn_ends(folder, tokenizer, rows)
     if mended is not None or ends is not None:
         settings = generation_settings(folder) if mended is None else mended
         files["generation_config.json"] = json.dumps(settings | (ends or {}), indent=2).encode()
-    rows = embedding_rows(folder, source.trust_remote_code)
     config, others = _special_tokens(folder)
     config["pad_token"] = _pad_token(tokenizer, config.get("pad_token"), rows)
     files["tokenizer_config.json"] = json.dumps(config, indent=2).encode()
@@ -160,15 +161,14 @@ def stop_ids(folder: Path, tokenizer: "PreTrainedTokenizerBase", of_template: bo
     return {*ends, *(named if isinstance(named, list) else [named])} - {None}
 
 
-def _turn_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase", template: str) -> dict[str, Any] | None:
-    """Return the end tokens to generate with; None where the end of a turn is among them already.
+def _turn_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase", rows: int) -> dict[str, Any] | None:
+    """Return the end tokens to generate with; None where the end of a turn is among them, or is no token of the model.
 
     Whoever serves the stored model stops where it was trained to end a turn, as sampling here does.
     """
     known = stop_ids(folder, tokenizer, of_template=False)
-    tokenizer.chat_template = template
-    ends = stop_ids(folder, tokenizer)
-    return None if ends == known else {"eos_token_id": sorted(ends)}
+    ends = {id_ for id_ in end_ids(tokenizer) - known if id_ < rows}
+    return {"eos_token_id": sorted(known | ends)} if ends else None
 
 
 def _saves(settings: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import Artifact
+from tasks.artifacts import Artifact, DamagedArtifactError
 from tasks.errors import ConfigurationError
 from tasks.parquet import read_tables
 from tasks.prompts import PromptTable
@@ -101,7 +101,8 @@ class Grouping:
         """Yield the groups of some prompts' completions after another.
 
         Raises:
-            ConfigurationError: A pair names a completion that is not there, or no pair is short enough.
+            DamagedArtifactError: A pair names a completion that is not there.
+            ConfigurationError: No pair is short enough.
         """
         missing = set(self.pairs)
         slices, columns = read_slices(store, completions), ["prompt_id", "completion_id", "token_ids"]
@@ -111,7 +112,7 @@ class Grouping:
             groups = [self._group(prompt_id, found[prompt_id]) for prompt_id in sorted(found)]
             yield pa.Table.from_pylist([group for group in groups if group["chosen"]], GROUPS)
         if missing:
-            raise ConfigurationError(
+            raise DamagedArtifactError(
                 f"the completions of {len(missing)} paired prompts are missing, first {min(missing)}: {AGAIN}"
             )
         if not self.kept:
@@ -132,7 +133,7 @@ class Grouping:
     def _group(self, prompt_id: str, tokens: dict[int, list[int]]) -> dict[str, Any]:
         pairs = self.pairs[prompt_id]
         if missing := set(pairs.flatten().tolist()) - tokens.keys():
-            raise ConfigurationError(f"completion {prompt_id}/{min(missing)} is in a pair, and missing: {AGAIN}")
+            raise DamagedArtifactError(f"completion {prompt_id}/{min(missing)} is in a pair, and missing: {AGAIN}")
         prompt = encode_prompt(self.tokenizer, self.messages[prompt_id])
         lengths = {number: len(prompt) + len(ids) for number, ids in tokens.items()}
         kept = [pair for pair in pairs.tolist() if max(lengths[number] for number in pair) <= self.max_length]

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tasks.artifacts import Artifact, Provenance
+from tasks.artifacts import Artifact, DamagedArtifactError, Provenance
 from tasks.drafts import stage_key
 from tasks.errors import ConfigurationError
 from tasks.models import device, load_policy, model_folder, trusts_remote_code
@@ -71,8 +71,8 @@ def find_ref_logps(store: Store, reference: Artifact, dpo: DpoConfig, groups: Pa
         groups: Folder with the groups in `groups.parquet`.
 
     Raises:
-        ConfigurationError: The table holds a part of another reference, a row that is no number, or lacks a row after
-            all.
+        DamagedArtifactError: The table holds a part of another reference, or lacks a row after all.
+        ConfigurationError: A row is no number: the reference model is broken.
     """
     table = ref_logps_table(store, reference, dpo)
     wanted = {id_ for rows in read_groups(groups) for ids in rows["sequence_ids"].to_pylist() for id_ in ids}
@@ -91,7 +91,7 @@ def find_ref_logps(store: Store, reference: Artifact, dpo: DpoConfig, groups: Pa
         run_job(job)
         found, parts = look_up(table, wanted)
     if lost := wanted - found.keys():
-        raise ConfigurationError(f"{table.folder} lacks {len(lost)} completions, first {min(lost)}: run again")
+        raise DamagedArtifactError(f"{table.folder} lacks {len(lost)} completions, first {min(lost)}: run again")
     return RefLogps(found, parts, missing)
 
 
@@ -99,13 +99,14 @@ def look_up(table: GrowingTable, wanted: set[str]) -> tuple[dict[str, float], di
     """Return the log-probability of each wanted sequence that the table has, and the parts that hold them.
 
     Raises:
-        ConfigurationError: A part belongs to another table, or a row is no number.
+        DamagedArtifactError: A part belongs to another table.
+        ConfigurationError: A row is no number: the reference model is broken.
     """
     found: dict[str, float] = {}
     parts: dict[str, str] = {}
     for part in table.parts():
         if read_manifest(part.uri).provenance.key != table.provenance.key:
-            raise ConfigurationError(f"{part.uri} was computed for another reference model or data type: delete it")
+            raise DamagedArtifactError(f"{part.uri} was computed for another reference model or data type: delete it")
         rows = read_table(part, ["sequence_id", "logps"])
         rows = rows.filter(pc.is_in(rows["sequence_id"], pa.array(wanted - found.keys(), pa.string())))
         if not np.isfinite(rows["logps"].to_numpy()).all():

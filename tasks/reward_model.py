@@ -80,22 +80,22 @@ def check_preferences(base_model: Artifact, preferences: Artifact, reward_model:
 
 def preference_metrics(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, float]:
     """Return how often chosen beats rejected (a tie counts half), and the rewards' mean and standard deviation."""
-    rewards = np.concatenate([chosen, rejected])
+    rewards = np.concatenate([chosen, rejected]).astype(np.float64)  # squares of large ones overflow in float32
     accuracy = float(np.mean((chosen > rejected) + 0.5 * (chosen == rejected)))
     return {"accuracy": accuracy, "reward_mean": float(rewards.mean()), "reward_std": float(rewards.std())}
 
 
-def measure(folder: Path, held_out: pa.Table, start: Artifact) -> dict[str, float]:
-    """Return the accuracy and rewards of a trained reward model on held-out pairs; nothing where there are none."""
+def measure(folder: Path, held_out: pa.Table, start: Artifact) -> dict[str, float | None]:
+    """Return the accuracy and rewards of a trained reward model on held-out pairs; no accuracy where there are none."""
     if held_out.num_rows == 0:
         log(
             "no preference pair is held out, so the reward model's accuracy is not measured: raise "
             "reward_model.evaluation_fraction, or add preferences"
         )
-        return {}
+        return {"accuracy": None}
     model, prompts = RewardModel(folder, ScoringConfig(), trusts_remote_code(start)), held_out["messages"].to_pylist()
     chosen, rejected = (model.score(prompts, held_out[side].to_pylist()) for side in ("chosen", "rejected"))
-    return preference_metrics(chosen, rejected)
+    return {**preference_metrics(chosen, rejected)}
 
 
 def fit(job: Job) -> None:

@@ -85,7 +85,8 @@ class RewardModel:
         if fits.any():
             beginnings = [prompt_ids[own] for own, _ in numbers]
             rewards[fits] = self.rewards(*cut_at_prompts(compress(beginnings, fits), compress(whole, fits)))
-        return rewards[places]
+        found: np.ma.MaskedArray = rewards[places]
+        return found
 
 
 def check_finite(rewards: pa.Table) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.artifacts import Artifact
-from tasks.errors import ConfigurationError
+from tasks.artifacts import Artifact, DamagedArtifactError
 from tasks.filesystem import in_parallel
 from tasks.schemas import SCHEMAS
 from tasks.score import part_of, scored_part
@@ -31,7 +30,7 @@ def read_scored(
         columns: Columns of the completions, the ids among them; None: all.
 
     Raises:
-        ConfigurationError: There are rewards of other completions.
+        DamagedArtifactError: There are rewards of other completions.
     """
     slices = read_slices(store, completions)
     scores, found = Scores(read_slices(store, rewards), slices), 0
@@ -44,7 +43,7 @@ def read_scored(
         found += own.num_rows
         yield drawn, own
     if found != rewards.rows:
-        raise ConfigurationError(f"{rewards.rows - found} rewards have no completion: score the completions again")
+        raise DamagedArtifactError(f"{rewards.rows - found} rewards have no completion: score the completions again")
 
 
 class Scores:

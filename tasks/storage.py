@@ -76,7 +76,7 @@ class Store:
         """Return the path of something in the store.
 
         Raises:
-            ConfigurationError: The path could leave the store.
+            ValueError: The path could leave the store.
         """
         return f"{self.root.rstrip('/')}/{safe_path(relative)}"
 
@@ -84,10 +84,10 @@ class Store:
         """Return the folder of an artifact, relative to the store.
 
         Raises:
-            ConfigurationError: The artifact is not in this store.
+            ValueError: The artifact is not in this store.
         """
         if not artifact.uri.startswith(self.uri + "/"):
-            raise ConfigurationError(f"{artifact.uri} is not in the store {self.uri}")
+            raise ValueError(f"{artifact.uri} is not in the store {self.uri}")
         return safe_path(artifact.uri.removeprefix(self.uri + "/"))
 
     def check_writable(self) -> None:

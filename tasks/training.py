@@ -29,6 +29,7 @@ from tasks.adapters import ADAPTER, adapter_files
 from tasks.artifacts import Artifact, DamagedArtifactError, Provenance, files_digest
 from tasks.copies import fetch
 from tasks.drafts import Draft
+from tasks.errors import ConfigurationError
 from tasks.models import model_folder, trained_files, trusts_remote_code
 from tasks.parquet import table_bytes
 from tasks.progress import log
@@ -40,6 +41,8 @@ from tasks.updates import report_update, warn_of_loss
 
 EXAMPLES, CHECKPOINT, OUTPUT = "examples.parquet", "checkpoint", "model"
 UPDATE = "update.json"
+REFUSED = "refused.txt"
+"""Holds the message of a child that found something which a person gave wrong."""
 SAVE_SECONDS = 120
 """How long a child may take, once told to stop, to end its step and save."""
 _LIBC = ctypes.CDLL(None)  # opened here: between fork and exec, little is safe
@@ -146,7 +149,8 @@ def run_job(job: Job) -> None:
     What SIGTERM raises here goes on once the child, told of it, has saved a checkpoint.
 
     Raises:
-        RuntimeError: The child failed; its output says why.
+        ConfigurationError: The child found something that a person gave wrong.
+        RuntimeError: The child failed otherwise; its output says why.
     """
     import torch
 
@@ -168,6 +172,8 @@ def run_job(job: Job) -> None:
         raise
     finally:
         _let_save(child)
+    if code and (refused := job.folder / REFUSED).exists():
+        raise ConfigurationError(refused.read_text())
     if code:
         raise RuntimeError(f"{job.fit} failed in its child process with exit code {code}; its output is above")
 
@@ -256,4 +262,9 @@ if __name__ == "__main__":
     die_with_parent()  # of several processes, each: the kernel does not pass the wish on
     if os.getppid() == 1:
         raise SystemExit("the process that started this one is gone")
-    _call(Job.model_validate_json(Path(sys.argv[1]).read_text()))
+    job = Job.model_validate_json(Path(sys.argv[1]).read_text())
+    try:
+        _call(job)
+    except ConfigurationError as error:
+        (job.folder / REFUSED).write_text(str(error))
+        raise SystemExit(2) from None

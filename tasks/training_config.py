@@ -90,7 +90,7 @@ class Training(Section):
     @model_validator(mode="after")
     def _extra_does_something(self) -> Self:
         for name in self.extra:
-            if (reason := why_refused(self.section, name, self.losses)) is not None:
+            if (reason := why_refused(self.section, name, self.extra, self.losses)) is not None:
                 raise ConfigurationError(f"{self.section}.extra.{name} cannot be set: {reason}")
         return self
 

@@ -54,7 +54,8 @@ def _read_examples(
     source: DataSource, role: Role, leave_out: Callable[[str], str | None], fit: Fit, data: DataConfig
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the rows of a demonstrations or preferences table, each once, and the counts of what was left out."""
-    tally, rows = Tally(source.path, data.max_bad_fraction), {}
+    tally = Tally(source.path, data.max_bad_fraction)
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for where, record in instruct(read_records(source, role, tally), data):
         id_ = prompt_id(record.messages)
         if (why := leave_out(id_)) is not None:

@@ -97,25 +97,6 @@ def outline(folder: Path, role: Role, trust_remote_code: bool) -> "PreTrainedMod
     return checked
 
 
-def bare(folder: Path, role: Role, trust_remote_code: bool) -> "PreTrainedModel":
-    """Return a model of a folder's configuration without any values; no weights are looked at.
-
-    Raises:
-        ConfigurationError: It cannot be built.
-    """
-    import torch
-    from transformers import AutoConfig
-
-    know_architecture(folder)
-    labels = {"num_labels": 1} if role == "reward_base" else {}
-    with _built(folder), _silent(), torch.device("meta"):
-        config = AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=trust_remote_code, **labels
-        )
-        model: PreTrainedModel = _auto_class(role).from_config(config, trust_remote_code=trust_remote_code)
-    return model
-
-
 def load_weights(folder: Path, role: Role, dtype: "torch.dtype | str", trust_remote_code: bool) -> "PreTrainedModel":
     """Load a model whose files hold all of its weights, and no others.
 

@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from flows.command_line import load_config, main
 from flows.rs_dpo import rs_dpo
@@ -78,7 +81,7 @@ GOOD = "data: {prompts: p.jsonl}\nsft: {ready_model: m}\n"
         ("pairs.tau=1e-1", "pairs", "tau", 0.1),
         ("sampling.k=8", "sampling", "k", 8),
         ("sampling.stop=['\\n', 'Human:']", "sampling", "stop", ("\\n", "Human:")),
-        ("sampling.extra={swap_space: 2}", "sampling", "extra", {"swap_space": 2}),
+        ("sampling.extra={max_num_seqs: 2}", "sampling", "extra", {"max_num_seqs": 2}),
         ("dpo.lora=null", "dpo", "lora", None),
         ("data.system_prompt=a=b", "data", "system_prompt", "a=b"),
         ("pairs.max_pairs_per_prompt=", "pairs", "max_pairs_per_prompt", None),
@@ -87,6 +90,26 @@ GOOD = "data: {prompts: p.jsonl}\nsft: {ready_model: m}\n"
 def test_overrides(tmp_path, override, section, field, value):
     config = load_config(write(tmp_path / "a.yaml", GOOD), [override])
     assert getattr(getattr(config, section), field) == value
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("1e-5", 1e-5),
+        ("2E3", 2000.0),
+        ("-1.5e+2", -150.0),
+        (".5e1", 5.0),
+        ("'1e-5'", "1e-5"),
+        ("1e5x", "1e5x"),
+        ("e5", "e5"),
+    ],
+)
+def test_a_number_needs_no_point_wherever_it_stands(tmp_path, written, read):
+    text = f"{GOOD}evaluation: {{gold_reward: {{function: 'm:f', options: {{here: [{written}]}}}}}}\n"
+    path = write(tmp_path / "a.yaml", text)
+    assert load_config(path, []).evaluation.gold_reward.options == {"here": [read]}
+    found = load_config(path, [f"evaluation.gold_reward.options.there={written}"]).evaluation.gold_reward.options
+    assert found["there"] == read
 
 
 def test_overrides_reach_into_what_the_file_leaves_short(tmp_path):
@@ -177,6 +200,12 @@ def test_an_empty_file_names_what_is_missing(folder):
         ("sampling.temperature=warm", ["sampling.temperature = 'warm'", "valid number"]),
         ("pairs.strategy=best", ["pairs.strategy = 'best'", "'threshold', 'best_vs_worst' or 'annotation'"]),
         ("dpo.extra={weight_decy: 0.1}", ["dpo.extra.weight_decy cannot be set: nothing here reads it", "spelling"]),
+        ("dpo.extra={beta: 0.2}", ["dpo.extra.beta cannot be set: set dpo.beta"]),
+        ("sft.extra={per_device_train_batch_size: 4}", ["set sft.micro_batch_size"]),
+        ("dpo.extra={weight_decay: '1'}", ["dpo.extra.weight_decay = '1' must be a number"]),
+        ("dpo.lora.target_modules=[q_proj, k_porj]", ["dpo.lora.target_modules: the model has no module 'k_porj'"]),
+        ("sampling.temperature=3", ["sampling.temperature = 3", "less than or equal to 2"]),
+        ("sampling.extra={max_num_seqs: many}", ["sampling.extra.max_num_seqs = 'many'", "valid integer"]),
         ("data.preferences=gold", ["data.preferences = gold needs evaluation.gold_reward"]),
         ("data.preferences=null", ["data.preferences is missing", "reward_model.ready_model"]),
         ("data.prompts=/no/such.jsonl", ["/no/such.jsonl", "check the path"]),
@@ -194,6 +223,27 @@ def test_bad_settings(folder, override, pieces):
     message = refused(folder, "--set", override)
     for piece in pieces:
         assert piece in message
+
+
+def of_a_library() -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(int).validate_python("of a library")
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [json.JSONDecodeError("cut short", "{", 1), pa.ArrowInvalid("a damaged page"), of_a_library()],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_value_error_of_a_library_passes_for_no_typing_error(folder, error):
+    assert isinstance(error, ValueError)
+
+    def body(**_: object) -> None:
+        raise error
+
+    with pytest.raises(type(error)):  # Python ends with 1 and the traceback, or a file of it
+        main(SimpleNamespace(fn=body), [str(folder / "run.yaml"), "--dry-run"])
 
 
 def test_every_wrong_field_is_named_at_once(folder):

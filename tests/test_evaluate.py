@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from tasks.config import EvaluationConfig, SamplingConfig, ScoringConfig
 from tasks.evaluate import Drawn, compare, describe, distinct_2, gold_rewards, method, win_rate
-from tasks.functions import GoldReward
+from tasks.functions import GoldReward, find_gold
 from tasks.report import evaluation_rows
 from tasks.sections import Function
 
@@ -194,7 +194,7 @@ def test_a_gold_reward_that_is_no_number_is_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     rows = pa.table({"prompt_id": ["p", "q", "p"], "completion": ["1.5", "", "2"]})
     prompts = {"p": [], "q": []}
-    half = Function(function="half:reward")
+    half = find_gold(Function(function="half:reward"))
     with pytest.raises(ValueError, match="half:reward gives 1 of 3 completions no finite reward, first ''"):
         gold_rewards(half, prompts, rows)
     assert gold_rewards(half, prompts, rows.filter([True, False, True])).tolist() == [1.5, 2]

@@ -13,7 +13,7 @@ from tasks.config import ScoringConfig
 from tasks.models import model_files
 from tasks.score import RewardModel
 from tasks.sections import ModelSource
-from tasks.tokens import encode_prompt, encode_turn
+from tasks.tokens import encode_conversation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -80,7 +80,7 @@ def expected(scorer, model, weight, bias, pool):
     """Return the rewards, one plain forward pass of the body a sequence."""
     found = []
     for messages, completion in zip(PROMPTS, COMPLETIONS, strict=True):
-        ids = encode_prompt(scorer.tokenizer, messages) + encode_turn(scorer.tokenizer, completion, messages)
+        ids = encode_conversation(scorer.tokenizer, messages, completion)
         with torch.inference_mode():
             states = model(torch.tensor([ids])).last_hidden_state[0]
         found.append(float(pool(states) @ weight[0] + bias))

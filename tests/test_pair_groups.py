@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_groups import tokenizer
 
-from tasks.artifacts import Artifact, Provenance
+from tasks.artifacts import Artifact, DamagedArtifactError, Provenance
 from tasks.drafts import Draft
 from tasks.pair_groups import Grouping, PairsByPrompt, sequence_id
 from tasks.parquet import table_bytes
@@ -104,12 +104,12 @@ def test_all_too_long(tmp_path):
 
 
 def test_a_missing_completion_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="completion b/7 is in a pair, and missing: build the pairs again"):
+    with pytest.raises(DamagedArtifactError, match="completion b/7 is in a pair, and missing: build the pairs again"):
         grouped(Store(str(tmp_path)), [*PAIRS, ("b", 0, 7)])
 
 
 def test_a_missing_prompt_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="of 1 paired prompts are missing, first b: build the pairs again"):
+    with pytest.raises(DamagedArtifactError, match="of 1 paired prompts are missing, first b: build the pairs again"):
         grouped(Store(str(tmp_path)), parts=(("a",), ("c",)))
 
 

@@ -437,12 +437,12 @@ def test_only_some_columns_are_decoded_and_all_bytes_are_verified(tmp_path, dama
 
 
 def test_gather_refuses_missing_rewards():
-    with pytest.raises(ValueError, match="1 samples have no reward"):
+    with pytest.raises(DamagedArtifactError, match="1 samples have no reward"):
         gather(completions_table(COMPLETIONS), rewards_table(REWARDS[1:]))
 
 
 def test_gather_refuses_missing_completions():
-    with pytest.raises(ValueError, match="2 samples have no completion"):
+    with pytest.raises(DamagedArtifactError, match="2 samples have no completion"):
         gather(completions_table(COMPLETIONS[:2]), rewards_table(REWARDS))
 
 

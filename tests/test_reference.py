@@ -8,7 +8,7 @@ from random_groups import neox, tokenizer
 from transformers import PreTrainedModel
 
 import tasks.reference
-from tasks.artifacts import Artifact, Manifest
+from tasks.artifacts import Artifact, DamagedArtifactError, Manifest
 from tasks.filesystem import StoreError
 from tasks.pair_groups import GROUPS, sequence_id
 from tasks.parquet import table_bytes
@@ -131,7 +131,7 @@ def plant(store: Store, reference: Artifact, name: str, logps: float, provenance
 def test_a_foreign_part_is_an_error(store, reference, groups):
     other = reference.model_copy(update={"digest": "another"})
     plant(store, reference, "planted", -1.0, ref_logps_table(store, other, FULL).provenance)
-    with pytest.raises(ValueError, match="planted was computed for another reference model or data type: delete it"):
+    with pytest.raises(DamagedArtifactError, match="planted was computed for another reference"):
         find_ref_logps(store, reference, FULL, groups("b"))
 
 
@@ -145,7 +145,7 @@ def test_a_row_that_is_no_number_is_an_error(store, reference, groups, logps):
 def test_a_missing_row_is_an_error(store, reference, groups, monkeypatch):
     monkeypatch.setattr(tasks.reference, "run_job", lambda job: None)
     plant(store, reference, "half", -3.0)
-    with pytest.raises(ValueError, match="lacks 1 completions, first"):
+    with pytest.raises(DamagedArtifactError, match="lacks 1 completions, first"):
         find_ref_logps(store, reference, FULL, groups("b"))
 
 

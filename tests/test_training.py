@@ -28,10 +28,11 @@ from tasks.artifacts import Artifact, Provenance, files_digest
 from tasks.config import RewardModelConfig, SftConfig
 from tasks.copies import fetch
 from tasks.drafts import Draft
+from tasks.errors import ConfigurationError
 from tasks.parquet import read_table
 from tasks.sections import ModelSource
 from tasks.storage import Store, read_manifest
-from tasks.training import Job, commit_model, die_with_parent, discard, trained
+from tasks.training import Job, commit_model, die_with_parent, discard, run_job, trained
 from tasks.training_config import DpoConfig, Lora, Training
 from tasks.world import write_base_model
 
@@ -290,6 +291,21 @@ def test_arguments_are_not_stored(tmp_path, preempted):
 
 
 # Processes
+
+
+def test_what_a_child_finds_wrong_is_what_its_parent_says(tmp_path, monkeypatch):
+    source = "from tasks.errors import ConfigurationError\n\ndef fit(job):\n    raise ERROR\n"
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # then a child trains
+    for number, (raised, error) in enumerate(
+        [("ConfigurationError('dpo.beta = 0')", ConfigurationError), ("ValueError('of a library')", RuntimeError)]
+    ):
+        (tmp_path / f"refuses_{number}.py").write_text(source.replace("ERROR", raised))
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        job = Job(fit=f"refuses_{number}:fit", folder=folder, model=folder, store="s", config={"devices": 1})
+        with pytest.raises(error, match="^dpo.beta = 0$" if number == 0 else "exit code 1; its output is above"):
+            run_job(job)
 
 
 def test_a_child_dies_with_its_parent():
