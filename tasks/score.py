@@ -62,15 +62,12 @@ class RewardModel:
                 f"{unread} conversations have more tokens than the reward model's context of {self.limit}: lower "
                 "sampling.max_new_tokens, or use a reward model with a longer context"
             )
-        return rewards.data
+        return np.asarray(rewards.data)
 
-    def score_what_fits(
-        self, prompts: list[Messages], completions: list[str]
-    ) -> "np.ma.MaskedArray[Any, np.dtype[np.float32]]":
-        """Return the reward of each prompt and completion, equal ones computed once.
+    def score_what_fits(self, prompts: list[Messages], completions: list[str]) -> "np.ma.MaskedArray[Any, Any]":
+        """Return the reward of each prompt and completion, masked where they are longer than the model's context.
 
-        Returns:
-            (completions,) float32, masked where the conversation is longer than the model's context.
+        Equal ones are computed once.
 
         Raises:
             ConfigurationError: A conversation needs more memory than there is.
