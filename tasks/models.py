@@ -24,7 +24,7 @@ from tasks.sections import ModelSource
 from tasks.site import Site
 from tasks.stage import stage
 from tasks.storage import MANIFEST, read_manifest
-from tasks.templates import CLOCK
+from tasks.templates import fixed_day
 from tasks.tokens import context_length, load_tokenizer
 from tasks.weight_files import some, weight_files
 from tasks.weights import Role, check_head, load_weights
@@ -142,8 +142,8 @@ def store_model(out: Draft, model: Artifact, source: ModelSource, role: Role) ->
     """Copy a model folder into the store."""
     files = stored_files(Path(model.uri), source)
     stats: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
-    if CLOCK.encode() in bytes(files["chat_template.jinja"]):
-        stats["template_date"] = source.template_date.isoformat()
+    if (day := fixed_day(bytes(files["chat_template.jinja"]).decode())) is not None:
+        stats["template_date"] = day
     return out.commit("model", files, model.digest, stats=stats)
 
 

@@ -20,7 +20,7 @@ from tasks.progress import log
 from tasks.prompts import hash_fraction
 from tasks.score import RewardModel
 from tasks.stage import stage
-from tasks.tokens import are_short, check_any_short, encode_conversation, keep_short, load_tokenizer, one_by_one
+from tasks.tokens import are_short, check_any_short, encode_conversations, keep_short, load_tokenizer, one_by_one
 from tasks.training import OUTPUT, Job, commit_model, trained
 from tasks.weights import load_weights
 
@@ -33,10 +33,11 @@ SIDES = [["chosen_ids"], ["rejected_ids"]]
 
 def encode_preferences(tokenizer: "PreTrainedTokenizerBase", preferences: pa.Table, use_margin: bool) -> pa.Table:
     """Return `chosen_ids` and `rejected_ids`, whole conversations, and the margin where it is used."""
-    columns: dict[str, list[Any]] = {"chosen_ids": [], "rejected_ids": []}
-    for row in preferences.to_pylist():
-        for side in ("chosen", "rejected"):
-            columns[f"{side}_ids"].append(encode_conversation(tokenizer, row["messages"], row[side]))
+    messages = preferences["messages"].to_pylist()
+    columns: dict[str, list[Any]] = {
+        f"{side}_ids": encode_conversations(tokenizer, list(zip(messages, preferences[side].to_pylist(), strict=True)))
+        for side in ("chosen", "rejected")
+    }
     if use_margin:
         columns["margin"] = preferences["margin"].to_pylist()
     ids = pa.list_(pa.int64())

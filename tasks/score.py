@@ -23,7 +23,7 @@ from tasks.records import Messages
 from tasks.stage import Work, stage
 from tasks.storage import AT_ONCE, Store
 from tasks.tables import GrowingTable, Slice, commit_slices, completions_of, part_name, read_ahead, read_slices
-from tasks.tokens import context_length, cut_at_prompts, encode_conversation, encode_prompt, load_tokenizer
+from tasks.tokens import context_length, cut_at_prompts, encode_conversations, encode_prompt, load_tokenizer
 from tasks.updates import warn_of_loss
 from tasks.weight_files import know_architecture
 from tasks.weights import load_weights
@@ -49,20 +49,34 @@ class RewardModel:
             model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
         self.rewards, self.limit = Rewards(model.to(device()), scoring.tokens_per_batch), context_length(folder)
 
-    def score(self, prompts: list[Messages], completions: list[str]) -> "np.ma.MaskedArray[Any, np.dtype[np.float32]]":
-        """Return the reward of each prompt and completion, equal ones computed once.
-
-        Returns:
-            (completions,) float32, masked where the conversation is longer than the model's context.
+    def score(self, prompts: list[Messages], completions: list[str]) -> np.ndarray:
+        """Return the reward of each prompt and completion, (completions,) float32.
 
         Raises:
-            ConfigurationError: A sequence needs more memory than there is.
+            ConfigurationError: A conversation is longer than the reward model's context, or needs more memory than
+                there is.
+        """
+        rewards = self.score_what_fits(prompts, completions)
+        if unread := int(np.ma.getmaskarray(rewards).sum()):
+            raise ConfigurationError(
+                f"{unread} conversations have more tokens than the reward model's context of {self.limit}: lower "
+                "sampling.max_new_tokens, or use a reward model with a longer context"
+            )
+        return np.asarray(rewards.data)
+
+    def score_what_fits(self, prompts: list[Messages], completions: list[str]) -> "np.ma.MaskedArray[Any, Any]":
+        """Return the reward of each prompt and completion, masked where they are longer than the model's context.
+
+        Equal ones are computed once.
+
+        Raises:
+            ConfigurationError: A conversation needs more memory than there is.
         """
         numbers: dict[tuple[str, str], int] = {}
         asked = zip(map(json.dumps, prompts), completions, strict=True)
         places = [numbers.setdefault(pair, len(numbers)) for pair in asked]
         prompt_ids = {own: encode_prompt(self.tokenizer, json.loads(own)) for own, _ in numbers}
-        whole = [encode_conversation(self.tokenizer, json.loads(own), completion) for own, completion in numbers]
+        whole = encode_conversations(self.tokenizer, [(json.loads(own), completion) for own, completion in numbers])
         fits = np.array([len(ids) <= self.limit for ids in whole], bool)
         rewards = np.ma.masked_all(len(whole), np.float32)
         if fits.any():
@@ -175,7 +189,7 @@ def _name(completions: Slice, rows: pa.Table) -> str:
 def _score_rows(model: RewardModel, messages: PromptTable, rows: pa.Table) -> pa.Table:
     """Return the rewards of completions: NaN for those that the model has no room to read."""
     prompts = [messages[prompt_id] for prompt_id in rows["prompt_id"].to_pylist()]
-    rewards = model.score(prompts, rows["completion"].to_pylist())
+    rewards = model.score_what_fits(prompts, rows["completion"].to_pylist())
     given = pa.array(rewards.filled(np.nan), pa.float32())
     table = rows.select(["prompt_id", "completion_id"]).append_column("reward", given)
     check_finite(table.filter(pa.array(~np.ma.getmaskarray(rewards))))

@@ -7,7 +7,7 @@ with one BOS at most. `encode_completion` says what a policy writes after it, up
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ from tasks.turns import TEXT_TEMPLATE as TEXT_TEMPLATE
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+BATCH = 1024
+"""Texts tokenized at once, on all cores."""
 COUNTS_AFTER_PADDING = frozenset(
     {
         *("altclip", "bridgetower", "camembert", "data2vec-text", "esm", "ibert", "layoutlmv3", "lilt", "longformer"),
@@ -92,25 +94,36 @@ def encode_completion(
 
 
 def encode_conversation(tokenizer: "PreTrainedTokenizerBase", messages: Messages, completion: str) -> list[int]:
-    """Return the ids of a finished conversation: what a reward model reads.
+    """Return the ids of one finished conversation; see `encode_conversations`."""
+    return encode_conversations(tokenizer, [(messages, completion)])[0]
 
-    All that the chat template makes of it, what follows the end of the turn included, tokenized as one text: as the
+
+def encode_conversations(
+    tokenizer: "PreTrainedTokenizerBase", conversations: Sequence[tuple[Messages, str]]
+) -> list[list[int]]:
+    """Return the ids of finished conversations: what a reward model reads.
+
+    All that the chat template makes of one, what follows the end of the turn included, tokenized as one text: as the
     model's card shows it, and as TRL trains it. Where the template renders no answers, prompt and completion are joined
     and end with EOS.
 
     Args:
         tokenizer: With the chat template.
-        messages: The prompt.
-        completion: Text; ends of a turn that are spelled out at its end count once.
+        conversations: Prompts, each with a completion; ends of a turn that are spelled out at its end count once.
 
     Raises:
-        ConfigurationError: The chat template refuses the prompt.
+        ConfigurationError: The chat template refuses a prompt.
     """
-    text = without_end(tokenizer, completion)
-    whole = finished(tokenizer, messages, text)
-    if whole is not None:
-        return encode(tokenizer, whole)
-    return encode_prompt(tokenizer, messages) + encode_completion(tokenizer, text, messages)
+    texts = [finished(tokenizer, messages, without_end(tokenizer, text)) for messages, text in conversations]
+    whole = [text for text in texts if text is not None]
+    batches = (tokenizer(whole[i : i + BATCH], add_special_tokens=False) for i in range(0, len(whole), BATCH))
+    encoded = iter([ids for batch in batches for ids in batch["input_ids"]])
+    return [
+        list(next(encoded))
+        if text is not None
+        else encode_prompt(tokenizer, messages) + encode_completion(tokenizer, completion, messages)
+        for text, (messages, completion) in zip(texts, conversations, strict=True)
+    ]
 
 
 def tokens_around(tokenizer: "PreTrainedTokenizerBase") -> int:

@@ -89,12 +89,14 @@ def after_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Messages, compl
     Raises:
         ConfigurationError: The chat template refuses the prompt.
     """
-    prompt, whole = render(tokenizer, messages, prompt=True), finished(tokenizer, messages, completion)
-    if whole is not None and whole.startswith(prompt) and whole != prompt:
-        return whole.removeprefix(prompt)
-    end = turn_end(tokenizer)
-    _say_once(str(tokenizer.chat_template))
-    return completion + (end.text or str(tokenizer.eos_token))
+    whole = finished(tokenizer, messages, completion)
+    if whole is not None:
+        prompt = render(tokenizer, messages, prompt=True)
+        if whole.startswith(prompt) and whole != prompt:
+            return whole.removeprefix(prompt)
+    if tokenizer.chat_template:
+        _say_once(str(tokenizer.chat_template))
+    return completion + (turn_end(tokenizer).text or str(tokenizer.eos_token))
 
 
 def turn_end(tokenizer: "PreTrainedTokenizerBase") -> TurnEnd:

@@ -6,6 +6,7 @@ import pytest
 
 from tasks.config import Decoding
 from tasks.engines import TransformersEngine, VllmEngine, cache_arguments, open_engine
+from tasks.model_form import stop_ids
 from tasks.samples import cut
 from tasks.seeded_sampling import seeded_sampling
 from tasks.tokens import load_tokenizer
@@ -241,17 +242,37 @@ def test_a_stop_string_that_does_not_come_changes_nothing(engine):
     assert draw(engine, GREEDY.model_copy(update={"stop": ("xyzzy",)}), [[1]], [0]) == draw(engine, GREEDY, [[1]], [0])
 
 
-def test_eos_ends_a_completion_and_is_kept(test_data, tmp_path):
-    # The story model never says EOS, so that "." (426) is made its EOS here.
+@pytest.mark.parametrize("name", ["vllm", "transformers"])
+def test_a_token_that_ends_a_completion_is_among_its_ids_and_not_in_its_text(test_data, tmp_path, name):
+    # The story model never says EOS, so that "." (426) is made one of its ends here.
+    pytest.importorskip(name)
     folder = shutil.copytree(test_data / "stories260k", tmp_path / "model")
     config = folder / "generation_config.json"
     [period] = load_tokenizer(folder).convert_tokens_to_ids(["."])
     config.write_text(config.read_text().replace('"eos_token_id": 2', f'"eos_token_id": [2, {period}]'))
-    engine = open_engine(folder, Decoding(engine="transformers"), LIMIT)
+    engine = open_engine(folder, Decoding(engine=name), LIMIT)
     [[sample]] = draw(engine, GREEDY, [[1]], [0])
-    assert sample.completion == STORY.removesuffix(".")  # what ends a completion is no part of its text
+    engine.close()
+    assert sample.completion == STORY.removesuffix(".")
     assert sample.token_ids[-1] == period
     assert sample.finish_reason == "stop"
+
+
+def test_the_end_of_a_turn_of_the_template_ends_a_completion(test_data, tmp_path):
+    # "Lily" is no special token; the template makes it one by ending turns with it.
+    folder = shutil.copytree(test_data / "stories260k", tmp_path / "model")
+    tokenizer = load_tokenizer(folder)
+    [lily] = tokenizer.convert_tokens_to_ids(["\u2581Lily"])
+    tokenizer.add_tokens(["\u2581Lily"])
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{{ '\u2581Lily' if m.role != 'user' }}\n{% endfor %}"
+    )
+    tokenizer.save_pretrained(folder)
+    assert stop_ids(folder, load_tokenizer(folder)) == {2, lily}
+    engine = open_engine(folder, Decoding(engine="transformers"), LIMIT)
+    [[sample]] = draw(engine, GREEDY, [[1]], [0])
+    assert sample.completion == STORY.removesuffix(" Lily.")
+    assert (sample.token_ids[-1], sample.finish_reason) == (lily, "stop")
 
 
 def test_the_models_own_sampling_defaults_do_not_count(test_data, tmp_path, transformers):

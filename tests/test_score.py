@@ -132,16 +132,20 @@ def test_in_bfloat16_rewards_are_near_those_in_float32_and_equal_texts_tie(folde
 
 def test_a_conversation_longer_than_the_context_has_no_reward_and_the_others_keep_theirs(scorer):
     long = "word " * CONTEXT
-    found = scorer.score([user("Hi")] * 4, ["a dog", long, "a cat", long])
+    found = scorer.score_what_fits([user("Hi")] * 4, ["a dog", long, "a cat", long])
     assert np.ma.getmaskarray(found).tolist() == [False, True, False, True]
     np.testing.assert_allclose(found[[0, 2]], scorer.score([user("Hi")] * 2, ["a dog", "a cat"]), atol=1e-5)
-    assert np.ma.getmaskarray(scorer.score([user("Hi")], [long])).all()
+    assert np.ma.getmaskarray(scorer.score_what_fits([user("Hi")], [long])).all()
+    with pytest.raises(
+        ValueError, match=rf"2 conversations have more tokens than .*context of {CONTEXT}: .*max_new_tok"
+    ):
+        scorer.score([user("Hi")] * 3, ["a dog", long, long])
 
 
 def test_the_longest_conversation_that_is_read(scorer):
     texts = ["a" + " a" * number for number in range(CONTEXT)]
     lengths = np.array([len(encode_conversation(scorer.tokenizer, user("Hi"), text)) for text in texts])
-    found = scorer.score([user("Hi")] * len(texts), texts)
+    found = scorer.score_what_fits([user("Hi")] * len(texts), texts)
     assert CONTEXT in lengths
     assert (np.ma.getmaskarray(found) == (lengths > CONTEXT)).all()
 

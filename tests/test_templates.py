@@ -3,11 +3,11 @@
 from datetime import date, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from tasks.templates import on_a_fixed_day
+from tasks.templates import fixed_day, on_a_fixed_day
 
 DAY = date(2024, 7, 26)
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -39,15 +39,30 @@ def test_no_date_no_change():
     assert on_a_fixed_day(template, DAY) == template
 
 
-@given(
-    st.text(st.sampled_from("dmYyHMSjaAbBpUWuGVFTDR%- /:,"), max_size=12), st.dates(date(1990, 1, 1), date(2060, 1, 1))
+def test_a_fixed_template_stays_as_it_is():
+    once = on_a_fixed_day("{{ strftime_now('%Y') }}", DAY)
+    assert on_a_fixed_day(once, date(2030, 1, 1)) == once
+    assert fixed_day(once) == "2024-07-26"
+    assert fixed_day("{{ strftime_now('%Y') }}") is None
+    assert fixed_day("{{ messages }}") is None
+
+
+def test_a_format_given_by_name_and_what_is_no_directive():
+    assert rendered(on_a_fixed_day("{{ strftime_now(format='%d/%m') }}", DAY)) == "26/07"
+    assert rendered(on_a_fixed_day("{{ strftime_now('50%') }}|{{ strftime_now('') }}", DAY)) == "50%|"
+    assert rendered(on_a_fixed_day("{{ strftime_now('%s') }}", DAY)) == "1721952000"
+
+
+PIECES = st.one_of(
+    st.builds(
+        "%{}{}".format, st.sampled_from(["", "-", "_", "0", "^"]), st.sampled_from("aAbBdeHIjmMpSuUVwWyYFTDRcxXZz")
+    ),
+    st.sampled_from(["%%", "d", "Y", " ", "/", ", ", "100"]),
 )
+
+
+@settings(max_examples=60)
+@given(st.lists(PIECES, max_size=8).map("".join), st.dates(date(1990, 1, 1), date(2060, 1, 1)))
 def test_any_format_is_what_strftime_says(form, day):
-    form = form.replace("%-", "-%").replace("%", "%%") if form.endswith("%") else form
-    known = set("dmYyHMSjaAbBpUWuGVFTDR%")
-    places = [i for i, letter in enumerate(form) if letter == "%"]
-    if any(i + 1 >= len(form) or form[i + 1] not in known for i in places) or "%%" in form:
-        return
-    assert rendered(on_a_fixed_day("{{ strftime_now('" + form + "') }}", day)) == datetime(
-        day.year, day.month, day.day
-    ).strftime(form)
+    expected = datetime(day.year, day.month, day.day).strftime(form)
+    assert rendered(on_a_fixed_day("{{ strftime_now('" + form + "') }}", day)) == expected

@@ -203,8 +203,36 @@ def test_a_folder_without_tokenizer(tmp_path):
         ({"model_type": "bert", "max_position_embeddings": 512, "pad_token_id": 0}, 512),
         ({"vocab_size": 5}, 1 << 30),
         ({"max_position_embeddings": None}, 1 << 30),
+        ({"max_position_embeddings": -1}, 1 << 30),
+        ({"seq_length": 4096, "model_type": "of no library"}, 4096),
+        ({"model_type": "camembert", "max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        ({"model_type": "mpnet", "max_position_embeddings": 514, "pad_token_id": 3}, 512),  # it counts from 1 whatever
+        ({"model_type": "opt", "max_position_embeddings": 2048, "pad_token_id": 1}, 2048),
+        ({"model_type": "esm", "max_position_embeddings": 1026, "position_embedding_type": "rotary"}, 1026),
+        ({"model_type": "gpt2"}, 1024),  # the default of its class
+        ({"model_type": "gpt2", "max_position_embeddings": 64}, 64),
+        ({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "max_position_embeddings": 99}}, 99),
+        ({"llm_config": {"model_type": "qwen2", "max_position_embeddings": 88}}, 88),
     ],
 )
 def test_context_length_by_its_names(tmp_path, config, length):
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert context_length(tmp_path) == length
+
+
+@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta", "camembert", "mpnet", "opt", "gpt2", "longformer", "bert"])
+def test_a_model_reads_as_many_tokens_as_its_context_and_no_more(tmp_path, kind, one_thread):
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 16}
+    shape |= (
+        {"ffn_dim": 16, "word_embed_proj_dim": 16, "attention_window": [4]} if kind in ("opt", "longformer") else {}
+    )
+    config = AutoConfig.for_model(kind, vocab_size=50, max_position_embeddings=36, pad_token_id=1, **shape)
+    config.save_pretrained(tmp_path)
+    length, model = context_length(tmp_path), AutoModel.from_config(config).eval()
+    with torch.inference_mode():
+        model(input_ids=torch.full((1, length), 7))
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=torch.full((1, length + 1), 7))

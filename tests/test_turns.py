@@ -129,6 +129,13 @@ def test_what_a_policy_writes(neox, name, text, end):
     assert end_ids(neox) == {neox.convert_tokens_to_ids(end), neox.eos_token_id}
 
 
+def test_a_tokenizer_without_a_template(test_data):
+    tokenizer = load_tokenizer(test_data / "stories260k")
+    assert tokenizer.chat_template is None
+    assert tokenizer.decode(encode_completion(tokenizer, "Yes.</s>")) == "Yes.</s>"
+    assert end_ids(tokenizer) == {tokenizer.eos_token_id}
+
+
 @pytest.mark.parametrize("template", [NO_ANSWERS, REFUSES])
 def test_a_template_without_answers(neox, template):
     assert written(neox, template) == "Yes.</s>"
