@@ -25,17 +25,22 @@ def with_numbers(value: Any) -> Any:
 Extra = Annotated[dict[str, Any], AfterValidator(with_numbers)]
 """Further arguments of a library, numbers read as such."""
 
-EVERY_TRAINER = frozenset(
+CHANGES_NO_OUTPUT = frozenset(
+    {
+        *("dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory"),
+        *("dataloader_prefetch_factor", "ddp_timeout", "logging_first_step", "logging_nan_inf_filter"),
+        *("project", "report_to", "run_name", "trackio_space_id", "trackio_bucket_id"),
+    }
+)
+"""Arguments that leave the trained model as it is, so that they are in no stage key."""
+EVERY_TRAINER = CHANGES_NO_OUTPUT | frozenset(
     {
         *("adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "weight_decay"),
         *("optim", "optim_args", "optim_target_modules", "lr_scheduler_kwargs"),
         *("gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_offloading"),
         *("deepspeed", "fsdp", "fsdp_config"),
         *("ddp_backend", "ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_find_unused_parameters"),
-        *("ddp_static_graph", "ddp_timeout", "full_determinism", "tf32", "torch_empty_cache_steps"),
-        *("dataloader_num_workers", "dataloader_persistent_workers", "dataloader_pin_memory"),
-        *("dataloader_prefetch_factor", "logging_first_step", "logging_nan_inf_filter"),
-        *("project", "report_to", "run_name", "trackio_space_id", "trackio_bucket_id"),
+        *("ddp_static_graph", "full_determinism", "tf32", "torch_empty_cache_steps"),
     }
 )
 """Arguments of TRL's trainer configurations that every training reads and no setting decides."""

@@ -3,12 +3,13 @@
 A field marked `NOT_IN_KEY` is left out of the stage key.
 """
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from tasks.errors import ConfigurationError
-from tasks.extra import NOT_FOR_DPO, Extra, why_refused
+from tasks.extra import CHANGES_NO_OUTPUT, NOT_FOR_DPO, Extra, why_refused
 from tasks.sections import NOT_IN_KEY, Section
 
 PAIRWISE_LOSSES = (
@@ -86,6 +87,13 @@ class Training(Section):
     def losses(self) -> tuple[str, ...]:
         """Return the names of the losses, where they can be chosen."""
         return ()
+
+    def key_fields(self, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Return the fields that decide the trained model; trackers and loaders under `extra` do not."""
+        fields = super().key_fields(only)
+        extra = fields.pop("extra", {})
+        deciding = {name: value for name, value in extra.items() if name not in CHANGES_NO_OUTPUT}
+        return fields | {"extra": deciding} if deciding else fields
 
     @model_validator(mode="after")
     def _extra_does_something(self) -> Self:

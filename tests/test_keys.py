@@ -61,6 +61,10 @@ def test_a_section_at_its_defaults_counts_as_nothing():
 def test_what_differs_from_its_default_counts_alone():
     assert SamplingConfig(k=8, seed=0).key_fields() == {"k": 8}
     assert DpoConfig(extra={"max_grad_norm": 1.0}).key_fields() == {"extra": {"max_grad_norm": 1.0}}
+    assert DpoConfig(extra={"report_to": "tensorboard", "run_name": "a"}).key_fields() == {}  # same model
+    assert DpoConfig(extra={"max_grad_norm": 1.0, "report_to": "tensorboard"}).key_fields() == {
+        "extra": {"max_grad_norm": 1.0}
+    }
     assert Lora(alpha=16.0).key_fields() == Lora(alpha=16).key_fields() == {}  # the default is written 16
 
 
