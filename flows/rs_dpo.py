@@ -21,7 +21,7 @@ from tasks.config import (
     SftConfig,
 )
 from tasks.dispatch import cancel_children
-from tasks.dpo import train_dpo
+from tasks.dpo import check_prompts, train_dpo
 from tasks.evaluate import evaluate_policy, method
 from tasks.functions import find_gold
 from tasks.gpus import gpus_needed
@@ -83,6 +83,7 @@ def rs_dpo(
     annotated = load_annotations(site, base_model, prompts, preferences, pairs.strategy == "annotation")
     check_demonstrations(base_model, demonstrations, sft)
     check_preferences(reward_base or base_model, preferences, reward_model)
+    check_prompts(base_model, prompts, dpo)
 
     policy = train_sft(site, base_model, demonstrations, sft)  # pi_SFT
     unsampled = NOTHING if annotated else prompts

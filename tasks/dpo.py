@@ -19,12 +19,13 @@ from tasks.errors import ConfigurationError
 from tasks.models import device, load_policy, model_tokenizer
 from tasks.packs import Group, Limits, plan
 from tasks.pair_groups import Grouping
+from tasks.parquet import read_tables
 from tasks.plan import pending
 from tasks.progress import log
 from tasks.reference import GROUPS, find_ref_logps, read_groups
 from tasks.scratch import scratch_folder
 from tasks.stage import stage
-from tasks.tokens import load_tokenizer
+from tasks.tokens import encode_prompt, load_tokenizer
 from tasks.training import Job, commit_model, trained, write_tables
 from tasks.training_config import DpoConfig
 
@@ -59,6 +60,21 @@ def with_ref_logps(folder: Path, ref_logps: dict[str, float]) -> Iterator[pa.Tab
         column = [[ref_logps[id_] for id_ in ids] for ids in rows["sequence_ids"].to_pylist()]
         kept = rows.select(["prompt_id", "prompt", "completions", "chosen", "rejected"])
         yield kept.append_column("ref_logps", pa.array(column, pa.list_(pa.float64())))
+
+
+def check_prompts(base_model: Artifact, prompts: Artifact, dpo: DpoConfig) -> None:
+    """Refuse prompts of which none leaves room for a completion, before anything is sampled.
+
+    Raises:
+        ConfigurationError: All have `dpo.max_length` tokens or more.
+    """
+    tokenizer = model_tokenizer(base_model)
+    rows = (messages for table in read_tables(prompts, ["messages"]) for messages in table["messages"].to_pylist())
+    if prompts.rows and not any(len(encode_prompt(tokenizer, messages)) < dpo.max_length for messages in rows):
+        raise ConfigurationError(
+            f"all {prompts.rows} prompts have dpo.max_length = {dpo.max_length} tokens or more, so no pair of their "
+            "completions could be trained on: raise it"
+        )
 
 
 def fit(job: Job) -> None:

@@ -7,8 +7,9 @@ import pytest
 
 from tasks.artifacts import NOTHING, Artifact, Provenance
 from tasks.config import DataConfig, RewardModelConfig, SftConfig
+from tasks.dpo import check_prompts
 from tasks.drafts import Draft
-from tasks.models import model_files
+from tasks.models import model_files, model_tokenizer
 from tasks.parquet import read_table
 from tasks.preferences import annotate, load_annotations
 from tasks.prompts import PromptTable, load_held_out, load_prompts
@@ -19,6 +20,7 @@ from tasks.sft import check_demonstrations
 from tasks.storage import Store
 from tasks.tables import read_slices
 from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
+from tasks.training_config import DpoConfig
 from tasks.training_data import load_demonstrations, load_preferences
 
 NUMBERS = count()
@@ -234,6 +236,17 @@ def test_examples_of_which_none_is_short_enough(tmp_path, store, model):
             check_preferences(policy, preferences, RewardModelConfig(max_length=limit, evaluation_fraction=0))
         check_demonstrations(policy, demonstrations, SftConfig(ready_model=source, max_length=limit))
         check_preferences(policy, preferences, RewardModelConfig(ready_model=source, max_length=limit))
+
+
+def test_prompts_of_which_none_leaves_room_for_a_completion(tmp_path, store, model):
+    policy, rows = model(), [{"prompt": "a " * 40}, {"prompt": "b " * 30}]
+    data = data_of(write(tmp_path / "prompts.jsonl", rows))
+    prompts = load_prompts.body(draft(store), NOTHING, no_held_out(store), policy, NOTHING, data, 16)
+    tokenizer, table = model_tokenizer(policy), read_table(prompts)
+    shortest = min(len(encode_prompt(tokenizer, messages)) for messages in table["messages"].to_pylist())
+    check_prompts(policy, prompts, DpoConfig(max_length=shortest + 1))
+    with pytest.raises(ValueError, match=rf"all 2 prompts have dpo.max_length = {shortest} tokens or more"):
+        check_prompts(policy, prompts, DpoConfig(max_length=shortest))
 
 
 def test_margins_and_splits(tmp_path, store, model):
