@@ -31,8 +31,8 @@ from prefect.settings import (
 
 from tasks.environment import why_not_writable
 from tasks.errors import ConfigurationError
+from tasks.jobs import die_with_parent
 from tasks.scratch import cache_folder
-from tasks.training import die_with_parent
 
 if TYPE_CHECKING:
     from prefect.server.api.server import SubprocessASGIServer

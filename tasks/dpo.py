@@ -16,6 +16,7 @@ import pyarrow as pa
 from tasks.artifacts import Artifact
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
+from tasks.jobs import Job
 from tasks.models import device, load_policy, model_tokenizer
 from tasks.packs import Group, Limits, plan
 from tasks.pair_groups import Grouping
@@ -25,7 +26,7 @@ from tasks.reference import GROUPS, find_ref_logps, read_groups
 from tasks.scratch import scratch_folder
 from tasks.stage import stage
 from tasks.tokens import load_tokenizer
-from tasks.training import Job, commit_model, trained, write_tables
+from tasks.training import commit_model, trained, write_tables
 from tasks.training_config import DpoConfig
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from tasks.artifacts import Artifact, DamagedArtifactError
 from tasks.filesystem import in_parallel
+from tasks.reward_table import part_of, scored_part
 from tasks.schemas import SCHEMAS
-from tasks.score import part_of, scored_part
 from tasks.storage import Store
 from tasks.tables import READ_AHEAD, Slice, groups_of, read_ahead, read_group, read_slices
 

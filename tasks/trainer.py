@@ -16,9 +16,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from tasks.adapters import ADAPTER, merged
 from tasks.artifacts import Manifest, Provenance, files_digest
+from tasks.jobs import Job, on_sigterm
 from tasks.progress import Progress, log
 from tasks.storage import Store
-from tasks.training import CHECKPOINT, OUTPUT, UPDATE, Job, checkpoint_steps, discard, on_sigterm
+from tasks.training import CHECKPOINT, OUTPUT, UPDATE, checkpoint_steps, discard
 from tasks.training_config import FixedBatches, Lora, Training
 from tasks.updates import measure_update, stored_type
 
