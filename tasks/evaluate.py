@@ -100,7 +100,7 @@ def distinct_2(texts: list[str]) -> float:
     return len(pairs) / pairs.total() if pairs else 0.0
 
 
-def describe(drawn: Drawn) -> dict[str, Any]:
+def policy_stats(drawn: Drawn) -> dict[str, Any]:
     """Return a policy's own figures, of all its completions."""
     return {
         **_rewards(drawn),
@@ -123,7 +123,7 @@ def compare(aligned: Drawn, sft: Drawn, evaluation: EvaluationConfig) -> dict[st
     without |= _win_rates(finished["aligned"], finished["sft"], evaluation)
     compared = without["reward"]["prompts"] if without["reward"] else 0
     without["prompts_left_out"] = aligned.rewards.size // evaluation.k - compared
-    figures = {"sft": describe(sft), "aligned": describe(aligned), **_win_rates(aligned, sft, evaluation)}
+    figures = {"sft": policy_stats(sft), "aligned": policy_stats(aligned), **_win_rates(aligned, sft, evaluation)}
     return {**figures, "without_truncated": without}
 
 

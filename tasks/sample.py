@@ -116,10 +116,10 @@ def sample_completions(
 ) -> Artifact:
     """Draw k completions a prompt: y_1 .. y_k ~ pi_SFT(. | x); annotated ones take their place where there are any."""
     slices, sampled = sample_slices(out.store, policy, prompts, sampling)
-    return commit_slices(out, "completions", slices, {"sampled_prompts": sampled, **describe(slices)})
+    return commit_slices(out, "completions", slices, {"sampled_prompts": sampled, **completion_stats(slices)})
 
 
-def describe(slices: list[Slice]) -> dict[str, Any]:
+def completion_stats(slices: list[Slice]) -> dict[str, Any]:
     """Return counts, lengths and how many completions were cut at max_new_tokens."""
     completions = tokens = cut = 0
     for slice_ in slices:

@@ -27,7 +27,7 @@ from tasks.weight_files import know_architecture
 from tasks.weights import load_weights
 
 BINS = 20
-"""Of the histogram of rewards."""
+"""Bins of the histogram of rewards."""
 
 
 class RewardModel:
@@ -158,12 +158,12 @@ def score_completions(
             f"{unread} of {rewards.size} completions have no reward and are in no pair: with their prompts they are "
             "longer than the reward model's context. Lower sampling.max_new_tokens to have none"
         )
-    stats = {"scored": scored, "too_long": unread, **describe(rewards[~np.isnan(rewards)])}
+    stats = {"scored": scored, "too_long": unread, **reward_stats(rewards[~np.isnan(rewards)])}
     return commit_slices(out, "rewards", slices, stats)
 
 
-def describe(rewards: np.ndarray) -> dict[str, Any]:
-    """Return mean, standard deviation and a histogram of `BINS` bins; no rewards have neither.
+def reward_stats(rewards: np.ndarray) -> dict[str, Any]:
+    """Return mean, standard deviation and a histogram of `BINS` bins; of no rewards, None, None and an empty histogram.
 
     Args:
         rewards: (completions,) finite numbers.

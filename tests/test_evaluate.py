@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tasks.config import EvaluationConfig, SamplingConfig, ScoringConfig
-from tasks.evaluate import Drawn, compare, describe, distinct_2, method, win_rate
+from tasks.evaluate import Drawn, compare, distinct_2, method, policy_stats, win_rate
 from tasks.functions import GoldReward
 from tasks.report import evaluation_rows
 
@@ -154,7 +154,7 @@ TWO = EvaluationConfig(k=2, bootstrap_samples=200)
 
 
 def test_describe_by_hand():
-    assert describe(drawn(TEXTS, [0, 2, 2, 4], gold=[1, 1, 1, -1], cut=[3])) == pytest.approx(
+    assert policy_stats(drawn(TEXTS, [0, 2, 2, 4], gold=[1, 1, 1, -1], cut=[3])) == pytest.approx(
         {
             "reward_mean": 2,
             "reward_std": 2**0.5,
@@ -177,8 +177,8 @@ def test_compare_by_hand():
     assert found["reward"]["ties"] == 0.25
     assert found["reward"]["prompts"] == 2
     assert "gold" not in found
-    assert found["aligned"] == describe(aligned)
-    assert found["sft"] == describe(sft)
+    assert found["aligned"] == policy_stats(aligned)
+    assert found["sft"] == policy_stats(sft)
 
 
 def test_the_gold_reward_is_compared_beside_the_reward_model():
