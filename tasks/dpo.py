@@ -103,7 +103,7 @@ def fit(job: Job) -> None:
         peft_config=lora_config(config.lora, "CAUSAL_LM"),
         callbacks=callbacks(job),
     )
-    run_trainer(trainer, job)
+    run_trainer(trainer, job, config)
 
 
 def split_losses(config: DpoConfig) -> tuple[list[tuple["OwnLoss", float]], list[tuple[str, float]]]:

@@ -121,7 +121,7 @@ def fit(job: Job) -> None:
         peft_config=lora_config(config.lora, "SEQ_CLS"),
         callbacks=callbacks(job),
     )
-    run_trainer(trainer, job)
+    run_trainer(trainer, job, config)
 
 
 def _preview(
