@@ -151,7 +151,7 @@ def score_completions(
 ) -> Artifact:
     """Score every completion with the reward model: r_j = r(x, y_j)."""
     slices, scored = score_slices(out.store, reward_model, read_slices(out.store, completions), prompts, scoring)
-    rewards = np.concatenate([rows["reward"].to_numpy() for rows in read_ahead(slices)])
+    rewards = np.concatenate([rows["reward"].to_numpy() for rows in read_ahead(slices, ["reward"])])
     unread = int(np.isnan(rewards).sum())
     if unread:
         log(
