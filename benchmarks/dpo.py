@@ -29,13 +29,14 @@ from trl import DPOConfig as DpoArguments
 from tasks.artifacts import Artifact
 from tasks.dpo import fit, with_ref_logps
 from tasks.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
+from tasks.jobs import EXAMPLES, Job
 from tasks.models import locate_model
 from tasks.packs import Group, Limits, Plan, plan
 from tasks.pair_groups import GROUPS as SCHEMA
 from tasks.reference import GROUPS, RefLogps, find_ref_logps
 from tasks.sections import ModelSource
 from tasks.storage import Store
-from tasks.training import EXAMPLES, Job, write_tables
+from tasks.training import write_tables
 from tasks.training_config import DpoConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -93,10 +93,7 @@ def load_config(path: str, overrides: list[str]) -> Config:
     file = Path(path)
     if not file.is_file():
         raise ConfigurationError(f"configuration file {path} does not exist; the shipped ones are in configs/")
-    try:
-        values = _expand(_read_yaml(file.read_text()) or {}, path)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is no valid YAML: {error}") from error
+    values = _expand(_read_yaml(file.read_bytes(), path) or {}, path)
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path} must hold sections (data, sft, ...), not a {type(values).__name__}")
     for override in overrides:
@@ -206,12 +203,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_yaml(text: str) -> Any:
-    loader = _Loader(text)  # a SafeLoader: makes plain values only
+def _read_yaml(text: str | bytes, where: str) -> Any:
+    """Return the value of YAML.
+
+    Raises:
+        ConfigurationError: The text is no YAML, or a date or a number in it is none, such as 2024-13-45.
+    """
     try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
+        loader = _Loader(text)  # a SafeLoader: makes plain values only
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigurationError(f"{where} is no valid YAML: {error}") from error
 
 
 def _expand(value: Any, path: str) -> Any:
@@ -242,7 +247,4 @@ def _override(values: dict[str, Any], override: str) -> None:
             raise ConfigurationError(f"--set {override}: {section} is no section, but {inner!r}")
         values[section] = inner = {"path": inner} if isinstance(inner, str) else dict(inner)
         values = inner
-    try:
-        values[field] = _expand(_read_yaml(value), "--set")
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"--set {override}: {value!r} is no valid YAML: {error}") from error
+    values[field] = _expand(_read_yaml(value, f"--set {override}: {value!r}"), "--set")

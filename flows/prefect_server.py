@@ -31,8 +31,8 @@ from prefect.settings import (
 
 from tasks.environment import why_not_writable
 from tasks.errors import ConfigurationError
+from tasks.jobs import die_with_parent
 from tasks.scratch import cache_folder
-from tasks.training import die_with_parent
 
 if TYPE_CHECKING:
     from prefect.server.api.server import SubprocessASGIServer
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 3
 """How many ports are tried: another program may take one before the server does."""
 ANSWER_SECONDS = 10.0
+"""How long the configured server may take to answer."""
 
 
 class ServerError(RuntimeError):
@@ -108,6 +109,7 @@ def start_server(output: Path) -> None:
 
 
 def _check_answer() -> None:
+    """Refuse a configured server that does not answer."""
     try:
         with (
             temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
@@ -141,20 +143,24 @@ def _run(server: "SubprocessASGIServer", output: Path) -> "subprocess.Popen[byte
 
 
 def _wait(server: "SubprocessASGIServer") -> bool:
-    """Wait until the server answers; tell whether it did."""
+    """Wait until the server answers and return whether it did; a server that does not is killed."""
     assert server.server_process is not None
     deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
     while server.server_process.poll() is None and time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{server.api_url}/health", trust_env=False).is_success:
-                return True
-        except httpx.TransportError:
-            pass
+        if _is_healthy(server):
+            return True
         time.sleep(0.1)
     server.server_process.kill()
     server.server_process.wait()
     server.server_process = None
     return False
+
+
+def _is_healthy(server: "SubprocessASGIServer") -> bool:
+    try:
+        return httpx.get(f"{server.api_url}/health", trust_env=False).is_success
+    except httpx.TransportError:
+        return False
 
 
 def _stop(server: "SubprocessASGIServer") -> None:

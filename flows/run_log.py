@@ -29,14 +29,15 @@ _USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 class RunLog:
     """Keeps Prefect's errors off the terminal and in a file, which the message of a failure names.
 
-    A deployment's run does not come here: there, Prefect's log has them as ever.
-
-    Args:
-        unless: Errors whose message stands alone.
+    A deployment's run does not come here: there, Prefect's log has the errors as ever.
     """
 
     def __init__(self, unless: tuple[type[Exception], ...] = ()) -> None:
-        """Make the file."""
+        """Make the file.
+
+        Args:
+            unless: Errors whose message stands alone: no file is kept for them.
+        """
         self.unless = unless
         self.path = _new_file()
         self.handler = _File(self.path, encoding="utf-8")
@@ -96,6 +97,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
+    """Exit for a signal, at the latest after `LAST_SECONDS`; the signal does not interrupt the exit a second time."""
     signal.signal(number, signal.SIG_IGN)
     last = threading.Timer(LAST_SECONDS, os._exit, [128 + number])
     last.daemon = True

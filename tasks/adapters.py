@@ -15,7 +15,7 @@ ADAPTER = "adapter"
 
 
 def merged(start: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
-    """Return a model with an adapter merged into it, in float32: W + alpha / r * B A."""
+    """Return a float32 copy of a model with an adapter merged into its weights: W + alpha / r * B A."""
     from peft import PeftModel
 
     model = copy.deepcopy(start).float()
@@ -23,11 +23,13 @@ def merged(start: "PreTrainedModel", adapter: Path) -> "PreTrainedModel":
 
 
 def adapter_files(folder: Path, start: Artifact) -> dict[str, Content]:
-    """Return the files of a saved adapter, or none; it names its base by digest, where peft wrote a path.
+    """Return the files of an adapter, none where no adapter was saved.
+
+    The adapter's configuration names the base model by its digest, where peft wrote a path.
 
     Args:
-        folder: Where peft saved it, if anything was saved.
-        start: The adapter's base.
+        folder: Where peft saves an adapter; need not exist.
+        start: The base model.
     """
     if not folder.exists():
         return {}

@@ -11,8 +11,8 @@ from tasks.errors import ConfigurationError
 from tasks.filesystem import in_parallel
 from tasks.parquet import read_tables
 from tasks.prompts import PromptTable
+from tasks.reward_table import part_of, scored_part
 from tasks.runs import Run
-from tasks.score import part_of, scored_part
 from tasks.storage import Store
 from tasks.tables import Slice, groups_of, read_ahead, read_group, read_slices
 

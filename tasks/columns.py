@@ -57,10 +57,10 @@ class Given(NamedTuple):
 
 
 def given_prompt(values: Values, columns: Iterable[str]) -> Given | None:
-    """Return the prompt in the first column that says something, with the turns before it.
+    """Return the prompt of the first column that says something, after the turns in `history`; None where all are null.
 
     Raises:
-        BadRow: The column cannot be read.
+        BadRow: The column, or `history`, cannot be read.
     """
     if (column := first_column(values, columns)) is None:
         return None
@@ -77,7 +77,7 @@ def given_prompt(values: Values, columns: Iterable[str]) -> Given | None:
 
 
 def first_column(values: Values, columns: Iterable[str]) -> str | None:
-    """Return the first column that says something, else the first that has a value."""
+    """Return the first column that says something, else the first that is not null; None where all are null."""
     present = [name for name in columns if values.get(name) is not None]
     return next((name for name in present if not is_blank(values[name])), present[0] if present else None)
 
@@ -85,8 +85,13 @@ def first_column(values: Values, columns: Iterable[str]) -> str | None:
 def read_side(given: Given | None, value: Any, column: str) -> Split:
     """Return the prompt and the raw completion of a column that may repeat the prompt.
 
+    Args:
+        given: The row's prompt, where another column gives it.
+        value: The column's value.
+        column: The column's name.
+
     Raises:
-        BadRow: There is no prompt, or the column repeats another one than is given.
+        BadRow: There is no prompt, or the column begins with another prompt than the given one.
     """
     own = read_split(value)
     if given is None:
@@ -111,7 +116,7 @@ def finish_prompt(values: Values, given: Given | None, messages: Messages) -> Me
     """Return a prompt with the row's system message.
 
     Raises:
-        BadRow: The prompt does not end with a user turn, a turn has no text, or another column asks for something else.
+        BadRow: The prompt does not end with a user turn, a turn has no text, or another column has another prompt.
     """
     if not messages or messages[-1]["role"] != "user":
         raise BadRow("no user turn")
@@ -122,7 +127,11 @@ def finish_prompt(values: Values, given: Given | None, messages: Messages) -> Me
 
 
 def check_completion(values: Values, column: str, text: str) -> None:
-    """Refuse a demonstration that another column contradicts, or marks as good or bad."""
+    """Refuse a demonstration where another column has another completion, or marks completions as good or bad.
+
+    Raises:
+        BadRow: Names the column.
+    """
     label = values.get("label")
     if isinstance(label, bool) or (isinstance(label, int) and label in (0, 1)):
         raise BadRow("label tells good completions from bad ones (KTO)")
@@ -133,7 +142,11 @@ def check_completion(values: Values, column: str, text: str) -> None:
 
 
 def check_supported(values: Values) -> None:
-    """Refuse a row with tools or pictures: without them it means something else."""
+    """Refuse a row with tools or pictures: without them the row means something else.
+
+    Raises:
+        BadRow: Names the column.
+    """
     for column in _UNSUPPORTED:
         if not is_blank(values.get(column)) and values[column] != "[]":
             raise BadRow(f"{column} not supported")
@@ -171,7 +184,7 @@ _READ_OF_MESSAGES = {"role", "content", "from", "value", "tool_calls", "function
 
 
 def unread_columns(values: Values, role: Role) -> set[str]:
-    """Return the columns, and the keys of messages, that hold something and that nothing of a role is read from."""
+    """Return the columns, and the keys of messages, that hold a value which is not read for a role."""
     unread = {name for name, value in values.items() if value is not None} - READ[role]
     unread -= {name for name in PLAIN if isinstance(values.get(name), str | int)}
     for name in values.keys() & READ[role]:
@@ -196,7 +209,7 @@ def _may_be_text(value: Any) -> bool:
 
 
 def _check_rest(values: Values, column: str, messages: Messages) -> None:
-    """Refuse a row of which another column asks for something else."""
+    """Refuse a row where a column besides the prompt's asks for something that the prompt does not."""
     read = "\n".join(message["content"] for message in messages)
     for name in (*CONVERSATIONS, *PROMPTS, "context"):
         value = values.get(name)

@@ -138,6 +138,14 @@ class Decoding(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _extra_is_read(self) -> Self:
+        if self.extra and self.engine == "transformers":
+            raise ConfigurationError(
+                f"sampling.extra.{min(self.extra)} is read by vLLM alone: leave it out or set sampling.engine to auto"
+            )
+        return self
+
     @field_validator("extra")
     @classmethod
     def _extra_does_not_change_the_output(cls, extra: dict[str, Any]) -> dict[str, Any]:

@@ -90,7 +90,11 @@ def read_prompt(value: Any, column: str) -> Messages:
 
 
 def read_split(value: Any) -> Split | None:
-    """Return a conversation cut before its last turn; None where a value is no conversation."""
+    """Return a conversation cut before its last turn where that is the assistant's; None where a value is plain text.
+
+    Raises:
+        BadRow: The value is a list or an object, but not of messages.
+    """
     if isinstance(value, str) and _decoded(value) is None and (turns := find_turns(value)) is not None:
         return _split_turns(turns)
     messages = read_messages(value)
@@ -98,7 +102,11 @@ def read_split(value: Any) -> Split | None:
 
 
 def read_transcript(text: str) -> Split:
-    """Return a transcript, cut before its last turn, which must be one from its beginning on."""
+    """Return a transcript of HH cut before its last turn where that is the assistant's.
+
+    Raises:
+        BadRow: The text has no turns, or other text before the first turn.
+    """
     before, turns = hh_turns(text)
     if not turns:
         raise BadRow("missing prompt")
@@ -108,7 +116,11 @@ def read_transcript(text: str) -> Split:
 
 
 def read_history(value: Any) -> Messages:
-    """Return earlier turns: a list of pairs of a question and its answer, or of messages."""
+    """Return the messages of earlier turns: given as messages, or as pairs of a question and its answer.
+
+    Raises:
+        BadRow: The value is neither.
+    """
     if is_blank(value):
         return []
     if isinstance(value, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
@@ -124,17 +136,17 @@ def read_history(value: Any) -> Messages:
 
 
 def split_messages(messages: Messages) -> Split:
-    """Split a conversation before its last message, if that is the assistant's."""
+    """Return a conversation cut before its last message where that is the assistant's."""
     if messages and messages[-1]["role"] == "assistant":
         return Split(messages[:-1], messages[-1]["content"], shared=messages[:-1])
     return Split(messages, None, shared=messages)
 
 
 def checked_text(value: Any, name: str) -> str:
-    """Return a text that has more than white space.
+    """Return a value that is text with more than white space.
 
     Raises:
-        BadRow: It is missing, empty, not text or not Unicode.
+        BadRow: The value is missing, empty, not text or not Unicode; names it by `name`.
     """
     if value is None:
         raise BadRow(f"missing {name}")
@@ -159,7 +171,7 @@ def _is_blank_text(value: Any) -> bool:
 
 
 def _with_role(message: Mapping[str, Any], role: str) -> dict[str, Any]:
-    """Return a message that stands alone, whose role its column tells where it names none."""
+    """Return a message that stands alone in its column, with the column's role where the message names none."""
     return {**message, "role": _first(message, ("role", "from")) or role}
 
 
@@ -178,7 +190,7 @@ def _message(message: Any) -> dict[str, Any]:
 
 
 def _first(message: Mapping[str, Any], names: tuple[str, str]) -> Any:
-    """Return the first value that is there: columnar files fill the other spelling's keys with nulls."""
+    """Return the first value that is not null: columnar files fill the other spelling's keys with nulls."""
     return next((message[name] for name in names if message.get(name) is not None), None)
 
 

@@ -15,8 +15,8 @@ from tasks.records import BadRow, Messages, Record
 from tasks.tokens import context_length, encode, tokens_around
 from tasks.turns import ends_within, render, without_end
 
-Fit = Callable[[Record], Record]
-"""Returns a row as the models read it; raises `BadRow` where one of them cannot."""
+AsRead = Callable[[Record], Record]
+"""Returns a row as the models read it; raises `BadRow` where a model cannot read it."""
 COMPLETIONS = ("completion", "chosen", "rejected")
 
 
@@ -28,35 +28,36 @@ class Reader(NamedTuple):
     """Stored, or as a dry run lays it out."""
 
 
-def fit(readers: list[Reader], max_new_tokens: int | None = None) -> Fit:
-    """Return a function that returns a row as the models read it.
+def as_read_by(readers: list[Reader], max_new_tokens: int | None = None) -> AsRead:
+    """Return a function that returns a row as the models read it, and refuses a row that a model cannot read.
 
-    Ends of a turn that are spelled out at the end of a completion are taken away: each model ends it in its own way.
+    Ends of a turn that are spelled out at the end of a completion are taken away: each model ends turns in its own way.
 
     Args:
-        readers: Models; those that are `NOTHING` read nothing.
+        readers: Models; a model that is `NOTHING` reads nothing.
         max_new_tokens: Tokens that a completion may have, for rows that are prompts; None: rows with completions.
     """
     given = [reader for reader in readers if reader.model]
     checks = [_prompt_check(reader, max_new_tokens) for reader in given]
     trims = [_trim(reader, max_new_tokens is None) for reader in given]
 
-    def fitted(record: Record) -> Record:
+    def as_read(record: Record) -> Record:
         for check in checks:
             check(record.messages)
         for trim in trims:
             record = trim(record)
         return record
 
-    return fitted
+    return as_read
 
 
 def _prompt_check(reader: Reader, max_new_tokens: int | None) -> Callable[[Messages], None]:
-    """Return a function that refuses a prompt which the model cannot render, or has no room for."""
+    """Return a function that refuses a prompt that the model's chat template or context does not allow."""
     tokenizer, room = model_tokenizer(reader.model), None
     if max_new_tokens is not None:
         room = context_length(model_folder(reader.model, weights=False)) - max_new_tokens
-        room -= tokens_around(tokenizer) if reader.name == "reward model" else 0  # it reads what follows, too
+        # A reward model reads the whole conversation, the end of the last turn included.
+        room -= tokens_around(tokenizer) if reader.name == "reward model" else 0
 
     def check(messages: Messages) -> None:
         try:
@@ -70,14 +71,19 @@ def _prompt_check(reader: Reader, max_new_tokens: int | None) -> Callable[[Messa
     return check
 
 
-def _trim(reader: Reader, demands: bool) -> Fit:
-    """Return a function that takes spelled ends of a turn from completions; where it demands, bad ones are refused."""
+def _trim(reader: Reader, has_completions: bool) -> AsRead:
+    """Return a function that takes spelled ends of a turn from the end of a row's completions.
+
+    Args:
+        reader: The model.
+        has_completions: Whether the rows are there for their completions, so that a bad completion makes a bad row.
+    """
     tokenizer = model_tokenizer(reader.model)
 
     def trim(record: Record) -> Record:
         given = {name: text for name in COMPLETIONS if (text := getattr(record, name)) is not None}
         texts: dict[str, Any] = {name: without_end(tokenizer, text) for name, text in given.items()}
-        if demands:
+        if has_completions:
             _check_completions(texts, any(ends_within(tokenizer, text) for text in texts.values()))
         return dataclasses.replace(record, **texts) if texts != given else record
 

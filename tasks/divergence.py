@@ -23,7 +23,7 @@ from tasks.tokens import encode_prompt
 
 
 class KlSettings(NamedTuple):
-    """How a divergence is estimated."""
+    """How KL(pi || pi_ref) is estimated."""
 
     decoding: Decoding
     """How the completions are drawn; see `own_distribution`."""
@@ -32,17 +32,19 @@ class KlSettings(NamedTuple):
 
 
 class Kl(NamedTuple):
-    """A divergence."""
+    """An estimate of KL(pi || pi_ref)."""
 
     figures: dict[str, Any]
+    """What `summarize` returns."""
     slices: list[Slice]
-    """Of the table of completions: those that it was estimated on."""
+    """The completions that the estimate was made on."""
 
 
 def own_distribution(decoding: Decoding, k: int) -> Decoding:
-    """Return how k completions a prompt are drawn from the policy's own distribution.
+    """Return the settings that draw k completions a prompt from the policy's own distribution.
 
-    Where they are drawn so already, those are taken, and more only if there are fewer than k.
+    Where `decoding` draws from that distribution already, its completions are taken, and more only if it draws fewer
+    than k.
     """
     plain = decoding.model_copy(update={"temperature": 1.0, "top_p": 1.0, "top_k": 0})
     return plain.model_copy(update={"k": max(k, decoding.k) if plain == decoding else k})
@@ -52,11 +54,11 @@ def estimate_kl(store: Store, policy: Artifact, reference: Artifact, prompts: Ar
     """Estimate KL(pi || pi_ref) on prompts: draw completions of the policy where the store lacks them, compare both.
 
     Raises:
-        ConfigurationError: The two have different vocabularies, or a divergence is no number.
+        ConfigurationError: The models have different vocabularies, or a completion's divergence is no number.
     """
     slices, _ = sample_slices(store, policy, prompts, settings.decoding)
     rows = read_sorted(slices)
-    kl = _of_completions(policy, reference, PromptTable(prompts), rows, settings.decoding.dtype)
+    kl = _divergences(policy, reference, PromptTable(prompts), rows, settings.decoding.dtype)
     if not np.isfinite(kl).all():
         raise ConfigurationError(
             f"{(~np.isfinite(kl)).sum()} of {kl.size} completions have a divergence that is no number: the policy "
@@ -70,8 +72,8 @@ def summarize(rows: pa.Table, kl: np.ndarray, bootstrap_samples: int, seed: int)
     """Return the divergence a sequence and a token, in nats, with 95% intervals over prompts.
 
     Args:
-        rows: Completions, as many of each prompt, ordered by prompt.
-        kl: (completions,) divergences summed over the positions of each, in nats.
+        rows: Completions, the same number of each prompt, ordered by prompt.
+        kl: (completions,) divergence of each completion, summed over its positions, in nats.
         bootstrap_samples: Resamples of the prompts.
         seed: Seed of the resampling.
     """
@@ -94,15 +96,13 @@ def read_sorted(slices: list[Slice]) -> pa.Table:
     return pa.concat_tables([slice_.read() for slice_ in slices]).sort_by(order)
 
 
-def _of_completions(
-    policy: Artifact, reference: Artifact, prompts: PromptTable, rows: pa.Table, dtype: str
-) -> np.ndarray:
-    """Return the divergence of each completion, both models in memory at once."""
+def _divergences(policy: Artifact, reference: Artifact, prompts: PromptTable, rows: pa.Table, dtype: str) -> np.ndarray:
+    """Return the divergence of each completion, (completions,) in nats, with both models in memory at once."""
     from tasks.logps import CompletionDivergence
 
-    tokenizer, number = model_tokenizer(policy), dict[str, int]()
-    prompt_of = [number.setdefault(prompt_id, len(number)) for prompt_id in rows["prompt_id"].to_pylist()]
-    contexts = [encode_prompt(tokenizer, prompts[prompt_id]) for prompt_id in number]
+    tokenizer, numbers = model_tokenizer(policy), dict[str, int]()
+    prompt_of = [numbers.setdefault(prompt_id, len(numbers)) for prompt_id in rows["prompt_id"].to_pylist()]
+    contexts = [encode_prompt(tokenizer, prompts[prompt_id]) for prompt_id in numbers]
     models = (
         load_policy(model_folder(model), dtype, trusts_remote_code(model)).to(device()) for model in (policy, reference)
     )
@@ -110,8 +110,10 @@ def _of_completions(
 
 
 def _a_sequence(per_prompt: np.ndarray) -> float:
+    """Return the mean divergence a completion; `per_prompt`: (prompts, 2) means of divergence and tokens."""
     return float(per_prompt[:, 0].mean())
 
 
 def _a_token(per_prompt: np.ndarray) -> float:
+    """Return the divergence a token: the sum of all completions' over the sum of their tokens."""
     return float(per_prompt[:, 0].sum() / per_prompt[:, 1].sum())

@@ -16,6 +16,7 @@ import pyarrow as pa
 from tasks.artifacts import Artifact
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
+from tasks.jobs import Job
 from tasks.models import device, load_policy, model_tokenizer
 from tasks.packs import Group, Limits, plan
 from tasks.pair_groups import Grouping
@@ -26,7 +27,7 @@ from tasks.reference import GROUPS, find_ref_logps, read_groups
 from tasks.scratch import scratch_folder
 from tasks.stage import stage
 from tasks.tokens import encode_prompt, load_tokenizer
-from tasks.training import Job, commit_model, trained, write_tables
+from tasks.training import commit_model, trained, write_tables
 from tasks.training_config import DpoConfig
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def fit(job: Job) -> None:
         peft_config=lora_config(config.lora, "CAUSAL_LM"),
         callbacks=callbacks(job),
     )
-    run_trainer(trainer, job)
+    run_trainer(trainer, job, config)
 
 
 def split_losses(config: DpoConfig) -> tuple[list[tuple["OwnLoss", float]], list[tuple[str, float]]]:

@@ -129,14 +129,14 @@ class GroupedDPOTrainer(DPOTrainer):
             own * of_tokens if name == "sft" else own
             for name, own in zip(self.loss_types, self._loss_weights, strict=True)
         ]
-        pairs, outputs = self._of_pairs(model, inputs)
+        pairs, outputs = self._forward_pack(model, inputs)
         loss = super()._compute_loss(lambda **_: outputs, pairs, return_outputs)
         if self.own_losses:
             margins = self.beta * margins_of(outputs.log_probs, pairs)
             loss = loss + sum(own * function(margins).mean() for function, own in self.own_losses)
         return loss * weight * devices
 
-    def _of_pairs(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, torch.Tensor], SimpleNamespace]:
+    def _forward_pack(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, torch.Tensor], SimpleNamespace]:
         """Forward a pack; return what TRL's loss takes and what its model would give, chosen rows before rejected."""
         found = model(batch=inputs["batch"], shift_labels=inputs["input_ids"], fused_lm_head=True)
         lengths, rows = inputs["lengths"], inputs["pairs"].flatten()
@@ -155,7 +155,7 @@ class GroupedDPOTrainer(DPOTrainer):
         return pairs, SimpleNamespace(**outputs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, what is a mean over pairs as such, however they were packed."""
+        """Log; what TRL averages over packs is averaged over pairs, by the packs' shares of the step's pairs."""
         for name in OF_PAIRS:
             if values := self._metrics["train"].get(name):
                 self._metrics["train"][name] = [float(np.average(values, weights=self._shares))]

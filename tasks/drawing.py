@@ -17,15 +17,15 @@ from tasks.schemas import SCHEMAS
 from tasks.tables import GrowingTable, part_name
 
 PARTS_AHEAD, BATCHES_AHEAD = 4, 8
-"""Prompts that are begun and not yet written: so many parts, and so many times what the engine works on at once.
+"""Most requests begun and not yet written: those of so many parts, or so many times what the engine works on at once.
 
-The batches, because a part waits for its longest completion, which takes several times the steps of the mean one, and
-the engine must have enough to do until then.
+The larger number counts: a part waits for its longest completion, which takes several times the steps of the mean one,
+and the engine must have enough to do until then.
 """
 
 
 class Request(NamedTuple):
-    """Completions of one prompt to be drawn, of following numbers."""
+    """Completions of one prompt to draw: `number` of them, with the ids `first`, `first + 1`, ..."""
 
     prompt_id: str
     first: int
@@ -53,7 +53,11 @@ def completion_rows(prompt_id: str, samples: list[Sample], first: int = 0) -> li
 
 
 def requests_for(missing: Mapping[str, frozenset[int]]) -> list[Request]:
-    """Return requests that draw the missing completions: one for each run of following numbers."""
+    """Return requests that draw the missing completions: one for each run of consecutive ids.
+
+    Args:
+        missing: Prompt -> ids of its missing completions.
+    """
     requests = []
     for prompt_id, numbers in missing.items():
         starts = sorted(number for number in numbers if number - 1 not in numbers)
@@ -72,8 +76,8 @@ def cut_into_parts(
 
     Args:
         requests: What to draw.
-        lengths: Tokens of each prompt.
-        homes: The part that holds a prompt's other completions, where it has some.
+        lengths: Prompt -> its tokens.
+        homes: Prompt -> the part that holds other completions of it; a prompt without any is missing.
         part_size: Most requests a part.
     """
 
@@ -124,8 +128,7 @@ class Drawing:
         try:
             while self.written < len(self.order):
                 self._feed()
-                for part in self._step():
-                    self.writes.append(writer.submit(self._write, part))
+                self.writes.extend(writer.submit(self._write, part) for part in self._step())
                 self._collect()
                 progress.move_to(self.done)
         finally:  # whatever ended it, the part being written is waited for, and no other begun
@@ -134,6 +137,7 @@ class Drawing:
         return self.made
 
     def _feed(self) -> None:
+        """Give the engine requests up to the end of the window."""
         end = min(self.written + self.window, len(self.order))
         for number in range(self.begun, end):
             prompt_id, first, count = self.order[number][1]
@@ -142,7 +146,7 @@ class Drawing:
         self.begun = max(self.begun, end)
 
     def _step(self) -> Iterator[dict[Request, list[Sample]]]:
-        """Let the engine work, and yield the parts that this completed."""
+        """Let the engine work, and yield the samples of each part that is complete by then, by request."""
         if self.done == self.begun:
             return
         for number, samples in self.engine.step():
@@ -155,13 +159,14 @@ class Drawing:
                 yield {request: drawn[request] for request in self.parts[part]}
 
     def _write(self, drawn: dict[Request, list[Sample]]) -> tuple[Artifact, list[Request]]:
+        """Commit a part, and return it with its requests."""
         rows = [row for own, samples in drawn.items() for row in completion_rows(own.prompt_id, samples, own.first)]
         name = part_name([f"{own.prompt_id} {own.first} {own.number}" for own in drawn])
         table = pa.Table.from_pylist(rows, SCHEMAS["completions"])
         return self.table.append(name, table, engine=self.engine.name), list(drawn)
 
     def _collect(self) -> None:
-        """Take what is written, or what went wrong with it; wait for it where the engine has nothing to do."""
+        """Take the parts that are written, or raise what went wrong; wait for one where the engine is idle."""
         idle = self.done == self.begun
         while self.writes and (idle or self.writes[0].done()):
             made, idle = self.writes.popleft().result(), False

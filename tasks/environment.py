@@ -29,14 +29,14 @@ def find_folders() -> None:
     _name_the_user()
     home = Path(os.path.expanduser("~"))  # not Path.home(), which fails for a user without an entry
     if not _is_folder(home):
-        _move(home, ["HOME"], "")
+        _move(home, ["HOME"])
         return
     moved = [name for name, folder in FOLDERS.items() if name not in os.environ and _is_closed(name, home / folder)]
     profiles = home / ".prefect" / "profiles.toml"
     if "PREFECT_HOME" in moved and profiles.is_file():  # may name the server
         os.environ.setdefault("PREFECT_PROFILES_PATH", str(profiles))
     if moved:
-        _move(home, moved, "/")
+        _move(home, moved)
 
 
 def why_not_writable(folder: Path) -> str:
@@ -70,13 +70,14 @@ def _is_closed(name: str, folder: Path) -> bool:
     return not (there.is_dir() and os.access(there, os.W_OK | os.X_OK))
 
 
-def _move(home: Path, names: list[str], separator: str) -> None:
+def _move(home: Path, names: list[str]) -> None:
+    """Let variables name folders below a temporary home, each where it would be below the home folder, and say so."""
     try:
         place = _temporary_folder()
     except OSError:  # no temporary folder either: the command line says what to set
         return
     for name in names:
-        os.environ[name] = f"{place}{separator}{FOLDERS.get(name, '').rpartition('/')[2]}"
+        os.environ[name] = str(place / FOLDERS.get(name, ""))
     logging.getLogger(__name__).warning(
         "the home folder %s cannot be written: %s moved to %s, which may not last. Set HOME, or %s",
         home,

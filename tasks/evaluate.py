@@ -12,8 +12,7 @@ from tasks.artifacts import Artifact, DamagedArtifactError, sha256_of
 from tasks.config import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
 from tasks.divergence import KlSettings, estimate_kl, own_distribution, read_sorted
 from tasks.drafts import Draft
-from tasks.errors import ConfigurationError
-from tasks.functions import GoldReward, load_gold
+from tasks.functions import GoldReward, gold_rewards, load_gold
 from tasks.intervals import bootstrap_interval
 from tasks.parquet import table_bytes
 from tasks.plan import pending
@@ -101,7 +100,7 @@ def distinct_2(texts: list[str]) -> float:
     return len(pairs) / pairs.total() if pairs else 0.0
 
 
-def describe(drawn: Drawn) -> dict[str, Any]:
+def policy_stats(drawn: Drawn) -> dict[str, Any]:
     """Return a policy's own figures, of all its completions."""
     return {
         **_rewards(drawn),
@@ -124,7 +123,7 @@ def compare(aligned: Drawn, sft: Drawn, evaluation: EvaluationConfig) -> dict[st
     without |= _win_rates(finished["aligned"], finished["sft"], evaluation)
     compared = without["reward"]["prompts"] if without["reward"] else 0
     without["prompts_left_out"] = aligned.rewards.size // evaluation.k - compared
-    figures = {"sft": describe(sft), "aligned": describe(aligned), **_win_rates(aligned, sft, evaluation)}
+    figures = {"sft": policy_stats(sft), "aligned": policy_stats(aligned), **_win_rates(aligned, sft, evaluation)}
     return {**figures, "without_truncated": without}
 
 
@@ -148,24 +147,6 @@ def _win_rates(aligned: Drawn, sft: Drawn, evaluation: EvaluationConfig) -> dict
     return rates
 
 
-def gold_rewards(gold: GoldReward, prompts: PromptTable, rows: pa.Table) -> np.ndarray:
-    """Return the known reward of each completion, float64.
-
-    Raises:
-        ConfigurationError: One is no number, or the function is another one here than the evaluation's key says.
-    """
-    assert gold.function is not None
-    reward, texts = load_gold(gold), rows["completion"].to_pylist()
-    pairs = zip(rows["prompt_id"].to_pylist(), texts, strict=True)
-    found = np.array([reward(prompts[prompt_id], text) for prompt_id, text in pairs], np.float64)
-    if (bad := np.flatnonzero(~np.isfinite(found))).size:
-        raise ConfigurationError(
-            f"evaluation.gold_reward = {gold.function.function} gives {bad.size} of {found.size} completions no finite "
-            f"reward, first {texts[bad[0]][:80]!r}: return a number for every text"
-        )
-    return found
-
-
 def _draw(store: Store, policy: Artifact, reward_model: Artifact, held_out: Artifact, how: Method) -> Drawn:
     """Sample and score a policy on the held-out prompts, reusing what the store has."""
     slices, _ = sample_slices(store, policy, held_out, how.decoding)
@@ -175,7 +156,11 @@ def _draw(store: Store, policy: Artifact, reward_model: Artifact, held_out: Arti
         raise DamagedArtifactError(
             "the rewards do not belong to these completions: delete the store's tables/rewards and run again"
         )
-    gold = None if how.gold.function is None else gold_rewards(how.gold, PromptTable(held_out), rows)
+    gold = None
+    if how.gold.function is not None:
+        prompts, texts = PromptTable(held_out), rows["completion"].to_pylist()
+        asked = zip(rows["prompt_id"].to_pylist(), texts, strict=True)
+        gold = gold_rewards(how.gold, [(prompts[prompt_id], text) for prompt_id, text in asked])
     parts = {store.folder_of(slice_.part): slice_.part.digest for slice_ in (*slices, *scored)}
     return Drawn(rows, rewards["reward"].to_numpy().astype(np.float64), gold, parts)
 

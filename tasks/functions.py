@@ -6,10 +6,12 @@ import importlib
 import inspect
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
+
+import numpy as np
 
 from tasks.errors import ConfigurationError
 from tasks.sections import NOT_IN_KEY, Function, Section
@@ -105,6 +107,27 @@ def load_gold(gold: GoldReward) -> Reward:
             f"started ({gold.digest[:12]}): give this worker the same source, options and files, and restart it"
         )
     return load_function(gold.function)
+
+
+def gold_rewards(gold: GoldReward, given: Sequence[tuple[list[dict], str]]) -> np.ndarray:
+    """Return the gold reward of each completion, (completions,) float64.
+
+    Args:
+        gold: Names a function.
+        given: Each completion's prompt and text.
+
+    Raises:
+        ConfigurationError: A reward is no finite number, or the function is another one here than the key says.
+    """
+    assert gold.function is not None
+    reward = load_gold(gold)
+    found = np.array([reward(messages, text) for messages, text in given], np.float64)
+    if (bad := np.flatnonzero(~np.isfinite(found))).size:
+        raise ConfigurationError(
+            f"evaluation.gold_reward = {gold.function.function} gives {bad.size} of {found.size} completions no finite "
+            f"reward, first {given[bad[0]][1][:80]!r}: return a number for every text"
+        )
+    return found
 
 
 def find_gold(function: Function | None) -> GoldReward:

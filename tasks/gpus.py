@@ -16,7 +16,7 @@ class Need(NamedTuple):
 
     gpus: int
     setting: str
-    """Where the number comes from."""
+    """The setting that says so, for messages."""
 
 
 def gpus_of(section: Section) -> int:
@@ -30,7 +30,7 @@ def gpus_of(section: Section) -> int:
 def gpus_needed(
     sft: SftConfig, reward_model: RewardModelConfig, sampling: SamplingConfig, dpo: DpoConfig
 ) -> dict[str, Need]:
-    """Return what each stage needs that may need more than one GPU."""
+    """Return, by name, the GPUs of each stage that may need more than one."""
     engine = Need(gpus_of(sampling), f"sampling.extra, {' x '.join(PARALLEL)},")
     needs = {"sample_completions": engine, "evaluate_policy": engine, "train_dpo": Need(dpo.devices, "dpo.devices")}
     if sft.ready_model is None:

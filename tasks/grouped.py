@@ -114,7 +114,7 @@ def targets(batch: Batch) -> torch.Tensor:
 
 
 def by_completion(batch: Batch, values: torch.Tensor) -> list[torch.Tensor]:
-    """Return those of the values, one for each wanted state, that belong to each completion."""
+    """Return each completion's values, one for each wanted state."""
     sizes = [size for part in batch.parts for bucket in part.buckets for size in bucket.wanted.sum(1).tolist()]
     pieces = dict(zip(batch.order, values.split(sizes), strict=True))
     return [pieces[number] for number in range(len(pieces))]

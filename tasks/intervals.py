@@ -8,13 +8,13 @@ import numpy as np
 def bootstrap_interval(
     rows: np.ndarray, statistic: Callable[[np.ndarray], float], samples: int, seed: int
 ) -> tuple[float, float]:
-    """Return the 95% interval of a statistic, the prompts drawn again with replacement.
+    """Return the 95% percentile interval of a statistic over resamples of the prompts, drawn with replacement.
 
     Args:
-        rows: One row a prompt, at least one.
-        statistic: Of such rows.
-        samples: How often they are drawn.
-        seed: Seed of the draws.
+        rows: (prompts, ...) one row a prompt, at least one.
+        statistic: Computes a number from such rows.
+        samples: Number of resamples.
+        seed: Seed of the resampling.
     """
     random = np.random.default_rng(seed)
     found = [statistic(rows[random.integers(0, len(rows), len(rows))]) for _ in range(samples)]

@@ -21,12 +21,12 @@ MOST_PADDING = 2
 
 
 class Lengths(NamedTuple):
-    """What may be forwarded together, by the number of tokens of prompt and completion."""
+    """Which sequences may be forwarded together, by their tokens."""
 
     switch: int | None = None
-    """Up to so many tokens, a sequence does not depend on those beside it; None: it never does."""
+    """Sequences of up to so many tokens may be forwarded together; None: all may."""
     each: bool = False
-    """Beyond the switch, whether every length has frequencies of its own, or all lengths the same."""
+    """Beyond the switch: True: every length has frequencies of its own; False: all lengths have the same."""
     shared_up_to: int | None = None
     """Longest sequence that may share its prompt; None: all may."""
 
@@ -37,19 +37,24 @@ class Lengths(NamedTuple):
         return tokens if self.each else 1
 
     def shares(self, prompt: int, completion: int) -> bool:
-        """Tell whether a prompt and completion may share the prompt with others, wherever padding puts them."""
+        """Return whether a completion may share its prompt's forward pass with others, however both are padded.
+
+        Args:
+            prompt: Tokens of the prompt.
+            completion: Tokens of the completion.
+        """
         return self.shared_up_to is None or MOST_PADDING * prompt + completion <= self.shared_up_to
 
 
 ANY_LENGTH = Lengths()
-"""Of a model that tells positions apart and nothing else."""
+"""Lengths of a model that reads positions alone, whatever the length of the sequence."""
 
 
 def switch_of(config: PreTrainedConfig) -> Lengths:
-    """Return where the rotary embeddings of a configuration change with the length of a sequence.
+    """Return the lengths beyond which the rotary embeddings of a configuration change.
 
     Args:
-        config: Of the text model.
+        config: The text model's.
     """
     longest = getattr(config, "max_position_embeddings", None)
     kinds = {_kind(rope): rope for rope in _ropes(config)}
@@ -62,10 +67,10 @@ def switch_of(config: PreTrainedConfig) -> Lengths:
 
 
 def thresholds(config: PreTrainedConfig) -> list[int]:
-    """Return the numbers of tokens beyond which a model may attend otherwise, shortest first.
+    """Return the numbers of tokens, ascending, from which on a model may attend otherwise than below.
 
     Args:
-        config: Of the text model.
+        config: The text model's.
     """
     found = {getattr(config, name, None) for name in THRESHOLDS}
     for rope in _ropes(config):

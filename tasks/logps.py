@@ -30,9 +30,9 @@ class CompletionLogps:
         """Take a model on its device.
 
         Args:
-            model: Gets TRL's head, which computes the log-probability of each completion token alone.
+            model: Gets TRL's head, which computes no more of the logits than each completion token's log-probability.
             tokens_per_batch: Most tokens a batch; None: what suits the device.
-            autocast: Type to compute in where it is not that of the weights.
+            autocast: Type to compute in; None: the type of the weights.
 
         Raises:
             ConfigurationError: The model's logits are more than what TRL's head computes.
@@ -50,9 +50,9 @@ class CompletionLogps:
         """Return log pi(y | x) of each completion, (completions,) float64, in nats, at temperature 1.
 
         Args:
-            prompts: Token ids of each x, at least one.
-            completions: Token ids of each y, at least one.
-            prompt_of: Each completion's prompt.
+            prompts: Token ids of each x, at least one token.
+            completions: Token ids of each y.
+            prompt_of: Number of each completion's prompt, (completions,).
 
         Raises:
             ConfigurationError: A single completion needs more memory than there is.
@@ -116,17 +116,11 @@ class CompletionDivergence:
     def __call__(self, prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int]) -> np.ndarray:
         """Return sum_t KL(pi(. | x, y_<t) || pi_ref(. | x, y_<t)) of each completion, (completions,) float64, in nats.
 
-        Its mean over completions drawn from pi is KL(pi || pi_ref), without bias: the expectation over the vocabulary
-        takes the place of each token's log-ratio (Rao-Blackwellised, arXiv:2504.10637). Where the two are near each
-        other it varies far less than log pi(y | x) / pi_ref(y | x) does.
+        The mean over completions drawn from pi is KL(pi || pi_ref), without bias: the expectation over the vocabulary
+        takes the place of each token's log-ratio (Rao-Blackwellised, arXiv:2504.10637). Where the two policies are near
+        each other, the sum varies far less than log pi(y | x) / pi_ref(y | x) does.
 
-        Args:
-            prompts: Token ids of each x, at least one.
-            completions: Token ids of each y, at least one.
-            prompt_of: Each completion's prompt.
-
-        Raises:
-            ConfigurationError: A single completion needs more memory than there is.
+        Arguments and errors are those of `CompletionLogps`.
         """
         sequences = Sequences(prompts, completions, prompt_of)
 

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
-
 from tasks.artifacts import Content
 from tasks.errors import ConfigurationError
 from tasks.progress import log
 from tasks.tokens import load_tokenizer
+from tasks.turns import render
 from tasks.weight_files import check_values, know_architecture, read_json, some
 from tasks.weights import Role, embedding_rows, outline
 
@@ -25,10 +24,8 @@ PROBE = (
     "\U0001f98a def f(x):\n    return {'a': [x**2]}  "
 )
 """Text in several scripts, with digits, runs of spaces and code, that two equal tokenizers cut alike."""
-
-
-TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+"""Settings of a model that name tokens."""
 
 
 def check_model(files: Mapping[str, Content], folder: Path, role: Role, trust_remote_code: bool) -> None:
@@ -62,7 +59,7 @@ def check_model(files: Mapping[str, Content], folder: Path, role: Role, trust_re
 
 @contextlib.contextmanager
 def _laid_out(files: Mapping[str, Content], folder: Path) -> Iterator[Path]:
-    """Give a folder with the files as they would be stored, those that are large as links; errors name the source."""
+    """Give a folder with the files as they would be stored, large files as links; errors name the source folder."""
     with tempfile.TemporaryDirectory(prefix="rs-dpo-model-") as name:
         for path, content in files.items():
             if isinstance(content, bytes):
@@ -76,7 +73,7 @@ def _laid_out(files: Mapping[str, Content], folder: Path) -> Iterator[Path]:
 
 
 def _check_tokenizer(own: "PreTrainedTokenizerBase", stored: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Refuse a tokenizer that another takes the place of once it is stored, or saved with a trained model."""
+    """Refuse a tokenizer that reads texts otherwise once only its known files are kept."""
     marks = [token for token in own.all_special_tokens if token != own.pad_token or token == own.eos_token]
     text = PROBE + "".join(marks)
     for whole in (False, True):
@@ -122,24 +119,20 @@ def _rendered(tokenizer: "PreTrainedTokenizerBase", stored: Path) -> list[int]:
     remedy = "mend it, or set chat_template to `plain`, to `text` or to the path of a Jinja file"
     user = {"role": "user", "content": "Hello, zebra"}
     try:
-        text = _render(tokenizer, [user])
-    except TEMPLATE_ERRORS as error:
+        text = render(tokenizer, [user], prompt=True)
+    except ConfigurationError as error:
         try:
-            text = _render(tokenizer, [{"role": "system", "content": "Be brief."}, user])
-        except TEMPLATE_ERRORS:
-            what = f"{type(error).__name__}: {error}"
+            text = render(tokenizer, [{"role": "system", "content": "Be brief."}, user], prompt=True)
+        except ConfigurationError:
+            what = f"{type(error.__cause__).__name__}: {error.__cause__}"
             raise ConfigurationError(f"the chat template of {stored} fails on a question ({what}): {remedy}") from error
     if "zebra" not in text.lower():
         raise ConfigurationError(f"the chat template of {stored} leaves out what the user says: {remedy}")
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _render(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, str]]) -> str:
-    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
-
-
 def _check_saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", stored: Path) -> None:
-    """Save once what will be saved with each checkpoint."""
+    """Refuse a model whose configuration or tokenizer cannot be saved, or changes, as with each checkpoint."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import GenerationConfig
 
@@ -163,6 +156,7 @@ def _check_saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase",
 
 
 def _check_reward_model(folder: Path, trust_remote_code: bool, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Refuse a ready reward model without one scalar head, or whose reward is not read at the end of the completion."""
     from transformers import AutoConfig
 
     if know_architecture(folder):

@@ -5,7 +5,9 @@ arXiv:2305.18290). Where the data set's own pairs are to be trained on (strategy
 place of samples.
 """
 
+import itertools
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -14,7 +16,7 @@ from tasks.artifacts import NOTHING, Artifact, sha256_of
 from tasks.drafts import Draft
 from tasks.drawing import completion_rows
 from tasks.errors import ConfigurationError
-from tasks.functions import GoldReward, load_gold
+from tasks.functions import GoldReward, gold_rewards
 from tasks.models import model_folder, model_tokenizer
 from tasks.parquet import conversation_files, read_tables
 from tasks.plan import pending
@@ -30,10 +32,30 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def label_pairs(completions: list[str], rewards: list[float]) -> list[tuple[str, str, float]]:
+def label_pairs(completions: Sequence[str], rewards: Sequence[float]) -> list[tuple[str, str, float]]:
     """Return (chosen, rejected, reward gap) for neighbours 0-1, 2-3, ... whose rewards differ."""
     pairs = zip(completions[0::2], completions[1::2], rewards[0::2], rewards[1::2], strict=False)
     return [(a, b, ra - rb) if ra > rb else (b, a, rb - ra) for a, b, ra, rb in pairs if ra != rb]
+
+
+def labelled_rows(drawn: pa.Table, prompts: PromptTable, gold: GoldReward) -> Iterator[dict[str, Any]]:
+    """Yield the labelled pairs of some prompts' completions as rows of a preferences table.
+
+    Args:
+        drawn: All completions of each prompt that it has.
+        prompts: Has these prompts.
+        gold: The reward that labels.
+
+    Raises:
+        ConfigurationError: A reward is no finite number.
+    """
+    rows = drawn.sort_by([("prompt_id", "ascending"), ("completion_id", "ascending")]).to_pylist()
+    rewards = gold_rewards(gold, [(prompts[row["prompt_id"]], row["completion"]) for row in rows]).tolist()
+    for prompt_id, own in itertools.groupby(zip(rows, rewards, strict=True), key=lambda each: each[0]["prompt_id"]):
+        texts, of_prompt = zip(*((row["completion"], reward) for row, reward in own), strict=True)
+        for chosen, rejected, gap in label_pairs(texts, of_prompt):
+            pair = {"chosen": chosen, "rejected": rejected, "margin": gap}
+            yield {"prompt_id": prompt_id, "messages": prompts[prompt_id], **pair}
 
 
 def _preview_labels(draft: Draft, completions: Artifact, *_: Any) -> tuple[Artifact, dict[str, Any]]:
@@ -44,22 +66,8 @@ def _preview_labels(draft: Draft, completions: Artifact, *_: Any) -> tuple[Artif
 def label_preferences(out: Draft, completions: Artifact, prompts: Artifact, gold: GoldReward) -> Artifact:
     """Label pairs of completions with the gold reward."""
     assert gold.function is not None  # the configuration demands it
-    reward, messages, rows = load_gold(gold), PromptTable(prompts), []
-    for drawn_together in read_whole_prompts(read_slices(out.store, completions)):
-        texts = defaultdict(list)
-        for row in drawn_together.sort_by([("prompt_id", "ascending"), ("completion_id", "ascending")]).to_pylist():
-            texts[row["prompt_id"]].append(row["completion"])
-        for prompt_id, drawn in texts.items():
-            prompt = messages[prompt_id]
-            for chosen, rejected, gap in label_pairs(drawn, [reward(prompt, text) for text in drawn]):
-                pair = {
-                    "prompt_id": prompt_id,
-                    "messages": prompt,
-                    "chosen": chosen,
-                    "rejected": rejected,
-                    "margin": gap,
-                }
-                rows.append(pair)
+    known, drawn = PromptTable(prompts), read_whole_prompts(read_slices(out.store, completions))
+    rows = [row for table in drawn for row in labelled_rows(table, known, gold)]
     if not rows:
         raise ConfigurationError(
             f"{gold.function.function} gives equal rewards to every pair of completions: nothing to learn from"

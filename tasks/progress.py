@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: lines of its log, a bar on the terminal, a progress artifact in the UI."""
 
 import contextlib
+import logging
 import sys
 import time
 from typing import Any
@@ -18,24 +19,19 @@ UI_SECONDS = 5.0
 """Least time between two updates of the UI."""
 
 
-def log(message: str) -> None:
+def log(message: str, level: int = logging.INFO) -> None:
     """Log to the Prefect run, or print outside of one; a dry run says nothing."""
     if PLAN.get() is not None:
         return
     try:
-        get_run_logger().info(message)
+        get_run_logger().log(level, message)
     except MissingContextError:
-        print(message, flush=True)
+        print(message if level == logging.INFO else f"{logging.getLevelName(level)}: {message}", flush=True)
 
 
 def warn(message: str) -> None:
     """Log a warning, as `log` does."""
-    if PLAN.get() is not None:
-        return
-    try:
-        get_run_logger().warning(message)
-    except MissingContextError:
-        print(f"WARNING: {message}", flush=True)
+    log(message, logging.WARNING)
 
 
 class Progress:

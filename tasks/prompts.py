@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from tasks.added_prompts import find_added, read_added
 from tasks.artifacts import NOTHING, Artifact
 from tasks.config import DataConfig
-from tasks.demands import Fit, Reader, fit
+from tasks.demands import AsRead, Reader, as_read_by
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
 from tasks.parquet import conversation_files, read_table
@@ -25,7 +25,7 @@ from tasks.tally import Tally, log_unread_files, read_records
 
 READ_OF_EXAMPLES = ("evaluation_prompts", "evaluation_fraction", "system_prompt", "max_bad_fraction")
 READ_OF_PROMPTS = (*READ_OF_EXAMPLES, "max_prompts")
-"""Fields of the data section that decide what is loaded; where the data lie is in the key by the digest of the data."""
+"""Fields of the data section that decide what is loaded. The data themselves are in the stage key by their digest."""
 
 
 class DataFiles(NamedTuple):
@@ -81,15 +81,15 @@ def collect_prompts(
     records: Iterable[tuple[str, Record]],
     tally: Tally,
     leave_out: Callable[[str], str | None] = lambda prompt_id: None,
-    fit: Fit = lambda record: record,
+    as_read: AsRead = lambda record: record,
 ) -> dict[str, dict[str, Any]]:
     """Return the rows of a prompts table by prompt_id, each prompt once: the first wins.
 
     Args:
         records: Place and content of each row.
-        tally: Counts the rest.
-        leave_out: Gives the reason to leave a prompt out, or None.
-        fit: Returns a row as the models read it, or raises `BadRow`.
+        tally: Counts the rows that are left out.
+        leave_out: Returns the reason to leave out a prompt, given its prompt_id; None: keep it.
+        as_read: Returns a row as the models read it, or raises `BadRow`.
 
     Raises:
         ConfigurationError: Too many rows are bad.
@@ -101,7 +101,7 @@ def collect_prompts(
             tally.left_out[why] += 1
             continue
         try:
-            read = fit(record)
+            read = as_read(record)
         except BadRow as error:
             tally.drop(error.reason, where)
             continue
@@ -128,7 +128,7 @@ def load_held_out(
         records,
         tally,
         lambda id_: None if given or hash_fraction(id_) < data.evaluation_fraction else "not held out",
-        fit(_readers(base_model, reward_base), max_new_tokens),
+        as_read_by(_readers(base_model, reward_base), max_new_tokens),
     )
     if not found:
         raise ConfigurationError(
@@ -163,8 +163,8 @@ def load_prompts(
 ) -> Artifact:
     """Load the prompts to sample completions for: x."""
     records, tally = _open_prompts(data.prompts, source, data)
-    read = fit(_readers(base_model, reward_base), max_new_tokens)
-    found = collect_prompts(records, tally, held_out_rule(held_out, data), read)
+    as_read = as_read_by(_readers(base_model, reward_base), max_new_tokens)
+    found = collect_prompts(records, tally, held_out_rule(held_out, data), as_read)
     if len(found) < 2:
         raise ConfigurationError(
             f"{tally.name} has {len(found)} usable prompts, at least 2 are needed: {tally.stats()}"
@@ -192,7 +192,7 @@ def _open_prompts(
 
 
 def instruct(records: Iterator[tuple[str, Record]], data: DataConfig) -> Iterator[tuple[str, Record]]:
-    """Put the configured system message before conversations that have none."""
+    """Yield records with the configured system message put before conversations that have none."""
     for where, record in records:
         if data.system_prompt and record.messages[0]["role"] != "system":
             record.messages.insert(0, {"role": "system", "content": data.system_prompt})
@@ -200,7 +200,7 @@ def instruct(records: Iterator[tuple[str, Record]], data: DataConfig) -> Iterato
 
 
 def _first(rows: dict[str, dict[str, Any]], limit: int | None, tally: Tally) -> list[dict[str, Any]]:
-    """Return the first rows, and count the others."""
+    """Return the first `limit` rows, and count the others as left out."""
     kept = list(rows.values())[:limit]
     if len(rows) > len(kept):
         tally.left_out["beyond the configured number"] = len(rows) - len(kept)

@@ -96,8 +96,8 @@ def _missing_inputs(catalog: Catalog, folders: set[str]) -> Iterator[str]:
 def _split(store: Store, catalog: Catalog, runs: list[Run], keep_last: int) -> tuple[list[Entry], list[Run]]:
     """Return the entries and the records to delete.
 
-    No manifest names the parts of a stage that is not done, so what was made since an unfinished run began stays. One
-    that goes on may share any part and finish any folder, so all of those stay meanwhile.
+    No manifest names the parts of a stage that is not done, so what was made since an unfinished run began stays. While
+    a run is in use, every part and every folder without a manifest stays: the run may still need them.
     """
     if not runs:
         raise ConfigurationError(

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 from tasks.artifacts import Artifact, DamagedArtifactError, Provenance
 from tasks.drafts import stage_key
 from tasks.errors import ConfigurationError
+from tasks.jobs import Job, run_job
 from tasks.models import device, load_policy, model_folder, trusts_remote_code
 from tasks.parquet import read_table
 from tasks.progress import Progress, log
 from tasks.sections import Section
 from tasks.storage import Store, read_manifest
 from tasks.tables import GrowingTable, part_name
-from tasks.training import Job, run_job
 from tasks.training_config import DpoConfig, Dtype
 
 TABLE_VERSION = 2

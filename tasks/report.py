@@ -1,5 +1,6 @@
 """What people read: a stage's page in Prefect's UI, and the table at the end of a run. Pure text."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,7 +32,9 @@ def evaluation_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _row(label: str, sides: tuple[Any, Any], form: str) -> tuple[str, str, str]:
-    sft, aligned = ("none" if None in side.values() else form % side for side in sides)
+    """Return both policies' figures in a form such as "%(reward_mean).3f"; "none" where one in the form is None."""
+    names = re.findall(r"%\((\w+)\)", form)
+    sft, aligned = ("none" if None in map(side.get, names) else form % side for side in sides)
     return (label, sft, aligned)
 
 

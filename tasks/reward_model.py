@@ -13,6 +13,7 @@ from tasks.artifacts import Artifact
 from tasks.config import RewardModelConfig, ScoringConfig
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
+from tasks.jobs import Job
 from tasks.models import longest, model_tokenizer, trusts_remote_code
 from tasks.parquet import read_columns, read_table, read_tables
 from tasks.plan import pending
@@ -21,7 +22,7 @@ from tasks.prompts import hash_fraction
 from tasks.score import RewardModel
 from tasks.stage import stage
 from tasks.tokens import are_short, check_any_short, encode_conversations, keep_short, load_tokenizer, one_by_one
-from tasks.training import OUTPUT, Job, commit_model, trained
+from tasks.training import OUTPUT, commit_model, trained
 from tasks.weights import load_weights
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def fit(job: Job) -> None:
         peft_config=lora_config(config.lora, "SEQ_CLS"),
         callbacks=callbacks(job),
     )
-    run_trainer(trainer, job)
+    run_trainer(trainer, job, config)
 
 
 def _preview(

@@ -14,7 +14,7 @@ from tasks.progress import log
 from tasks.prompts import PromptTable
 from tasks.stage import Work, stage
 from tasks.storage import Store
-from tasks.tables import GrowingTable, Slice, commit_slices
+from tasks.tables import GrowingTable, Slice, commit_slices, read_ahead
 from tasks.tokens import context_length, encode_prompt, load_tokenizer
 from tasks.updates import warn_of_loss
 
@@ -48,7 +48,7 @@ def missing_completions(
 
 
 def sample_slices(store: Store, policy: Artifact, prompts: Artifact, decoding: Decoding) -> tuple[list[Slice], int]:
-    """Return the slices with the prompts' completions, and how many prompts had to be sampled for them.
+    """Return the slices with the prompts' k completions, and how many prompts were sampled for them.
 
     The longest prompts go first, and a part is consecutive prompts, committed as soon as they are all drawn. A
     completion's seed is its own, so what is drawn depends neither on its neighbours nor on a run that was killed
@@ -116,14 +116,13 @@ def sample_completions(
 ) -> Artifact:
     """Draw k completions a prompt: y_1 .. y_k ~ pi_SFT(. | x); annotated ones take their place where there are any."""
     slices, sampled = sample_slices(out.store, policy, prompts, sampling)
-    return commit_slices(out, "completions", slices, {"sampled_prompts": sampled, **describe(slices)})
+    return commit_slices(out, "completions", slices, {"sampled_prompts": sampled, **completion_stats(slices)})
 
 
-def describe(slices: list[Slice]) -> dict[str, Any]:
-    """Return counts, lengths and how many completions were cut at max_new_tokens."""
+def completion_stats(slices: list[Slice]) -> dict[str, Any]:
+    """Return the number of completions, their tokens, and the share that was cut at max_new_tokens."""
     completions = tokens = cut = 0
-    for slice_ in slices:
-        table = slice_.read()
+    for table in read_ahead(slices, ["num_tokens", "finish_reason"]):
         completions += table.num_rows
         tokens += sum(table["num_tokens"].to_pylist())
         cut += table["finish_reason"].to_pylist().count("length")

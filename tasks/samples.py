@@ -21,10 +21,17 @@ class Sample(NamedTuple):
 def cut(
     tokenizer: "PreTrainedTokenizerBase", prompt: list[int], ids: list[int], end_ids: set[int], stop: Sequence[str]
 ) -> Sample:
-    """Return the sample within ids generated after a prompt.
+    """Return the completion within ids that were generated after a prompt.
 
-    Its ids go up to and including the token that ends it, or that completes a stop string; its text is what they add to
-    the prompt's, up to either.
+    The completion's ids go up to and including the token that ends it, or that completes a stop string; its text is
+    what the ids before that token, or the text before the stop string, add to the prompt's text.
+
+    Args:
+        tokenizer: The policy's.
+        prompt: The prompt's ids.
+        ids: What was generated, padding included.
+        end_ids: Tokens that end a completion.
+        stop: Strings that end a completion.
     """
     before = len(tokenizer.decode(prompt, skip_special_tokens=True))
 

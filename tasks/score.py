@@ -1,36 +1,33 @@
 """Scoring: reads completions, writes one reward a completion, each prompt computed once."""
 
 import json
-from collections import defaultdict
 from itertools import compress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import Artifact, Provenance
+from tasks.artifacts import Artifact
 from tasks.config import ScoringConfig
-from tasks.cover import select_slices, slices_of
-from tasks.drafts import Draft, stage_key
+from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
-from tasks.filesystem import in_parallel
 from tasks.models import device, model_folder, trusts_remote_code
 from tasks.plan import pending
 from tasks.progress import Progress, log
 from tasks.prompts import PromptTable
 from tasks.records import Messages
+from tasks.reward_table import count_unscored, find_rewards, rewards_part, rewards_table
 from tasks.stage import Work, stage
-from tasks.storage import AT_ONCE, Store
-from tasks.tables import GrowingTable, Slice, commit_slices, completions_of, part_name, read_ahead, read_slices
+from tasks.storage import Store
+from tasks.tables import Slice, commit_slices, read_ahead, read_slices
 from tasks.tokens import context_length, cut_at_prompts, encode_conversations, encode_prompt, load_tokenizer
 from tasks.updates import warn_of_loss
 from tasks.weight_files import know_architecture
 from tasks.weights import load_weights
 
-TABLE_VERSION = 4
 BINS = 20
-"""Of the histogram of rewards."""
+"""Bins of the histogram of rewards."""
 
 
 class RewardModel:
@@ -100,51 +97,6 @@ def check_finite(rewards: pa.Table) -> None:
         )
 
 
-def rewards_table(store: Store, reward_model: Artifact, scoring: ScoringConfig) -> GrowingTable:
-    """Return the table that holds every reward that a model gave."""
-    inputs, config = {"reward_model": reward_model.digest}, {"scoring": scoring.model_dump(mode="json")}
-    key = stage_key("rewards", TABLE_VERSION, scoring.key_fields(), inputs)
-    provenance = Provenance(stage="rewards", version=TABLE_VERSION, key=key, inputs=inputs, config=config)
-    return GrowingTable(store, "rewards", provenance)
-
-
-class Found(NamedTuple):
-    """What there is of the rewards of a slice of completions."""
-
-    rewards: list[Slice]
-    unscored: list[Slice]
-    """The completions without a reward."""
-
-
-def find_rewards(table: GrowingTable, completions: list[Slice]) -> list[Found]:
-    """Look up the rewards of each slice of completions, by the parts that the completions are in.
-
-    A part of rewards is named by the digest of the part of completions that it scores; where it does not score all of
-    it, a hash of the rows follows. So completions that were drawn anew are never given the rewards of others, and no
-    text is read here.
-    """
-    names = defaultdict(list)
-    for name in table.store.list(table.folder):
-        names[scored_part(name)].append(name)
-    return list(in_parallel(lambda own: _find(table, own, names.get(part_of(own), [])), completions, AT_ONCE))
-
-
-def part_of(completions: Slice) -> str:
-    """Return the name of the part of rewards that scores all of the part that a slice is of."""
-    return completions.part.digest[:32]
-
-
-def scored_part(name: str) -> str:
-    """Return the name that a part of rewards would have if it scored all of its part of completions."""
-    return name.partition("-")[0]
-
-
-def unscored(store: Store, reward_model: Artifact, completions: list[Slice], scoring: ScoringConfig) -> list[Slice]:
-    """Return the completions that the reward model has not scored, as slices."""
-    found = find_rewards(rewards_table(store, reward_model, scoring), completions)
-    return [slice_ for own in found for slice_ in own.unscored]
-
-
 def score_slices(
     store: Store, reward_model: Artifact, completions: list[Slice], prompts: Artifact, scoring: ScoringConfig
 ) -> tuple[list[Slice], int]:
@@ -159,31 +111,10 @@ def score_slices(
         messages = PromptTable(prompts)
         progress = Progress("scoring parts", len(todo))
         for done, (slice_, rows) in enumerate(zip(todo, read_ahead(todo), strict=True), 1):
-            scored.append(Slice(table.append(_name(slice_, rows), _score_rows(model, messages, rows))))
+            scored.append(Slice(table.append(rewards_part(slice_, rows), _score_rows(model, messages, rows))))
             progress.move_to(done)
         progress.close()
     return [*slices, *scored], sum(slice_.part.rows for slice_ in scored)
-
-
-def _find(table: GrowingTable, completions: Slice, names: list[str]) -> Found:
-    """Look up the rewards of a slice among the parts that score its part."""
-    name = part_of(completions)
-    if name in names and (part := table.find(name)) is not None:
-        return Found([completions._replace(part=part, group=None)], [])
-    parts = [part for other in names if other != name and (part := table.find(other)) is not None]
-    if not parts:
-        return Found([], [completions])
-    selection = select_slices(parts, completions.completions())
-    held = completions_of(completions.part)
-    return Found(selection.slices(), slices_of(completions.part, held, selection.missing) if selection.missing else [])
-
-
-def _name(completions: Slice, rows: pa.Table) -> str:
-    """Return the name of the part that holds the rewards of a slice."""
-    if completions.is_whole:
-        return part_of(completions)
-    ids = zip(rows["prompt_id"].to_pylist(), rows["completion_id"].to_pylist(), strict=True)
-    return f"{part_of(completions)}-{part_name([f'{prompt_id} {number}' for prompt_id, number in ids])[:16]}"
 
 
 def _score_rows(model: RewardModel, messages: PromptTable, rows: pa.Table) -> pa.Table:
@@ -199,23 +130,19 @@ def _score_rows(model: RewardModel, messages: PromptTable, rows: pa.Table) -> pa
 def _preview(
     draft: Draft, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> tuple[Artifact, dict[str, Any]]:
-    left = completions.rows
+    missing = completions.rows
     if completions.digest and reward_model.digest:
-        slices = unscored(draft.store, reward_model, read_slices(draft.store, completions), scoring)
-        left = sum(slice_.num_rows() for slice_ in slices)
-    return pending(completions.rows, "score_completions"), {"completions": left}
+        missing = count_unscored(draft.store, reward_model, read_slices(draft.store, completions), scoring)
+    return pending(completions.rows, "score_completions"), {"completions": missing}
 
 
 def _work(
     store: Store, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> Work:
     table = rewards_table(store, reward_model, scoring)
-
-    def left() -> int:
-        slices = unscored(store, reward_model, read_slices(store, completions), scoring)
-        return sum(slice_.num_rows() for slice_ in slices)
-
-    return Work(table.provenance.key, left)
+    return Work(
+        table.provenance.key, lambda: count_unscored(store, reward_model, read_slices(store, completions), scoring)
+    )
 
 
 @stage(version=4, preview=_preview, work=_work, retries=2)
@@ -224,19 +151,19 @@ def score_completions(
 ) -> Artifact:
     """Score every completion with the reward model: r_j = r(x, y_j)."""
     slices, scored = score_slices(out.store, reward_model, read_slices(out.store, completions), prompts, scoring)
-    rewards = np.concatenate([rows["reward"].to_numpy() for rows in read_ahead(slices)])
+    rewards = np.concatenate([rows["reward"].to_numpy() for rows in read_ahead(slices, ["reward"])])
     unread = int(np.isnan(rewards).sum())
     if unread:
         log(
             f"{unread} of {rewards.size} completions have no reward and are in no pair: with their prompts they are "
             "longer than the reward model's context. Lower sampling.max_new_tokens to have none"
         )
-    stats = {"scored": scored, "too_long": unread, **describe(rewards[~np.isnan(rewards)])}
+    stats = {"scored": scored, "too_long": unread, **reward_stats(rewards[~np.isnan(rewards)])}
     return commit_slices(out, "rewards", slices, stats)
 
 
-def describe(rewards: np.ndarray) -> dict[str, Any]:
-    """Return mean, standard deviation and a histogram of `BINS` bins; no rewards have neither.
+def reward_stats(rewards: np.ndarray) -> dict[str, Any]:
+    """Return mean, standard deviation and a histogram of `BINS` bins; of no rewards, None, None and an empty histogram.
 
     Args:
         rewards: (completions,) finite numbers.

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from tasks.artifacts import Artifact, DamagedArtifactError
 from tasks.filesystem import in_parallel
+from tasks.reward_table import part_of, scored_part
 from tasks.schemas import SCHEMAS
-from tasks.score import part_of, scored_part
 from tasks.storage import Store
 from tasks.tables import READ_AHEAD, Slice, groups_of, read_ahead, read_group, read_slices
 
@@ -21,65 +21,70 @@ KEYS = ["prompt_id", "completion_id"]
 def read_scored(
     store: Store, completions: Artifact, rewards: Artifact, columns: list[str] | None = None
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Yield completions with their rewards, all that a prompt has at once; the next ones are already on their way.
+    """Yield completions with their rewards, all completions of a prompt at once, the next tables already on their way.
 
     Args:
         store: Holds both.
         completions: What was scored.
-        rewards: Their rewards, cut into parts in the same way or in another.
+        rewards: The rewards of these completions, cut into parts in the same way or in another.
         columns: Columns of the completions, the ids among them; None: all.
 
     Raises:
         DamagedArtifactError: There are rewards of other completions.
     """
     slices = read_slices(store, completions)
-    scores, found = Scores(read_slices(store, rewards), slices), 0
+    lookup, found = RewardLookup(read_slices(store, rewards), slices), 0
 
     def read(group: list[Slice]) -> tuple[pa.Table, pa.Table]:
-        return read_group(group, columns), scores.near(group)
+        return read_group(group, columns), lookup.near(group)
 
     for drawn, near in in_parallel(read, groups_of(slices), READ_AHEAD):
-        own = near if near.select(KEYS) == drawn.select(KEYS) else scores.of(drawn, near)
+        own = near if near.select(KEYS) == drawn.select(KEYS) else lookup.find(drawn, near)
         found += own.num_rows
         yield drawn, own
     if found != rewards.rows:
         raise DamagedArtifactError(f"{rewards.rows - found} rewards have no completion: score the completions again")
 
 
-class Scores:
-    """The rewards of a stage."""
+class RewardLookup:
+    """Finds the rewards of completions: first beside the completions' own parts, then anywhere."""
 
     def __init__(self, rewards: list[Slice], completions: list[Slice]) -> None:
-        """Sort slices of rewards by the part of completions that they score."""
+        """Sort slices of rewards by the part of completions that they score.
+
+        Args:
+            rewards: All slices of rewards.
+            completions: All slices of completions.
+        """
         names, scored = {part_of(own) for own in completions}, [scored_part(_name(own)) for own in rewards]
-        self._of_part: dict[str, list[Slice]] = defaultdict(list)
+        self._by_part: dict[str, list[Slice]] = defaultdict(list)
         for name, own in zip(scored, rewards, strict=True):
-            self._of_part[name].append(own)
+            self._by_part[name].append(own)
         lost = [own for name, own in zip(scored, rewards, strict=True) if name not in names]
         self._elsewhere = [ByPrompt(lost), ByPrompt(rewards)]
-        """Where else to look, as for completions that were drawn again: first among rewards of parts that are gone."""
+        """Where to look for rewards of completions that were drawn again: first rewards of parts that are gone."""
 
     def near(self, group: list[Slice]) -> pa.Table:
-        """Return the rewards that were given to the parts of a group: as a rule those of its completions, in order."""
+        """Return the rewards of a group's parts: as a rule the rewards of the group's completions, in order."""
         names = dict.fromkeys(map(part_of, group))
-        return _concat([slice_.read() for name in names for slice_ in self._of_part.get(name, [])])
+        return _concat([slice_.read() for name in names for slice_ in self._by_part.get(name, [])])
 
-    def of(self, drawn: pa.Table, near: pa.Table) -> pa.Table:
-        """Return the rewards of completions, wherever they are; those that are nowhere are left out.
+    def find(self, drawn: pa.Table, near: pa.Table) -> pa.Table:
+        """Return the rewards of completions, wherever they are stored; a completion without a reward is left out.
 
         Args:
             drawn: The completions.
-            near: Rewards among which most may be.
+            near: What `near` returned: the rewards to look at first.
         """
-        found, lacking = match(drawn, near)
+        found, missing = match(drawn, near)
         for others in self._elsewhere:
-            if lacking:
-                found, lacking = match(drawn, _concat([found, *others.read(lacking)]))
+            if missing:
+                found, missing = match(drawn, _concat([found, *others.read(missing)]))
         return found
 
 
 class ByPrompt:
-    """Slices by the prompts that they have rows of, which are read when they are first asked for."""
+    """Slices by the prompts that they have rows of; the prompts are read when they are first asked for."""
 
     def __init__(self, slices: list[Slice]) -> None:
         """Take the slices; nothing is read yet."""
@@ -100,19 +105,24 @@ class ByPrompt:
 
 
 def match(drawn: pa.Table, rewards: pa.Table) -> tuple[pa.Table, list[str]]:
-    """Return the rewards of completions, each once, and the prompts with a completion that has none among them."""
+    """Return the rewards of completions, each once, and the prompts with a completion that has no reward.
+
+    Args:
+        drawn: Completions: their `prompt_id` and `completion_id`.
+        rewards: Rewards of these and of other completions, the same one perhaps twice.
+    """
     prompt_ids = drawn["prompt_id"].unique()
     width = 1 + max((int(np.max(table["completion_id"])) for table in (drawn, rewards) if table.num_rows), default=0)
 
-    def numbers(table: pa.Table) -> np.ndarray:
+    def numbers(table: pa.Table) -> np.ndarray:  # one for each prompt and completion; -1 for other prompts
         places = pc.fill_null(pc.index_in(table["prompt_id"], prompt_ids), -1).to_numpy().astype(np.int64)
         return np.where(places < 0, -1, places * width + table["completion_id"].to_numpy())
 
     wanted, given = numbers(drawn), numbers(rewards)
     kinds, first = np.unique(given, return_index=True)
     kept = rewards.take(pa.array(np.sort(first[np.isin(kinds, wanted)])))
-    lacking = np.unique(wanted[~np.isin(wanted, given)] // width)
-    return kept, prompt_ids.take(pa.array(lacking)).to_pylist()
+    missing = np.unique(wanted[~np.isin(wanted, given)] // width)
+    return kept, prompt_ids.take(pa.array(missing)).to_pylist()
 
 
 def _concat(tables: list[pa.Table]) -> pa.Table:

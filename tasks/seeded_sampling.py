@@ -7,10 +7,10 @@ from tasks.config import Decoding
 
 
 def seeded_sampling(decoding: Decoding, seeds: Sequence[int], device: Any) -> list[Any]:
-    """Return processors of logits whose largest entry is a draw: of each row by its own seed; none for greedy decoding.
+    """Return processors that make the largest logit of each row a draw by the row's own seed; none for greedy decoding.
 
     argmax_i (z_i - log E_i) with E_i ~ Exp(1) has the probabilities softmax(z) (Gumbel 1954, arXiv:1411.0030).
-    `generate` would draw all rows by one generator, and so each row by how many there are.
+    `generate` itself draws all rows with one generator, so that a row's draw depends on how many rows there are.
 
     Args:
         decoding: Settings.

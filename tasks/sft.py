@@ -7,12 +7,13 @@ import pyarrow as pa
 from tasks.artifacts import Artifact
 from tasks.config import SftConfig
 from tasks.drafts import Draft
+from tasks.jobs import Job
 from tasks.models import load_policy, longest, model_tokenizer
 from tasks.parquet import read_table, read_tables
 from tasks.plan import pending
 from tasks.stage import stage
 from tasks.tokens import check_any_short, encode_completion, encode_prompt, keep_short, load_tokenizer, one_by_one
-from tasks.training import Job, commit_model, trained
+from tasks.training import commit_model, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,7 +65,7 @@ def fit(job: Job) -> None:
         peft_config=lora_config(config.lora, "CAUSAL_LM"),
         callbacks=callbacks(job),
     )
-    run_trainer(trainer, job)
+    run_trainer(trainer, job, config)
 
 
 def _preview(

@@ -23,9 +23,10 @@ from tasks.parquet import read_table, table_bytes
 from tasks.plan import PLAN
 from tasks.progress import log
 from tasks.prompts import PromptTable
+from tasks.reward_table import rewards_table, unscored
 from tasks.sample import completions_table, missing_completions, sample_completions, sample_slices
 from tasks.schemas import format_digest, rows_digest
-from tasks.score import rewards_table, score_completions, unscored
+from tasks.score import score_completions
 from tasks.site import Site
 from tasks.stage import CRASH_SECONDS, CRASHES, may_pass_next_time
 from tasks.tables import Slice, commit_slices, groups_of

@@ -76,12 +76,12 @@ def _why_not_beyond(model: PreTrainedModel, tokens: int) -> str | None:
 
 
 def _disagreement(model: PreTrainedModel, prompts: Sequence[int], completions: Sequence[int]) -> str | None:
-    """Compare the hidden states of both ways on random tokens, completion by completion.
+    """Return how the hidden states with a shared prompt differ from those without on random tokens, or None.
 
     Args:
         model: On its device.
-        prompts: Tokens of each.
-        completions: Tokens of each: the first two of the first two prompts, the rest of the last two, in turn.
+        prompts: Tokens of each prompt.
+        completions: Tokens of each of four completions: of the first, the second, the last and the last but one prompt.
     """
     backbone, vocabulary = model.base_model, model.config.get_text_config().vocab_size
     random = torch.Generator().manual_seed(0)
@@ -95,9 +95,11 @@ def _disagreement(model: PreTrainedModel, prompts: Sequence[int], completions: S
         batch = lay_out(sequences, shared).to(backbone.device)
         with torch.no_grad():
             states.append(by_completion(batch, wanted_states(backbone, batch).float()))
-    apart = max(float((ours - own).norm() / own.norm()) for ours, own in zip(*states, strict=True))
+    apart = torch.stack([(ours - own).norm() / own.norm() for ours, own in zip(*states, strict=True)])
     bound = 1e-3 if backbone.dtype in (torch.float32, torch.float64) else 0.05
-    return None if apart < bound else f"{type(backbone).__name__}'s states come out differently ({apart:.1e})"
+    if (apart < bound).all():  # NaN is not
+        return None
+    return f"{type(backbone).__name__}'s states come out differently ({apart.max():.1e})"
 
 
 def _forget_the_longest(model: PreTrainedModel) -> None:

@@ -176,5 +176,5 @@ def stage(
 
 
 def may_pass_next_time(task: Any, run: Any, state: Any) -> bool:
-    """Say no where the same input would fail the same way."""
+    """Return whether to retry: not after errors that depend on the input alone."""
     return not isinstance(state.result(raise_on_failure=False), ConfigurationError | DeploymentFailedError)

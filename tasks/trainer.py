@@ -16,9 +16,10 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from tasks.adapters import ADAPTER, merged
 from tasks.artifacts import Manifest, Provenance, files_digest
+from tasks.jobs import Job, on_sigterm
 from tasks.progress import Progress, log
 from tasks.storage import Store
-from tasks.training import CHECKPOINT, OUTPUT, UPDATE, Job, checkpoint_steps, discard, on_sigterm
+from tasks.training import CHECKPOINT, OUTPUT, UPDATE, checkpoint_steps, discard
 from tasks.training_config import FixedBatches, Lora, Training
 from tasks.updates import measure_update, stored_type
 
@@ -177,7 +178,7 @@ def _is_last(checkpoint: str) -> bool:
     return bool(state.global_step >= state.max_steps)
 
 
-def run_trainer(trainer: Trainer, job: Job) -> None:
+def run_trainer(trainer: Trainer, job: Job, config: Training) -> None:
     """Train from the job's checkpoint, or the start, and write the model, adapters merged, and the log."""
     trainer.remove_callback(PrinterCallback)
     checkpoint = job.folder / CHECKPOINT
@@ -186,29 +187,29 @@ def run_trainer(trainer: Trainer, job: Job) -> None:
     weights = trainer.accelerator.get_state_dict(trainer.model)  # whole also where the model is sharded
     if not trainer.is_world_process_zero():
         return
-    save_model(model, weights, trainer.processing_class, job)
+    save_model(model, weights, trainer.processing_class, job, config)
     (job.folder / "log.json").write_text(json.dumps(trainer.state.log_history))
 
 
-def save_model(model: Any, weights: dict[str, torch.Tensor], tokenizer: Any, job: Job) -> None:
+def save_model(model: Any, weights: dict[str, torch.Tensor], tokenizer: Any, job: Job, config: Training) -> None:
     """Write a trained model in the type that keeps its update, the share that is kept, and its adapter by itself."""
-    computed_in, adapted = job.config["dtype"], job.config["lora"] is not None
+    adapted = config.lora is not None
     if adapted:
         model.save_pretrained(job.folder / ADAPTER, state_dict=weights)
         model = model.get_base_model()
-    start, new = _before_training(model, job)
+    start, new = _before_training(model, job, weight_dtype(config))
     if adapted:
         model = merged(start, job.folder / ADAPTER)
         weights = model.state_dict()
     before = ((name, weight) for name, weight in start.named_parameters() if name not in new)
     update = measure_update(before, weights)
-    stored_in = stored_type(job.config["stored_dtype"], computed_in, update["kept"])
+    stored_in = stored_type(config.stored_dtype, config.dtype, update["kept"])
     dtype = getattr(torch, stored_in)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.dtype = dtype
     model.save_pretrained(job.folder / OUTPUT, state_dict=_rounded(weights, dtype))
     tokenizer.save_pretrained(job.folder / OUTPUT)
-    (job.folder / UPDATE).write_text(json.dumps({"stored": stored_in, "computed_in": computed_in, **update}))
+    (job.folder / UPDATE).write_text(json.dumps({"stored": stored_in, "computed_in": config.dtype, **update}))
 
 
 def _rounded(weights: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -219,13 +220,12 @@ def _rounded(weights: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, 
     return {name: once[value.data_ptr(), value.shape] for name, value in weights.items()}
 
 
-def _before_training(model: PreTrainedModel, job: Job) -> tuple[PreTrainedModel, set[str]]:
-    """Return the model that the training began with, on the CPU, and the names of weights that were new to it."""
-    half = job.config["lora"] is not None
+def _before_training(model: PreTrainedModel, job: Job, dtype: torch.dtype) -> tuple[PreTrainedModel, set[str]]:
+    """Return the model that the training began with, on the CPU, and the names of the weights that were new to it."""
     start, loaded = type(model).from_pretrained(
         job.model,
         config=copy.deepcopy(model.config),
-        dtype=getattr(torch, job.config["dtype"]) if half else torch.float32,
+        dtype=dtype,
         use_safetensors=True,
         trust_remote_code=job.trust_remote_code,
         output_loading_info=True,

@@ -92,10 +92,11 @@ def check_adapters(section: Training, model: Artifact) -> None:
     with torch.device("meta"):
         empty = _without_weights(model, scores)
         modules = [module for module, _ in empty.named_modules()]
-        for each in [] if isinstance(wanted, str) else wanted:  # peft passes over it where another one is found
-            if not any(f".{module}".endswith(f".{each}") for module in modules):
-                known = ", ".join(sorted({module.rpartition(".")[2] for module in modules} - {""}))
-                raise ConfigurationError(f"{name}: the model has no module {each!r}, but {known}")
+        # peft passes over a name of a list that no module has where another name of the list has one.
+        names = [] if isinstance(wanted, str) else wanted
+        if missing := [each for each in names if not any(f".{module}".endswith(f".{each}") for module in modules)]:
+            known = ", ".join(sorted({module.rpartition(".")[2] for module in modules} - {""}))
+            raise ConfigurationError(f"{name}: the model has no module {missing[0]!r}, but {known}")
         try:
             inject_adapter_in_model(lora_config(section.lora, "SEQ_CLS" if scores else "CAUSAL_LM"), empty)
         except ValueError as error:
@@ -105,6 +106,7 @@ def check_adapters(section: Training, model: Artifact) -> None:
 
 
 def _without_weights(model: Artifact, scores: bool) -> "PreTrainedModel":
+    """Return a model of empty tensors, with a scalar head or, unless it `scores`, a causal one."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     trust = trusts_remote_code(model)

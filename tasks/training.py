@@ -1,35 +1,22 @@
-"""What the three training stages share: a job on disk, run here or in a child, resumed from its last checkpoint.
-
-A job is plain data, so that it runs the same way in this process (CPU), in a child whose GPU memory is gone when it
-ends, or under `torchrun` on several devices. SIGTERM, wherever it arrives, ends it with a checkpoint.
-"""
+"""What the three training stages share: a job that goes on from its last checkpoint, and the model that it leaves."""
 
 import contextlib
-import ctypes
-import functools
-import glob
-import importlib
 import itertools
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel
 
 from tasks.adapters import ADAPTER, adapter_files
-from tasks.artifacts import Artifact, DamagedArtifactError, Provenance, files_digest
+from tasks.artifacts import Artifact, DamagedArtifactError, files_digest
 from tasks.copies import fetch
 from tasks.drafts import Draft
-from tasks.errors import ConfigurationError
+from tasks.jobs import EXAMPLES, Job, run_job
 from tasks.models import model_folder, trained_files, trusts_remote_code
 from tasks.parquet import table_bytes
 from tasks.progress import log
@@ -39,41 +26,8 @@ from tasks.storage import Store
 from tasks.training_config import Training
 from tasks.updates import report_update, warn_of_loss
 
-EXAMPLES, CHECKPOINT, OUTPUT = "examples.parquet", "checkpoint", "model"
-UPDATE = "update.json"
-REFUSED = "refused.txt"
-"""Holds the message of a child that found something which a person gave wrong."""
-SAVE_SECONDS = 120
-"""How long a child may take, once told to stop, to end its step and save."""
-_LIBC = ctypes.CDLL(None)  # opened here: between fork and exec, little is safe
-_PR_SET_PDEATHSIG = 1
-
-
-class Job(BaseModel):
-    """One training run: everything that its function needs, wherever it runs."""
-
-    fit: str
-    """`module:function`, called with the job."""
-    folder: Path
-    """Working folder: holds the examples, receives the model and its metrics, if it trains one."""
-    model: Path
-    """Folder of the model to start from."""
-    store: str
-    """Store that the checkpoints, or parts of a table, go to."""
-    checkpoints: str = ""
-    """Folder of the checkpoints in the store."""
-    table: Provenance | None = None
-    """Growing table that a job fills which trains nothing."""
-    config: dict[str, Any]
-    """The stage's section of the configuration."""
-    trust_remote_code: bool = False
-
-    def examples(self) -> Any:
-        """Return the tokenized examples as a memory-mapped `datasets.Dataset`."""
-        from datasets import Dataset
-
-        path = glob.escape(str(self.folder / EXAMPLES))  # else brackets in the path would be a pattern
-        return Dataset.from_parquet(path, cache_dir=str(self.folder / "cache"))
+CHECKPOINT, OUTPUT, UPDATE = "checkpoint", "model", "update.json"
+"""Names in a job's folder: the checkpoint to resume from, the model, and what rounding leaves of the training."""
 
 
 @contextlib.contextmanager
@@ -143,67 +97,6 @@ def _log_table(folder: Path) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMAS["training_log"])
 
 
-def run_job(job: Job) -> None:
-    """Run a job here where it needs no GPU and one device, else in a child that dies with this process.
-
-    What SIGTERM raises here goes on once the child, told of it, has saved a checkpoint.
-
-    Raises:
-        ConfigurationError: The child found something that a person gave wrong.
-        RuntimeError: The child failed otherwise; its output says why.
-    """
-    import torch
-
-    devices = job.config["devices"]
-    if devices == 1 and not torch.cuda.is_available():
-        _call(job)
-        return
-    path = job.folder / "job.json"
-    path.write_text(job.model_dump_json())
-    # Not `accelerate launch`: with --cpu it starts one process, whatever number it is given.
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
-    launch = [*torchrun, f"--shutdown-timeout={SAVE_SECONDS}"] if devices > 1 else []
-    command = [sys.executable, *launch, "-m", "tasks.training", str(path)]
-    child = subprocess.Popen(command, preexec_fn=functools.partial(die_with_parent, os.getpid()))
-    try:
-        code = child.wait()
-    except KeyboardInterrupt:
-        child.kill()
-        raise
-    finally:
-        _let_save(child)
-    if code and (refused := job.folder / REFUSED).exists():
-        raise ConfigurationError(refused.read_text())
-    if code:
-        raise RuntimeError(f"{job.fit} failed in its child process with exit code {code}; its output is above")
-
-
-def die_with_parent(parent: int | None = None) -> None:
-    """Ask the kernel to kill this process when the thread that started it ends, so that no orphan keeps the GPU.
-
-    Linux only. The thread must outlive the process that it starts: here it waits for it.
-
-    Args:
-        parent: Process id of the parent, taken before this process was started: it may be gone by now.
-    """
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if parent is not None and os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def on_sigterm(handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
-    """Handle SIGTERM in another way for a while; only the main thread is ever asked to."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def checkpoint_steps(store: Store, checkpoints: str) -> list[int]:
     """Return the steps that have a folder in the store, complete or not, latest first."""
     numbers = [name.removeprefix("step-") for name in store.list(checkpoints)]
@@ -214,17 +107,6 @@ def discard(store: Store, folder: str) -> None:
     """Delete checkpoints; what another run of the same training writes or deletes just then is left to it."""
     with contextlib.suppress(OSError):
         store.delete(folder)
-
-
-def _let_save(child: "subprocess.Popen[bytes]") -> None:
-    """Tell a child that still runs to stop, and wait until it has saved; a second SIGTERM does not cut that short."""
-    if child.poll() is not None:
-        return
-    with on_sigterm(signal.SIG_IGN):
-        child.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(SAVE_SECONDS)
-        child.kill()
 
 
 def _fetch_checkpoint(store: Store, job: Job) -> None:
@@ -251,20 +133,3 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _call(job: Job) -> None:
-    module, _, name = job.fit.partition(":")
-    getattr(importlib.import_module(module), name)(job)
-
-
-if __name__ == "__main__":
-    die_with_parent()  # of several processes, each: the kernel does not pass the wish on
-    if os.getppid() == 1:
-        raise SystemExit("the process that started this one is gone")
-    job = Job.model_validate_json(Path(sys.argv[1]).read_text())
-    try:
-        _call(job)
-    except ConfigurationError as error:
-        (job.folder / REFUSED).write_text(str(error))
-        raise SystemExit(2) from None

@@ -3,12 +3,11 @@
 Every row that is left out is counted under a reason.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from tasks.artifacts import NOTHING, Artifact
 from tasks.config import DataConfig
-from tasks.demands import Fit, Reader, fit
+from tasks.demands import Reader, as_read_by
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
 from tasks.prompts import READ_OF_EXAMPLES, commit_rows, held_out_rule, instruct
@@ -18,42 +17,42 @@ from tasks.stage import stage
 from tasks.tally import Tally, read_records
 
 
-@stage(
-    version=3,
-    retries=2,
-    ready=lambda source, held_out, base_model, data: NOTHING if source == NOTHING else None,
-    reads={"data": READ_OF_EXAMPLES},
-)
+def _nothing_to_load(source: Artifact, *_: Any) -> Artifact | None:
+    """Return `NOTHING` where the configuration names no data."""
+    return NOTHING if source == NOTHING else None
+
+
+@stage(version=3, retries=2, ready=_nothing_to_load, reads={"data": READ_OF_EXAMPLES})
 def load_demonstrations(
     out: Draft, source: Artifact, held_out: Artifact, base_model: Artifact, data: DataConfig
 ) -> Artifact:
     """Load the prompts and completions for supervised fine-tuning, held-out prompts left out."""
     assert data.demonstrations is not None
-    read = fit([Reader("policy", base_model)])
-    rows, stats = _read_examples(data.demonstrations, "demonstrations", held_out_rule(held_out, data), read, data)
+    policy = Reader("policy", base_model)
+    rows, stats = _read_examples(data.demonstrations, "demonstrations", policy, held_out, data)
     return commit_rows(out, "demonstrations", rows, stats)
 
 
-@stage(
-    version=3,
-    retries=2,
-    ready=lambda source, held_out, reward_base, data: NOTHING if source == NOTHING else None,
-    reads={"data": READ_OF_EXAMPLES},
-)
+@stage(version=3, retries=2, ready=_nothing_to_load, reads={"data": READ_OF_EXAMPLES})
 def load_preferences(
     out: Draft, source: Artifact, held_out: Artifact, reward_base: Artifact, data: DataConfig
 ) -> Artifact:
     """Load the preference pairs for the reward model, held-out prompts left out."""
     assert isinstance(data.preferences, DataSource)
-    read = fit([Reader("reward model", reward_base)])
-    rows, stats = _read_examples(data.preferences, "preferences", held_out_rule(held_out, data), read, data)
+    reward_model = Reader("reward model", reward_base)
+    rows, stats = _read_examples(data.preferences, "preferences", reward_model, held_out, data)
     return commit_rows(out, "preferences", rows, stats)
 
 
 def _read_examples(
-    source: DataSource, role: Role, leave_out: Callable[[str], str | None], fit: Fit, data: DataConfig
+    source: DataSource, role: Role, reader: Reader, held_out: Artifact, data: DataConfig
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the rows of a demonstrations or preferences table, each once, and the counts of what was left out."""
+    """Return the rows of a demonstrations or preferences table, each once, and the counts of what was left out.
+
+    Raises:
+        ConfigurationError: Too many rows are bad, or no row is left.
+    """
+    leave_out, as_read = held_out_rule(held_out, data), as_read_by([reader])
     tally = Tally(source.path, data.max_bad_fraction)
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for where, record in instruct(read_records(source, role, tally), data):
@@ -62,7 +61,7 @@ def _read_examples(
             tally.left_out[why] += 1
             continue
         try:
-            texts = _texts(fit(record), role)
+            texts = _texts(as_read(record), role)
         except BadRow as error:
             tally.drop(error.reason, where)
             continue

@@ -33,9 +33,9 @@ TEXT_TEMPLATE = (
 """For models that continue text: the messages joined, with nothing between them."""
 
 PROBE: Messages = [{"role": "user", "content": "Hm"}]
-"""A conversation that shows what a template does."""
+"""A conversation on which a template shows what it writes."""
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
-"""What a template raises that refuses a conversation, or stumbles over it."""
+"""What a template raises where it refuses a conversation, or does not foresee it."""
 
 
 class TurnEnd(NamedTuple):
@@ -126,7 +126,10 @@ def ends_within(tokenizer: "PreTrainedTokenizerBase", completion: str) -> bool:
 
 @functools.lru_cache(maxsize=16)
 def _turn_end(tokenizer: "PreTrainedTokenizerBase", template: str, eos: int, size: int) -> TurnEnd:
-    """Look at what follows the word that the assistant says."""
+    """Return what follows the word that the assistant says in a conversation of two words.
+
+    The end depends on the other arguments, which may change: they are there for the cache.
+    """
     word, text = PROBE[0]["content"], None
     try:
         whole = render(tokenizer, [*PROBE, {"role": "assistant", "content": word}])

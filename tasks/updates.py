@@ -32,11 +32,11 @@ LEAST_KEPT_IN_SILENCE = 0.9
 def measure_update(
     before: Iterable[tuple[str, "torch.Tensor"]], after: Mapping[str, "torch.Tensor"]
 ) -> dict[str, dict[str, float]]:
-    """Return which shares of an update each type keeps and moves: `kept` and `moved`, type -> share.
+    """Return `kept` and `moved`, each type -> the share of the training's update, as the module's equations say.
 
     Args:
-        before: Name and W of each weight.
-        after: Name -> V.
+        before: Name and W of each weight, any shape and type.
+        after: Name -> V, of W's shape.
     """
     import torch
 
@@ -76,7 +76,7 @@ def report_update(update: Mapping[str, Any]) -> None:
     """Say where the type that a model is stored in, or the type that it was trained in, loses much of the training.
 
     Args:
-        update: What a model's stats say of it.
+        update: `stored` and `computed_in`, two types, and what `measure_update` returned.
     """
     stored, computed_in, kept, moved = (update[name] for name in ("stored", "computed_in", "kept", "moved"))
     if kept[stored] < LEAST_KEPT_IN_SILENCE:
@@ -95,9 +95,9 @@ def warn_of_loss(model: Artifact, dtype: str, setting: str) -> None:
     """Warn where a model that was trained here is loaded in a type that loses much of its training.
 
     Args:
-        model: A stored model; others are passed over.
+        model: A model; nothing is said of a model that was not trained here.
         dtype: Type that its weights are loaded in.
-        setting: What decides that type, to be named.
+        setting: The setting that decides the type, for the message.
     """
     kept = model.stats.get("update", {}).get("kept", {}).get(dtype, 1.0)
     if kept < LEAST_KEPT_IN_SILENCE:

@@ -16,7 +16,7 @@ _LOOKED_AT = re.compile(
     r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|lm_head|embed_out|score|classifier(\.out_proj)?)"
     r"\.weight$"
 )
-"""The matrices at a model's two ends, none of which is empty once it has learned anything."""
+"""The matrices at a model's two ends, none of which is all zero once the model has learned anything."""
 
 
 def weight_files(folder: Path) -> list[str]:
@@ -47,10 +47,10 @@ def weight_files(folder: Path) -> list[str]:
 
 
 def check_whole(path: Path) -> None:
-    """Refuse a file that stands for another, or that was not written to its end.
+    """Refuse a file that stands for another file, or that was not written to its end.
 
     Raises:
-        ConfigurationError: Names it.
+        ConfigurationError: Names the file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -82,17 +82,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def headers(folder: Path) -> dict[str, "torch.Tensor"]:
-    """Return the weights' names with tensors of their shapes that hold nothing."""
+    """Return the weights' names with tensors of their shapes that hold nothing.
+
+    Raises:
+        ConfigurationError: Two files hold a weight of one name.
+    """
     import torch
-    from safetensors import safe_open
 
     found: dict[str, torch.Tensor] = {}
-    for name in weight_files(folder):
-        with safe_open(folder / name, "pt") as file:
-            for key in file.keys():  # noqa: SIM118
-                if key in found:
-                    raise ConfigurationError(f"{folder / name} holds {key} a second time: save the model again")
-                found[key] = torch.empty(file.get_slice(key).get_shape(), dtype=torch.bfloat16, device="meta")
+    for path, name, file in _weights(folder):
+        if name in found:
+            raise ConfigurationError(f"{path} holds {name} a second time: save the model again")
+        found[name] = torch.empty(file.get_slice(name).get_shape(), dtype=torch.bfloat16, device="meta")
     return found
 
 
@@ -102,16 +103,9 @@ def check_values(folder: Path) -> None:
     Raises:
         ConfigurationError: A weight is NaN or infinite, or the embeddings, the head or most matrices are all zero.
     """
-    from safetensors import safe_open
-
-    def tensors() -> Iterator[tuple[str, "torch.Tensor"]]:
-        for name in weight_files(folder):
-            with safe_open(folder / name, "pt") as file:
-                yield from ((key, file.get_tensor(key)) for key in file.keys())  # noqa: SIM118
-
-    shapes = extremes(folder, tensors())
-    empty = [name for name, is_zero in shapes.items() if is_zero]
-    if any(_LOOKED_AT.search(name) for name in empty) or 2 * len(empty) > max(len(shapes), 1):
+    matrices = extremes(folder, ((name, file.get_tensor(name)) for _, name, file in _weights(folder)))
+    empty = [name for name, is_zero in matrices.items() if is_zero]
+    if any(_LOOKED_AT.search(name) for name in empty) or 2 * len(empty) > max(len(matrices), 1):
         raise ConfigurationError(
             f"{folder} has {len(empty)} matrices with nothing but zeros ({some(empty)}): copy or save the model again"
         )
@@ -138,6 +132,15 @@ def extremes(folder: Path, tensors: Iterable[tuple[str, "torch.Tensor"]]) -> dic
         if tensor.dim() > 1:
             is_zero[name] = low == high == 0
     return is_zero
+
+
+def _weights(folder: Path) -> Iterator[tuple[Path, str, Any]]:
+    """Yield the file, the name and the open safetensors file of each weight."""
+    from safetensors import safe_open
+
+    for path in (folder / name for name in weight_files(folder)):
+        with safe_open(path, "pt") as file:
+            yield from ((path, name, file) for name in file.keys())  # noqa: SIM118
 
 
 def some(names: list[str]) -> str:

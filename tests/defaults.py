@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from tasks import added_prompts, reference, sample, score
+from tasks import added_prompts, reference, reward_table, sample
 from tasks.config import Decoding, ScoringConfig
 from tasks.sections import NOT_IN_KEY, Section, key_value
 from tasks.stage import Stage
@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).with_suffix(".json")
 
 TABLES: dict[str, tuple[Any, type[Section] | None, Collection[str] | None]] = {
     "completions": (sample, Decoding, sample.DECIDES_A_COMPLETION),
-    "rewards": (score, ScoringConfig, None),
+    "rewards": (reward_table, ScoringConfig, None),
     "ref_logps": (reference, reference.Precision, None),
     "prompts": (added_prompts, None, None),
 }

@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from tasks.packs import Group
-from tasks.tokens import TEXT_TEMPLATE
+from tasks.turns import TEXT_TEMPLATE
 
 VOCABULARY = 40
 TOKEN = st.integers(2, VOCABULARY - 1)

@@ -32,10 +32,10 @@ from tasks.config import RewardModelConfig, SamplingConfig, ScoringConfig, SftCo
 from tasks.dispatch import GPU_LIMIT, DeploymentFailedError, DeploymentRunError, cancel_children, endings, start
 from tasks.errors import ConfigurationError
 from tasks.gpus import Need, gpus_needed, gpus_of
+from tasks.jobs import die_with_parent
 from tasks.shards import balance
 from tasks.site import Site, open_site
 from tasks.storage import read_bytes
-from tasks.training import die_with_parent
 from tasks.training_config import DpoConfig
 
 SOURCE = Artifact(kind="number", uri="file:///anywhere", digest="5" * 64, rows=5)

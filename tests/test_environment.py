@@ -55,6 +55,18 @@ def test_only_what_cannot_be_written_moves(places, monkeypatch, caplog):
     assert os.environ["HOME"] == str(home), "credentials of the home folder hold"
 
 
+def test_each_folder_moves_to_a_place_of_its_own(places, monkeypatch):
+    home = places / "home"
+    home.mkdir()
+    (home / ".cache").write_text("no folder")
+    (home / ".config").write_text("no folder")
+    monkeypatch.setenv("HOME", str(home))
+    find_folders()
+    new = places / "tmp" / f"rs-dpo-{os.getuid()}"
+    names = ("RSDPO_CACHE", "HF_HOME", "VLLM_CACHE_ROOT", "VLLM_CONFIG_ROOT")
+    assert moved() == {name: str(new / FOLDERS[name]) for name in names}
+
+
 def test_a_folder_that_a_stranger_laid_is_not_used(places, monkeypatch):
     (places / "tmp" / f"rs-dpo-{os.getuid()}").symlink_to(places)
     monkeypatch.setenv("HOME", "/proc/nonexistent")

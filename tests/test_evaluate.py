@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tasks.config import EvaluationConfig, SamplingConfig, ScoringConfig
-from tasks.evaluate import Drawn, compare, describe, distinct_2, gold_rewards, method, win_rate
-from tasks.functions import GoldReward, find_gold
+from tasks.evaluate import Drawn, compare, distinct_2, method, policy_stats, win_rate
+from tasks.functions import GoldReward
 from tasks.report import evaluation_rows
-from tasks.sections import Function
 
 WHOLE = st.integers(-3, 3).map(float)
 
@@ -155,7 +154,7 @@ TWO = EvaluationConfig(k=2, bootstrap_samples=200)
 
 
 def test_describe_by_hand():
-    assert describe(drawn(TEXTS, [0, 2, 2, 4], gold=[1, 1, 1, -1], cut=[3])) == pytest.approx(
+    assert policy_stats(drawn(TEXTS, [0, 2, 2, 4], gold=[1, 1, 1, -1], cut=[3])) == pytest.approx(
         {
             "reward_mean": 2,
             "reward_std": 2**0.5,
@@ -178,8 +177,8 @@ def test_compare_by_hand():
     assert found["reward"]["ties"] == 0.25
     assert found["reward"]["prompts"] == 2
     assert "gold" not in found
-    assert found["aligned"] == describe(aligned)
-    assert found["sft"] == describe(sft)
+    assert found["aligned"] == policy_stats(aligned)
+    assert found["sft"] == policy_stats(sft)
 
 
 def test_the_gold_reward_is_compared_beside_the_reward_model():
@@ -187,17 +186,6 @@ def test_the_gold_reward_is_compared_beside_the_reward_model():
     found = compare(aligned, sft, TWO)
     assert found["reward"]["win_rate"] == 1
     assert found["gold"]["win_rate"] == 0
-
-
-def test_a_gold_reward_that_is_no_number_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "half.py").write_text("def reward(messages, text):\n    return float(text or 'nan')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    rows = pa.table({"prompt_id": ["p", "q", "p"], "completion": ["1.5", "", "2"]})
-    prompts = {"p": [], "q": []}
-    half = find_gold(Function(function="half:reward"))
-    with pytest.raises(ValueError, match="half:reward gives 1 of 3 completions no finite reward, first ''"):
-        gold_rewards(half, prompts, rows)
-    assert gold_rewards(half, prompts, rows.filter([True, False, True])).tolist() == [1.5, 2]
 
 
 # Truncated completions

@@ -196,3 +196,12 @@ def test_a_worker_with_another_function_refuses(tmp_path, monkeypatch):
         ConfigurationError, match=r"own_reward:f' is another one here .digest \w+. than where .*restart"
     ):
         functions.load_gold(asked)
+
+
+def test_a_reward_that_is_no_number_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "half.py").write_text("def reward(messages, text):\n    return float(text or 'nan')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    half = functions.find_gold(Function(function="half:reward"))
+    with pytest.raises(ConfigurationError, match="half:reward gives 1 of 3 completions no finite reward, first ''"):
+        functions.gold_rewards(half, [([], "1.5"), ([], ""), ([], "2")])
+    assert functions.gold_rewards(half, [([], "1.5"), ([], "2")]).tolist() == [1.5, 2]

@@ -170,6 +170,21 @@ def test_gradient_checkpointing_does_not_share():
     assert "gradient checkpointing" in str(why_not_shared(model))
 
 
+def test_states_that_are_no_numbers_are_found_out(monkeypatch):
+    model = neox()
+    plain = model.base_model.forward
+
+    def forward(*args, input_ids, position_ids=None, past_key_values=None, use_cache=None, **kwargs):
+        given = {"position_ids": position_ids, "past_key_values": past_key_values, "use_cache": use_cache}
+        found = plain(*args, input_ids=input_ids, **given, **kwargs)
+        if position_ids is not None and input_ids.shape[1] == 12:  # the longest completion, the third of four
+            found.last_hidden_state.mul_(torch.nan)
+        return found
+
+    monkeypatch.setattr(model.base_model, "forward", forward)
+    assert "come out differently (nan)" in str(why_not_shared(model))
+
+
 def test_a_model_that_computes_otherwise_with_a_cache_is_found_out(monkeypatch):
     model = neox()
     plain = model.base_model.forward

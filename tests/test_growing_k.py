@@ -23,9 +23,10 @@ from tasks.pair_groups import Grouping
 from tasks.pairs import build_pairs
 from tasks.parquet import read_table, table_bytes
 from tasks.records import prompt_id
+from tasks.reward_table import unscored
 from tasks.sample import sample_completions, sample_slices
 from tasks.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.score import score_completions, unscored
+from tasks.score import score_completions
 from tasks.scored import read_scored
 from tasks.shards import Sharded
 from tasks.site import Site

@@ -22,7 +22,8 @@ from tasks.plan import PLAN, Plan
 from tasks.sections import ModelSource
 from tasks.site import Site
 from tasks.storage import Store
-from tasks.tokens import PLAIN_TEMPLATE, TEXT_TEMPLATE, encode_prompt, load_tokenizer
+from tasks.tokens import encode_prompt, load_tokenizer
+from tasks.turns import PLAIN_TEMPLATE, TEXT_TEMPLATE
 
 
 @pytest.fixture

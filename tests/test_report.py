@@ -77,6 +77,17 @@ def test_truncated_completions_get_rows_where_there_are_any():
     assert labels.index(label) == labels.index("win rate by reward model") + 2
 
 
+def test_a_policy_without_rewards_keeps_its_other_figures():
+    unread = SFT | {"reward_mean": None, "reward_std": None}
+    rows = evaluation_rows({**EVALUATION, "sft": unread, "reward": None})
+    assert rows[:4] == [
+        ("reward model", "none", "1.750"),
+        ("  standard deviation", "none", "0.500"),
+        ("completion length (tokens)", "12.3", "20.0"),
+        ("distinct-2", "0.500", "0.250"),
+    ]
+
+
 def test_gold_rewards_come_first_where_there_are_any():
     gold = {"gold_mean": -0.5, "gold_std": 0.25}
     win = {"win_rate": 0.9, "low": 0.85, "high": 0.95, "ties": 0.0}

@@ -24,12 +24,12 @@ from s3_servers import rclone, used_by_s3fs
 
 from tasks.added_prompts import added_table, append_prompts, find_added
 from tasks.artifacts import Artifact
+from tasks.jobs import die_with_parent
 from tasks.prompts import collect_prompts
 from tasks.sections import DataSource
 from tasks.site import Site
 from tasks.storage import Store
 from tasks.tally import Tally, read_records
-from tasks.training import die_with_parent
 from tasks.world import write_world
 
 S3_SECRET, REFUSED_SECRET = "plantedS3/secret+0451", "planted-refused-0451"

@@ -178,6 +178,12 @@ def test_engine_arguments_have_types(given, message):
         SamplingConfig(extra=given)
 
 
+def test_engine_arguments_go_with_vllm():
+    with pytest.raises(ValidationError, match=r"sampling.extra.enforce_eager is read by vLLM alone"):
+        SamplingConfig(extra={"max_num_seqs": 2, "enforce_eager": True}, engine="transformers")
+    assert SamplingConfig(extra={"max_num_seqs": 2}, engine="vllm").extra == {"max_num_seqs": 2}
+
+
 def test_engine_arguments_are_vllms():
     vllm = pytest.importorskip("vllm")
     assert ENGINE_ARGUMENTS.keys() <= set(vllm.EngineArgs.__dataclass_fields__)

@@ -29,10 +29,11 @@ from tasks.config import RewardModelConfig, SftConfig
 from tasks.copies import fetch
 from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
+from tasks.jobs import Job, die_with_parent, run_job
 from tasks.parquet import read_table
 from tasks.sections import ModelSource
 from tasks.storage import Store, read_manifest
-from tasks.training import Job, commit_model, die_with_parent, discard, run_job, trained
+from tasks.training import commit_model, discard, trained
 from tasks.training_config import DpoConfig, Lora, Training
 from tasks.world import write_base_model
 
@@ -309,7 +310,7 @@ def test_what_a_child_finds_wrong_is_what_its_parent_says(tmp_path, monkeypatch)
 
 
 def test_a_child_dies_with_its_parent():
-    code = "import os, subprocess, time; from functools import partial; from tasks.training import die_with_parent\n"
+    code = "import os, subprocess, time; from functools import partial; from tasks.jobs import die_with_parent\n"
     code += "child = subprocess.Popen(['sleep', '600'], preexec_fn=partial(die_with_parent, os.getpid()))\n"
     code += "print(child.pid, flush=True); time.sleep(600)"
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)

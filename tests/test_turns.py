@@ -7,8 +7,6 @@ from transformers import PreTrainedTokenizerFast
 
 from tasks import turns
 from tasks.tokens import (
-    PLAIN_TEMPLATE,
-    TEXT_TEMPLATE,
     cut_at_prompts,
     encode_completion,
     encode_conversation,
@@ -16,7 +14,7 @@ from tasks.tokens import (
     load_tokenizer,
     tokens_around,
 )
-from tasks.turns import end_ids, ends_within, turn_end, without_end
+from tasks.turns import PLAIN_TEMPLATE, TEXT_TEMPLATE, end_ids, ends_within, turn_end, without_end
 from tasks.world import CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer
 
 HI = [{"role": "user", "content": "Hi"}]
