@@ -3,17 +3,22 @@
 Asked of every row when it is loaded, in a dry run too, so that one row does not end a run hours later.
 """
 
+import contextlib
 import dataclasses
 import textwrap
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tasks.artifacts import Artifact
 from tasks.errors import ConfigurationError
-from tasks.models import model_folder, model_tokenizer
+from tasks.models import model_folder, model_tokenizer, trusts_remote_code
 from tasks.records import BadRow, Messages, Record
 from tasks.tokens import context_length, encode, tokens_around
 from tasks.turns import ends_within, render, without_end
+from tasks.weights import embedding_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 AsRead = Callable[[Record], Record]
 """Returns a row as the models read it; raises `BadRow` where a model cannot read it."""
@@ -39,6 +44,7 @@ def as_read_by(readers: list[Reader], max_new_tokens: int | None = None) -> AsRe
     """
     given = [reader for reader in readers if reader.model]
     checks = [_prompt_check(reader, max_new_tokens) for reader in given]
+    known = [_id_check(reader) for reader in given]
     trims = [_trim(reader, max_new_tokens is None) for reader in given]
 
     def as_read(record: Record) -> Record:
@@ -46,6 +52,8 @@ def as_read_by(readers: list[Reader], max_new_tokens: int | None = None) -> AsRe
             check(record.messages)
         for trim in trims:
             record = trim(record)
+        for check_ids in known:
+            check_ids(record)
         return record
 
     return as_read
@@ -59,7 +67,12 @@ def _prompt_check(reader: Reader, max_new_tokens: int | None) -> Callable[[Messa
         # A reward model reads the whole conversation, the end of the last turn included.
         room -= tokens_around(tokenizer) if reader.name == "reward model" else 0
 
+    left_out = _left_out(tokenizer)
+
     def check(messages: Messages) -> None:
+        roles = [message["role"] for message in messages]
+        if what := next((what for what, role, most in left_out if roles.count(role) > most), None):
+            raise BadRow(f"with {what}, which the {reader.name}'s chat template leaves out")
         try:
             text = render(tokenizer, messages, prompt=True)
         except ConfigurationError as error:
@@ -67,6 +80,36 @@ def _prompt_check(reader: Reader, max_new_tokens: int | None) -> Callable[[Messa
             raise BadRow(f"refused by the {reader.name}'s chat template ({why})") from error
         if room is not None and len(encode(tokenizer, text)) > room:
             raise BadRow(f"longer than the {reader.name}'s context less max_new_tokens ({room} tokens)")
+
+    return check
+
+
+def _left_out(tokenizer: "PreTrainedTokenizerBase") -> list[tuple[str, str, int]]:
+    """Return what a chat template passes over in silence: with its role, and how many messages of that it renders."""
+    zebra, question = "A zebra", {"role": "user", "content": "Hm"}
+    cases = [
+        ("a system message", "system", 0, [{"role": "system", "content": zebra}, question]),
+        ("earlier turns", "user", 1, [question | {"content": zebra}, question | {"role": "assistant"}, question]),
+    ]
+    found = []
+    for what, role, most, messages in cases:
+        with contextlib.suppress(ConfigurationError):  # it says so itself, row by row
+            if zebra.lower() not in render(tokenizer, messages, prompt=True).lower():
+                found.append((what, role, most))
+    return found
+
+
+def _id_check(reader: Reader) -> Callable[[Record], None]:
+    """Return a function that refuses a row with a token that the model has no embedding for."""
+    tokenizer, folder = model_tokenizer(reader.model), model_folder(reader.model, weights=False)
+    rows = embedding_rows(folder, trusts_remote_code(reader.model))
+    complete = max(tokenizer.get_vocab().values()) < rows
+
+    def check(record: Record) -> None:
+        texts = [message["content"] for message in record.messages]
+        texts += [text for name in COMPLETIONS if (text := getattr(record, name)) is not None]
+        if not complete and any(id_ >= rows for text in texts for id_ in encode(tokenizer, text)):
+            raise BadRow(f"with a token that the {reader.name} has no embedding for")
 
     return check
 

@@ -23,6 +23,15 @@ def head_in_float32(model: PreTrainedModel) -> None:
             part.float().forward = MethodType(_forward_in_float32, part)
 
 
+def head_modules(model: PreTrainedModel) -> list[str]:
+    """Return the names of the modules that make a reward of the states: all beside the body, and the body's pooler.
+
+    They may be new where a reward model is made of a model of another kind, and are then random.
+    """
+    beside = [name for name, part in model.named_children() if part is not model.base_model and list(part.parameters())]
+    return [*beside, *(name for name, _ in model.base_model.named_children() if name == "pooler")]
+
+
 def _forward_in_float32(self: torch.nn.Module, states: torch.Tensor, *rest: Any, **options: Any) -> Any:
     with torch.autocast(states.device.type, enabled=False):
         return type(self).forward(self, states.float(), *rest, **options)

@@ -10,8 +10,9 @@ from tasks.artifacts import Content
 from tasks.errors import ConfigurationError
 from tasks.progress import log
 from tasks.tokens import load_tokenizer
-from tasks.turns import render
-from tasks.weight_files import check_values, know_architecture, read_json, some
+from tasks.turns import PROBE as QUESTION
+from tasks.turns import after_prompt, end_ids, render
+from tasks.weight_files import check_tied, check_values, know_architecture, read_json, some
 from tasks.weights import Role, embedding_rows, outline
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ PROBE = (
     "\U0001f98a def f(x):\n    return {'a': [x**2]}  "
 )
 """Text in several scripts, with digits, runs of spaces and code, that two equal tokenizers cut alike."""
+WORDS = "Once upon a time"
+"""Words of it, which are no more where white space is lost."""
+LEAST_TOKENS = 4
+"""Different tokens that any tokenizer finds in it."""
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 """Settings of a model that name tokens."""
 
@@ -47,13 +52,20 @@ def check_model(files: Mapping[str, Content], folder: Path, role: Role, trust_re
             f"the weights of {folder} are quantised ({method}, by quantization_config in config.json), and training "
             "needs them in full precision: name the model that they were made from, or save it dequantised"
         )
+    if read_json(folder / "config.json").get("return_dict") is False:
+        raise ConfigurationError(
+            f"return_dict is false in {folder}/config.json: take it out, or nothing reads the model"
+        )
     with _laid_out(files, folder) as stored:
         tokenizer = load_tokenizer(stored, trust_remote_code)
         _check_tokenizer(load_tokenizer(folder, trust_remote_code), tokenizer, folder)
         if role == "reward_model":
             _check_reward_model(folder, trust_remote_code, tokenizer)
+        elif role == "policy":
+            _check_generation_prompt(tokenizer, stored)
         _check_ids(tokenizer, stored, embedding_rows(stored, trust_remote_code))
-        _check_saved(outline(stored, role, trust_remote_code), tokenizer, stored)
+        _check_saved(model := outline(stored, role, trust_remote_code), tokenizer, stored)
+        check_tied(stored, model.all_tied_weights_keys)
         check_values(stored)
 
 
@@ -75,6 +87,12 @@ def _laid_out(files: Mapping[str, Content], folder: Path) -> Iterator[Path]:
 def _check_tokenizer(own: "PreTrainedTokenizerBase", stored: "PreTrainedTokenizerBase", folder: Path) -> None:
     """Refuse a tokenizer that reads texts otherwise once only its known files are kept."""
     marks = [token for token in own.all_special_tokens if token != own.pad_token or token == own.eos_token]
+    if own.eos_token_id not in own(own.eos_token, add_special_tokens=False)["input_ids"]:
+        raise ConfigurationError(
+            f"the tokenizer of {folder} does not read {own.eos_token!r}, its EOS token, as one token: take "
+            "split_special_tokens out of tokenizer_config.json, or name a token that is in the vocabulary"
+        )
+    _check_vocabulary(own, folder)
     text = PROBE + "".join(marks)
     for whole in (False, True):
         before, after = (tokenizer(text, add_special_tokens=whole)["input_ids"] for tokenizer in (own, stored))
@@ -83,6 +101,37 @@ def _check_tokenizer(own: "PreTrainedTokenizerBase", stored: "PreTrainedTokenize
                 f"the tokenizer of {folder} becomes another one where only its known files are kept: save it again "
                 "with AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
             )
+
+
+def _check_vocabulary(own: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Refuse a tokenizer without its vocabulary, at random, or of a class that loses what its tokenizer.json keeps."""
+    from tokenizers import Tokenizer
+
+    ids, kind = own(PROBE, add_special_tokens=False)["input_ids"], type(own).__name__
+    if len(set(ids) - {own.unk_token_id}) < LEAST_TOKENS:
+        raise ConfigurationError(
+            f"the tokenizer of {folder} knows next to no token of a text in several languages: copy the file of its "
+            "vocabulary there (tokenizer.json, tokenizer.model, or vocab.json with merges.txt)"
+        )
+    if not (folder / "tokenizer.json").is_file() or not own.is_fast:
+        return
+    saved = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if getattr(saved.model, "dropout", None):
+        raise ConfigurationError(
+            f"the tokenizer of {folder} cuts texts at random, so no prompt has the same tokens twice: set dropout to "
+            "null in tokenizer.json"
+        )
+    as_saved = saved.encode(PROBE, add_special_tokens=False).ids
+    remedy = "set tokenizer_class to PreTrainedTokenizerFast in tokenizer_config.json"
+    if WORDS in saved.decode(as_saved) and WORDS not in (found := own.decode(ids)):
+        raise ConfigurationError(
+            f"the tokenizer of {folder}, loaded as {kind}, makes {found[:30]!r} of {PROBE[:30]!r}, which its "
+            f"tokenizer.json does not: {remedy}"
+        )
+    if ids != as_saved:
+        log(
+            f"the tokenizer of {folder}, loaded as {kind}, does not cut as its tokenizer.json: {remedy}, if that counts"
+        )
 
 
 def _check_ids(tokenizer: "PreTrainedTokenizerBase", stored: Path, rows: int) -> None:
@@ -131,6 +180,26 @@ def _rendered(tokenizer: "PreTrainedTokenizerBase", stored: Path) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+def _render(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, str]]) -> str:
+    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+
+def _check_generation_prompt(tokenizer: "PreTrainedTokenizerBase", stored: Path) -> None:
+    """Refuse a template that leaves it to the policy to write the heading of its turn: it would be in every text."""
+    word = QUESTION[0]["content"]
+    try:
+        prompt, bare = render(tokenizer, QUESTION, prompt=True), render(tokenizer, QUESTION)
+    except ConfigurationError:
+        return  # it wants a system message, of which the rows are asked
+    heading, found, _ = after_prompt(tokenizer, QUESTION, word).partition(word)
+    if prompt == bare and found and heading.strip():
+        raise ConfigurationError(
+            f"the chat template of {stored} writes {heading!r} before an answer, and not where add_generation_prompt "
+            "asks for it, so the policy would have to: write it there too, or set chat_template to `plain`, to `text` "
+            "or to the path of a Jinja file"
+        )
+
+
 def _check_saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", stored: Path) -> None:
     """Refuse a model whose configuration or tokenizer cannot be saved, or changes, as with each checkpoint."""
     from huggingface_hub.errors import StrictDataclassError
@@ -169,9 +238,9 @@ def _check_reward_model(folder: Path, trust_remote_code: bool, tokenizer: "PreTr
             "...ForSequenceClassification with one; train one with reward_model.base_model"
         )
     pads = {tokenizer.pad_token_id, getattr(config, "pad_token_id", None)}
-    if len(pads) > 1 or not pads.isdisjoint({None, tokenizer.eos_token_id}):
+    if len(pads) > 1 or not pads.isdisjoint({None, *end_ids(tokenizer)}):
         raise ConfigurationError(
-            f"{folder} pads with EOS, with nothing, or differently in tokenizer and model ({sorted(map(str, pads))}), "
-            "so the reward would not be read at the end of the completion: set a pad_token of its own in "
-            "tokenizer_config.json and its id as pad_token_id in config.json"
+            f"{folder} pads with EOS or the token that ends a turn, with nothing, or differently in tokenizer and "
+            f"model ({sorted(map(str, pads))}), so the reward would not be read at the end of the completion: set a "
+            "pad_token of its own in tokenizer_config.json and its id as pad_token_id in config.json"
         )

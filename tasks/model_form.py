@@ -54,6 +54,7 @@ def stored_files(folder: Path, source: ModelSource) -> dict[str, Content]:
         )
     know_architecture(folder)
     weights = weight_files(folder)
+    rows = embedding_rows(folder, source.trust_remote_code)
     for name in _matching(folder, [*CONFIGURATIONS, *TOKENIZER_FILES, SPECIAL_TOKENS]):
         check_whole(folder / name)
     tokenizer = load_tokenizer(folder, source.trust_remote_code)
@@ -63,7 +64,6 @@ def stored_files(folder: Path, source: ModelSource) -> dict[str, Content]:
     files: dict[str, Content] = {name: folder / name for name in [*small, *weights]}
     template = on_a_fixed_day(chat_template(tokenizer, source.chat_template), source.template_date)
     files["chat_template.jinja"] = template.encode()
-    rows = embedding_rows(folder, source.trust_remote_code)
     tokenizer.chat_template = template
     mended, ends = mended_generation(folder), _turn_ends(folder, tokenizer, rows)
     if mended is not None or ends is not None:
@@ -158,7 +158,11 @@ def stop_ids(folder: Path, tokenizer: "PreTrainedTokenizerBase", of_template: bo
     """Return the tokens that end a completion: EOS, what the model itself names, and the template's end of a turn."""
     named = generation_settings(folder).get("eos_token_id")
     ends = end_ids(tokenizer) if of_template else {tokenizer.eos_token_id}
-    return {*ends, *(named if isinstance(named, list) else [named])} - {None}
+    return {*ends, *filter(_is_id, named if isinstance(named, list) else [named])}
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _turn_ends(folder: Path, tokenizer: "PreTrainedTokenizerBase", rows: int) -> dict[str, Any] | None:
@@ -179,7 +183,8 @@ def _saves(settings: dict[str, Any]) -> bool:
         GenerationConfig.from_dict(dict(settings)).validate(strict=True)
     except (ValueError, TypeError):
         return False
-    return True
+    ends = settings.get("eos_token_id")
+    return ends is None or all(map(_is_id, ends if isinstance(ends, list) else [ends]))
 
 
 def _special_tokens(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -26,6 +26,7 @@ from tasks.stage import stage
 from tasks.storage import MANIFEST, read_manifest
 from tasks.templates import fixed_day
 from tasks.tokens import context_length, load_tokenizer
+from tasks.turns import end_ids
 from tasks.weight_files import some, weight_files
 from tasks.weights import Role, check_head, load_weights
 
@@ -70,10 +71,10 @@ def import_reward_model(site: Site, config: RewardModelConfig, policy: Artifact)
     folder = model_folder(base or policy, weights=False)
     check_head(folder, trusts_remote_code(base or policy))
     tokenizer = load_tokenizer(folder, trusts_remote_code(base or policy))
-    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+    if tokenizer.pad_token_id in end_ids(tokenizer):
         raise ConfigurationError(
-            f"the tokenizer of {folder} has no token to pad with beside EOS, so no reward could be read at EOS: set a "
-            "pad_token of its own in tokenizer_config.json"
+            f"the tokenizer of {folder} has no token to pad with beside EOS, or pads with the token that ends a turn, "
+            "so no reward could be read there: set a pad_token of its own in tokenizer_config.json"
         )
     return base
 

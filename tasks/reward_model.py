@@ -104,7 +104,7 @@ def fit(job: Job) -> None:
     from transformers import set_seed
     from trl import RewardConfig, RewardTrainer
 
-    from tasks.heads import head_in_float32
+    from tasks.heads import head_in_float32, head_modules
     from tasks.trainer import callbacks, fixed_batches, lora_config, run_trainer, trainer_arguments, weight_dtype
 
     config = RewardModelConfig.model_validate(job.config)
@@ -118,7 +118,7 @@ def fit(job: Job) -> None:
         args=RewardConfig(**(fixed_batches(config) | trainer_arguments(job, config))),
         train_dataset=job.examples(),
         processing_class=tokenizer,
-        peft_config=lora_config(config.lora, "SEQ_CLS"),
+        peft_config=lora_config(config.lora, "SEQ_CLS", head_modules(model)),
         callbacks=callbacks(job),
     )
     run_trainer(trainer, job, config)

@@ -3,7 +3,7 @@
 Imports torch, so import it inside functions only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ class Rewards:
         self.not_shared = why_head_is_not_known(model) or why_not_shared(model)
         if self.not_shared:
             log(f"each completion is scored with its prompt, which is not shared: {self.not_shared}")
+        self.alone = why_alone(self._padded, model) if self.not_shared else None
+        if self.alone:
+            log(f"each completion is scored by itself, not in a batch: {self.alone}")
         self.lengths = lengths_of(model, shared=self.not_shared is None)
 
     def __call__(self, prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int]) -> np.ndarray:
@@ -65,7 +68,8 @@ class Rewards:
         """Forward whole sequences, those together that may be, through the model's own head."""
         alike: dict[int, list[int]] = {}
         for place, i in enumerate(rows):
-            alike.setdefault(self.lengths.kind(len(sequences.completions[i])), []).append(place)
+            kind = place if self.alone else self.lengths.kind(len(sequences.completions[i]))
+            alike.setdefault(kind, []).append(place)
         rewards = torch.empty(len(rows), device=self.model.device)
         for places in alike.values():
             rewards[places] = self._padded([sequences.completions[rows[place]] for place in places])
@@ -77,6 +81,32 @@ class Rewards:
         mask = pad_sequence([torch.ones_like(own) for own in ids], batch_first=True)
         padded = pad_sequence(ids, batch_first=True, padding_value=pad_token_of(self.model))
         return self.model(input_ids=padded, attention_mask=mask).logits[:, 0].float()
+
+
+def why_alone(forward: Callable[[list[Ids]], torch.Tensor], model: PreTrainedModel) -> str | None:
+    """Return why a sequence's reward depends on those that it is forwarded with, or None where it does not.
+
+    Compares two random sequences of different lengths, of which the longer one has an EOS within.
+
+    Args:
+        forward: Returns the rewards of sequences, padded to one length.
+        model: What computes them.
+    """
+    pad, eos = pad_token_of(model), getattr(model.config.get_text_config(), "eos_token_id", None)
+    ends = [] if eos is None else [eos[0] if isinstance(eos, list) else eos]
+    random = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.config.get_text_config().vocab_size - 1, (12,), generator=random)
+    ids += ids >= pad
+    both: list[Ids] = [[*ids[:4].tolist(), *ends, *ids[4:8].tolist(), *ends], [*ids[8:].tolist(), *ends]]
+    with torch.inference_mode():
+        own = torch.cat([forward([sequence]) for sequence in both])
+        try:
+            together = forward(both)
+        except ValueError as error:
+            return f"{type(model).__name__} takes no two of different lengths ({error})"
+    apart = float((own - together).abs().max())
+    bound = 1e-4 if model.dtype in (torch.float32, torch.float64) else 0.05
+    return None if apart <= bound * float(own.abs().max()) else f"{type(model).__name__} reads the padding"
 
 
 def pad_token_of(model: PreTrainedModel) -> int:

@@ -33,10 +33,14 @@ def cut(
         end_ids: Tokens that end a completion.
         stop: Strings that end a completion.
     """
-    before = len(tokenizer.decode(prompt, skip_special_tokens=True))
+
+    def read(ids: list[int]) -> str:  # a cleaned text, "it 's" made "it's", is not what was drawn
+        return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    before = len(read(prompt))
 
     def text_of(kept: list[int]) -> str:
-        return str(tokenizer.decode(prompt + kept, skip_special_tokens=True))[before:]
+        return read(prompt + kept)[before:]
 
     end = next((place for place, token in enumerate(ids) if token in end_ids), None)
     kept = ids if end is None else ids[: end + 1]

@@ -50,7 +50,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> "PreTrained
 
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"{folder} has no tokenizer that loads ({error}): save one with save_pretrained"
         ) from error

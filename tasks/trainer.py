@@ -137,8 +137,14 @@ def weight_dtype(config: Training) -> torch.dtype:
     return getattr(torch, config.dtype) if config.lora is not None else torch.float32
 
 
-def lora_config(lora: Lora | None, task_type: str) -> Any:
-    """Return peft's configuration, or None."""
+def lora_config(lora: Lora | None, task_type: str, new: list[str] | None = None) -> Any:
+    """Return peft's configuration, or None.
+
+    Args:
+        lora: The section's adapters.
+        task_type: peft's name of what is trained.
+        new: Modules that no model has trained yet: they are trained whole, and stored with the adapter.
+    """
     from peft import LoraConfig
 
     if lora is None:
@@ -149,7 +155,7 @@ def lora_config(lora: Lora | None, task_type: str) -> Any:
         lora_dropout=lora.dropout,
         target_modules=lora.target_modules,
         task_type=task_type,
-        modules_to_save=["score"] if task_type == "SEQ_CLS" else None,
+        modules_to_save=new,
     )
 
 
@@ -229,5 +235,6 @@ def _before_training(model: PreTrainedModel, job: Job, dtype: torch.dtype) -> tu
         use_safetensors=True,
         trust_remote_code=job.trust_remote_code,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # a head of two labels gave way to one with one
     )
-    return start, set(loaded["missing_keys"])
+    return start, {*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}

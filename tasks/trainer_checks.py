@@ -85,6 +85,7 @@ def check_adapters(section: Training, model: Artifact) -> None:
     from peft import inject_adapter_in_model
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    from tasks.heads import head_modules
     from tasks.trainer import lora_config
 
     name, wanted = f"{section.section}.lora.target_modules", section.lora.target_modules
@@ -98,7 +99,8 @@ def check_adapters(section: Training, model: Artifact) -> None:
             known = ", ".join(sorted({module.rpartition(".")[2] for module in modules} - {""}))
             raise ConfigurationError(f"{name}: the model has no module {missing[0]!r}, but {known}")
         try:
-            inject_adapter_in_model(lora_config(section.lora, "SEQ_CLS" if scores else "CAUSAL_LM"), empty)
+            new = head_modules(empty) if scores else None
+            inject_adapter_in_model(lora_config(section.lora, "SEQ_CLS" if scores else "CAUSAL_LM", new), empty)
         except ValueError as error:
             raise ConfigurationError(f"{name} = {wanted!r}: {' '.join(str(error).split())}") from error
     if not scores and isinstance(empty.get_output_embeddings(), BaseTunerLayer):

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +111,32 @@ def check_values(folder: Path) -> None:
         )
 
 
+def check_tied(folder: Path, tied: Mapping[str, str]) -> None:
+    """Refuse two weights that the configuration says are one: transformers would use both, and vLLM the first.
+
+    Args:
+        folder: With the weights.
+        tied: Names of weights, each with that of the weight that it is.
+
+    Raises:
+        ConfigurationError: Names the two.
+    """
+    import torch
+    from safetensors import safe_open
+
+    held: dict[str, torch.Tensor] = {}
+    wanted = {*tied, *tied.values()}
+    for name in weight_files(folder):
+        with safe_open(folder / name, "pt") as file:
+            held |= {key: file.get_tensor(key) for key in file.keys() if key in wanted}  # noqa: SIM118
+    for one, other in tied.items():
+        if one in held and other in held and not torch.equal(held[one].float(), held[other].float()):
+            raise ConfigurationError(
+                f"{folder} has a {one} other than {other}, and its config.json says that they are one: set "
+                f"tie_word_embeddings to false there, or save the model without {one}"
+            )
+
+
 def extremes(folder: Path, tensors: Iterable[tuple[str, "torch.Tensor"]]) -> dict[str, bool]:
     """Return, for each matrix, whether it is all zero.
 
@@ -121,6 +147,11 @@ def extremes(folder: Path, tensors: Iterable[tuple[str, "torch.Tensor"]]) -> dic
 
     is_zero = {}
     for name, tensor in tensors:
+        if name.endswith(".weight") and not tensor.is_floating_point():
+            raise ConfigurationError(
+                f"{name} in {folder} holds whole numbers ({str(tensor.dtype).removeprefix('torch.')}), not weights: "
+                "they are quantised; name the model in full precision"
+            )
         if tensor.numel() == 0 or tensor.dtype not in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
             continue
         low, high = (value.item() for value in torch.aminmax(tensor.detach()))
@@ -151,6 +182,8 @@ def some(names: list[str]) -> str:
 def _chosen(folder: Path, full: set[str]) -> list[str]:
     """Return which of the files transformers reads, where there is no doubt."""
     weight_map = read_json(folder / INDEX).get("weight_map", {})
+    if not isinstance(weight_map, dict):
+        raise ConfigurationError(f"weight_map in {folder / INDEX} is no JSON object: copy or save the model again")
     shards = sorted(set(weight_map.values()))
     if missing := [name for name in shards if name not in full]:
         raise ConfigurationError(

@@ -93,6 +93,8 @@ def outline(folder: Path, role: Role, trust_remote_code: bool) -> "PreTrainedMod
             ignore_mismatched_sizes=True,
         )
     _check_names(model, found, folder, role)
+    if role == "policy":
+        _check_causal(model, folder)
     checked: PreTrainedModel = model
     return checked
 
@@ -108,6 +110,7 @@ def load_weights(folder: Path, role: Role, dtype: "torch.dtype | str", trust_rem
     model, found = _auto_class(role).from_pretrained(
         folder,
         dtype=dtype,
+        attn_implementation=_attention(folder, trust_remote_code),
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
         output_loading_info=True,
@@ -118,6 +121,14 @@ def load_weights(folder: Path, role: Role, dtype: "torch.dtype | str", trust_rem
     extremes(folder, model.named_parameters())
     loaded: PreTrainedModel = model
     return loaded
+
+
+def _attention(folder: Path, trust_remote_code: bool) -> str | None:
+    """Return how a model is to attend; None: as transformers chooses, whose faster kernels leave out Gemma 2's caps."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else None
 
 
 def _auto_class(role: Role) -> Any:
@@ -145,6 +156,18 @@ def _check_names(model: "PreTrainedModel", found: dict[str, Any], folder: Path, 
     if faults := [f"{len(names)} {kind} ({some(names)})" for names, kind in kinds if names]:
         raise ConfigurationError(
             f"{folder} does not hold the weights of a {type(model).__name__}, {'; '.join(faults)}. {_remedy(unknown)}"
+        )
+
+
+def _check_causal(model: "PreTrainedModel", folder: Path) -> None:
+    """Refuse a model that fills in masks: each of its predictions would see the tokens that come after."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+
+    settings = model.config.get_text_config()
+    if type(settings) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(settings, "is_decoder", False):
+        raise ConfigurationError(
+            f"{folder} is no policy: a {settings.model_type} model reads what comes after a token to predict it; name "
+            "a causal model, or set is_decoder in config.json where it was trained as one"
         )
 
 
@@ -183,7 +206,8 @@ def _built(folder: Path) -> Iterator[None]:
             raise ConfigurationError(
                 f"{folder} comes with code of its own, which runs only with trust_remote_code: true; read it first"
             ) from error
-        what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"  # the rest may list all there are
+        said = str(error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error)
+        what = f"{type(error).__name__}: {said.partition(chr(10))[0]}"  # the rest may list all there are
         raise ConfigurationError(f"the model in {folder} cannot be built ({what})") from error
 
 

@@ -4,6 +4,7 @@ import json
 from itertools import count
 
 import pytest
+from tokenizers import Tokenizer
 
 from tasks.artifacts import NOTHING, Artifact, Provenance
 from tasks.config import DataConfig, RewardModelConfig, SftConfig
@@ -120,6 +121,47 @@ def test_a_template_that_stumbles_refuses(tmp_path, store, model):
     [reason] = prompts.stats["bad"]
     assert "refused by the policy's chat template (can only concatenate str" in reason
 
+
+@pytest.mark.parametrize(
+    ("template", "what", "row"),
+    [
+        (
+            "{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}\n{% endif %}{% endfor %}",
+            "a system message",
+            [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "b"}],
+        ),
+        (
+            "{{ messages[0].content if messages[0].role == 'system' }}{{ messages[-1].content }}\n",
+            "earlier turns",
+            [{"role": "user", "content": "a"}, {"role": "assistant", "content": "A"}, {"role": "user", "content": "b"}],
+        ),
+    ],
+)
+def test_messages_that_a_template_leaves_out_without_a_word(tmp_path, store, model, template, what, row):
+    data = data_of(
+        write(tmp_path / "a.jsonl", [{"prompt": row}, {"prompt": "b"}, {"prompt": "c"}]), max_bad_fraction=0.5
+    )
+    prompts = load_prompts.body(draft(store), NOTHING, no_held_out(store), model(template), NOTHING, data, 16)
+    assert prompts.stats["bad"] == {f"with {what}, which the policy's chat template leaves out": 1}
+    assert PromptTable(prompts).ids == [asked("b"), asked("c")]
+
+
+@pytest.mark.parametrize("load", [load_demonstrations, load_preferences])
+@pytest.mark.parametrize("side", ["prompt", "chosen", "rejected"])
+def test_a_row_with_a_token_that_has_no_embedding(tmp_path, store, model, load, side):
+    policy = model()
+    tokens = Tokenizer.from_file(f"{policy.uri}/tokenizer.json")
+    tokens.add_tokens(["<extra>"])  # id 512, where the embeddings end at 511
+    tokens.save(f"{policy.uri}/tokenizer.json")
+    bad = {name: f"{text} <extra>" if name == side else text for name, text in pairs(3)[2].items()}
+    data = data_of(write(tmp_path / "a.jsonl", [*pairs(2), bad]), max_bad_fraction=0.4)
+    found = load.body(draft(store), NOTHING, no_held_out(store), policy, data)
+    name = {load_demonstrations: "policy", load_preferences: "reward model"}[load]
+    unread = load is load_demonstrations and side == "rejected"
+    assert found.stats["bad"] == ({} if unread else {f"with a token that the {name} has no embedding for": 1})
+
+
+# Room
 
 # Room
 

@@ -1,8 +1,10 @@
 """Both engines on the real story model: the same greedy story, seeds by prompt, stop strings, where a row is cut."""
 
+import json
 import shutil
 
 import pytest
+from transformers import AutoTokenizer
 
 from tasks.config import Decoding
 from tasks.engines import TransformersEngine, VllmEngine, cache_arguments, open_engine
@@ -275,6 +277,17 @@ def test_the_end_of_a_turn_of_the_template_ends_a_completion(test_data, tmp_path
     assert (sample.token_ids[-1], sample.finish_reason) == (lily, "stop")
 
 
+def test_the_length_by_which_a_tokenizer_cuts_its_texts_does_not_count(test_data, tmp_path):
+    pytest.importorskip("vllm")
+    folder = shutil.copytree(test_data / "stories260k", tmp_path / "model")
+    config = folder / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": 8}))
+    engine = open_engine(folder, Decoding(engine="vllm"), LIMIT)
+    [[sample]] = draw(engine, GREEDY, [[1]], [0])
+    engine.close()
+    assert sample.completion.startswith(STORY)
+
+
 def test_the_models_own_sampling_defaults_do_not_count(test_data, tmp_path, transformers):
     # vLLM reads none of them where SamplingParams are given, so both engines draw from one distribution.
     folder = shutil.copytree(test_data / "stories260k", tmp_path / "model")
@@ -323,6 +336,15 @@ def test_cut_before_the_first_stop_string_with_the_tokens_that_show_it(tokenizer
     assert sample.finish_reason == "stop"
     assert tokenizer.decode(sample.token_ids).endswith("time")
     assert "time" not in tokenizer.decode(sample.token_ids[:-1])
+
+
+def test_a_text_is_not_cleaned(test_data):
+    cleans = AutoTokenizer.from_pretrained(test_data / "stories260k", clean_up_tokenization_spaces=True)
+    cleans.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
+    ids = ids_of(cleans, "Once \n . Hm")
+    prompt, rest = ids[:-3], ids[-3:]
+    assert cleans.decode(ids) == "Once \n. Hm"
+    assert cut(cleans, prompt, rest, {2}, ()).completion == cleans.decode(rest, clean_up_tokenization_spaces=False)
 
 
 def test_a_stop_string_after_eos_does_not_count(tokenizer):

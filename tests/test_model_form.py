@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tasks.model_checks import PROBE
-from tasks.model_form import mended_generation
+from tasks.model_form import mended_generation, stop_ids
 from tasks.models import model_files, trained_files
 from tasks.sections import ModelSource
 from tasks.tokens import load_tokenizer
@@ -163,6 +163,53 @@ def test_embeddings_for_more_ids_than_there_are_tokens(model):
     assert load_tokenizer(stored(model)).pad_token_id == 0
 
 
+def test_a_tokenizer_that_splits_its_special_tokens(model):
+    edit(model / "tokenizer_config.json", split_special_tokens=True)
+    refused(
+        model, rf"the tokenizer of {model} does not read '</s>', its EOS token, as one token: take split_special_to"
+    )
+
+
+@pytest.mark.parametrize("kind", ["LlamaTokenizer", "GPT2Tokenizer", "Qwen2Tokenizer", "T5Tokenizer", "BertTokenizer"])
+def test_a_tokenizer_whose_vocabulary_was_left_behind(model, kind):
+    # transformers makes an empty one, to which each text is no token at all or one unknown token after another.
+    (model / "tokenizer.json").unlink()
+    edit(model / "tokenizer_config.json", tokenizer_class=kind)
+    refused(model, rf"the tokenizer of {model} knows next to no token of a text.*copy the file of its vocabulary")
+
+
+def test_a_tokenizer_of_another_class_than_its_file(model):
+    # As of models that name LlamaTokenizerFast beside a byte-level vocabulary: white space would go without a word.
+    edit(model / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
+    refused(model, r"loaded as GPT2Tokenizer, makes .Onceuponatime.* of .Once upon a time.*to PreTrainedTokenizerFast")
+    edit(model / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    assert stored(model)
+
+
+def test_a_tokenizer_that_cuts_at_random(model):
+    values = json.loads((model / "tokenizer.json").read_text())
+    values["model"]["dropout"] = 0.1
+    (model / "tokenizer.json").write_text(json.dumps(values))
+    refused(model, rf"the tokenizer of {model} cuts texts at random.*set dropout to null in tokenizer.json")
+
+
+@pytest.mark.parametrize("given", [{"eos_token": ["</s>"]}, {"eos_token": 2}, {"tokenizer_class": 5}])
+def test_a_tokenizer_configuration_of_other_types(model, given):
+    edit(model / "tokenizer_config.json", **given)
+    refused(model, rf"{model} has no tokenizer that loads")
+
+
+@pytest.mark.parametrize(("name", "value"), [("rms_norm_eps", "1e-5"), ("vocab_size", "512"), ("eos_token_id", "2")])
+def test_a_configuration_of_other_types(model, name, value):
+    edit(model / "config.json", **{name: value})
+    refused(model, rf"the model in {model} cannot be built \(.*{name}.*")
+
+
+def test_a_model_that_returns_tuples(model):
+    edit(model / "config.json", return_dict=False)
+    refused(model, rf"return_dict is false in {model}/config.json: take it out")
+
+
 # Generation settings, which are saved with every checkpoint
 
 
@@ -189,6 +236,14 @@ def test_generation_settings_that_cannot_be_saved_are_mended(model, given, kept,
     assert {name: getattr(found, name) for name in kept} == kept
     assert found.eos_token_id == 2
     assert all(getattr(found, name) in (None, 0) or name in kept for name in given)
+
+
+@pytest.mark.parametrize("ends", ["2", "</s>", -1, [2, -1], [[2]], {"a": 2}, 2.0, True, ["2"]])
+def test_end_tokens_that_are_no_ids(model, ends):
+    edit(model / "generation_config.json", eos_token_id=ends)
+    folder = stored(model)
+    assert "eos_token_id" not in json.loads((folder / "generation_config.json").read_text())
+    assert stop_ids(folder, load_tokenizer(folder)) == stop_ids(model, load_tokenizer(folder)) == {2}
 
 
 def test_a_number_that_is_no_bound(model):
@@ -242,6 +297,16 @@ def test_a_template_that_wants_a_system_message_is_none_of_our_business(model):
     template = "{% if messages[0].role != 'system' %}{{ raise_exception('no') }}{% endif %}{{ messages[1].content }}"
     edit(model / "tokenizer_config.json", chat_template=template)
     assert load_tokenizer(stored(model)).chat_template == template
+
+
+def test_a_template_that_leaves_the_heading_of_the_answer_to_the_policy(model):
+    turns = "{% for m in messages %}{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}"
+    edit(model / "tokenizer_config.json", chat_template=turns)
+    refused(model, rf"the chat template of {model} writes 'assistant.n' before an answer.*add_generation_prompt")
+    assert stored(model, "reward_base")  # a reward model reads finished conversations alone
+    edit(model / "tokenizer_config.json", chat_template=turns + "{% if add_generation_prompt %}assistant\n{% endif %}")
+    shutil.rmtree(model.parent / "stored")
+    assert stored(model)
 
 
 def test_named_templates_without_a_default(model):

@@ -170,6 +170,24 @@ def test_a_reward_model_whose_own_config_pads_with_eos_or_nothing(reward_model, 
     refused(reward_model, r"pad_token_id", tmp_path, role="reward_model")
 
 
+@pytest.mark.parametrize("role", ["reward_model", "reward_base"])
+def test_a_reward_model_that_pads_with_the_token_that_ends_a_turn(reward_model, tmp_path, role):
+    # transformers reads a reward at the last token that is no padding: before the end of the turn, then.
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<unk>{% endfor %}"
+    edit(reward_model / "tokenizer_config.json", pad_token="<unk>", chat_template=template)
+    if role == "reward_model":
+        refused(reward_model, r"pads with EOS or the token that ends a turn", tmp_path, role=role)
+        return
+    token = PLAN.set(Plan(tmp_path))
+    try:
+        with pytest.raises(ValueError, match="or pads with the token that ends a turn, so no reward could be read"):
+            import_reward_model(
+                Site(Store(str(tmp_path / "s"))), RewardModelConfig(base_model=source(reward_model)), NOTHING
+            )
+    finally:
+        PLAN.reset(token)
+
+
 def test_a_chat_template_file_that_is_missing(model, tmp_path):
     refused(
         model,

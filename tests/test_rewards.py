@@ -7,8 +7,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import (
+    BartForSequenceClassification,
     BertForSequenceClassification,
     BloomForSequenceClassification,
+    FNetForSequenceClassification,
     Gemma2ForSequenceClassification,
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -17,6 +19,7 @@ from transformers import (
     LlamaForSequenceClassification,
     MistralForSequenceClassification,
     Qwen2ForSequenceClassification,
+    XLNetForSequenceClassification,
 )
 
 from tasks.batches import Sequences, bytes_per_token
@@ -142,6 +145,29 @@ def test_families_that_do_not_are_scored_whole_and_it_is_said(model, reason, cap
     np.testing.assert_allclose(found, alone(model, prompts, completions, prompt_of), atol=1e-5)
     assert np.diff(np.sort(found)).min() > 1e-3
     assert capsys.readouterr().out.count(reason) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (
+            small(BartForSequenceClassification, d_model=32, encoder_layers=1, decoder_layers=1),
+            "takes no two of different lengths",
+        ),
+        (small(FNetForSequenceClassification, intermediate_size=64), "reads the padding"),
+        (small(XLNetForSequenceClassification, d_head=8, d_inner=64), "reads the padding"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_families_that_read_the_padding_are_scored_one_by_one(model, reason, capsys):
+    prompts, completions, prompt_of = [[5], [*range(20, 45), EOS, 7]], [[6, EOS], [7, EOS], [*[9] * 12, EOS]], [0, 1, 1]
+    rewards = Rewards(model, 2000)
+    assert reason in rewards.alone
+    assert capsys.readouterr().out.count("scored by itself, not in a batch") == 1
+    expected = alone(model, prompts, completions, prompt_of)
+    assert np.diff(np.sort(expected)).min() > 1e-5
+    np.testing.assert_allclose(rewards(prompts, completions, prompt_of), expected, rtol=1e-4)
+    assert Rewards(small(BertForSequenceClassification)).alone is None
 
 
 def test_a_head_that_does_more_than_score_is_left_to_the_model():

@@ -116,6 +116,15 @@ def test_encoders_as_ready_reward_models_and_as_their_base(tmp_path, name):
     both_refuse(tmp_path / "base", "reward_model", r"missing \(.*classifier")
 
 
+@pytest.mark.parametrize("name", ["Roberta", "Bert"])
+def test_a_model_that_fills_in_masks_is_no_policy(tmp_path, name):
+    saved(tmp_path / "masked", AutoModelForMaskedLM, config_of(name))
+    with pytest.raises(ValueError, match=rf"is no policy: a {name.lower()} model reads what comes after a token"):
+        outline(tmp_path / "masked", "policy", False)
+    saved(tmp_path / "causal", AutoModelForCausalLM, config_of(name, is_decoder=True))
+    outline(tmp_path / "causal", "policy", False)
+
+
 def test_a_base_with_a_hole_in_its_body_is_refused(tmp_path):
     saved(tmp_path, AutoModelForCausalLM, config_of("Llama"))
     rewrite(tmp_path, without("model.layers.1.mlp.up_proj.weight"))
@@ -143,6 +152,32 @@ def test_a_tied_head_may_be_left_out_and_another_may_not(tmp_path):
     outline(tmp_path / "tied", "policy", False)
     rewrite(tmp_path / "own", without("lm_head.weight"))
     both_refuse(tmp_path / "own", "policy", r"1 missing \(lm_head.weight\)")
+
+
+def test_a_tied_head_with_values_of_its_own(tmp_path, model):
+    # transformers would use both, vLLM the embeddings for both: samples of another model than is trained.
+    head = torch.arange(512 * 64).reshape(512, 64).float()
+    rewrite(model, lambda weights: weights | {"lm_head.weight": head})
+    path = model / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tie_word_embeddings": True}))
+    with pytest.raises(
+        ValueError, match=r"lm_head.weight other than model.embed_tokens.weight.*tie_word_embeddings to"
+    ):
+        model_files(model, ModelSource(path=str(model)), "policy")
+    rewrite(model, lambda weights: weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()})
+    assert WEIGHTS in model_files(model, ModelSource(path=str(model)), "policy")
+
+
+def test_attention_is_capped_as_gemma_2_caps_it(tmp_path):
+    own = saved(tmp_path, AutoModelForCausalLM, config_of("Gemma2", attn_logit_softcapping=0.1, initializer_range=1.0))
+    ids = torch.arange(3, 33)[None]
+    with torch.no_grad():
+        free = own.eval()(input_ids=ids).logits
+        own.set_attn_implementation("eager")
+        capped = own(input_ids=ids).logits
+        found = load_weights(tmp_path, "policy", "float32", False).eval()(input_ids=ids).logits
+    assert (free - capped).abs().max() > 0.1  # the faster kernel leaves out the cap, without a word
+    torch.testing.assert_close(found, capped)
 
 
 def test_weights_that_are_unknown_or_of_another_shape(model):
@@ -231,6 +266,13 @@ def test_two_sets_of_weights_in_one_folder(model):
     assert weight_files(model) == [shard]
 
 
+@pytest.mark.parametrize("given", [None, ["a"], "a"])
+def test_an_index_without_a_map(model, given):
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": given}))
+    with pytest.raises(ValueError, match=rf"weight_map in {model}/model.safetensors.index.json is no JSON object"):
+        weight_files(model)
+
+
 def test_other_safetensors_are_left_out(model):
     for name in ("consolidated.safetensors", "optimizer.safetensors"):
         shutil.copyfile(model / WEIGHTS, model / name)
@@ -278,6 +320,14 @@ def test_weights_that_are_no_numbers(model, value):
     for check in (check_values, lambda folder: load_policy(folder, "float32", False)):
         with pytest.raises(ValueError, match=r"NaN or infinite, first in model.layers.2.mlp.down_proj.weight"):
             check(model)
+
+
+def test_weights_that_are_whole_numbers(model):
+    # transformers would take them for weights as they are, without the scales that they were divided by.
+    name = "model.layers.0.mlp.up_proj.weight"
+    rewrite(model, lambda weights: weights | {name: (weights[name] * 100).to(torch.int8)})
+    with pytest.raises(ValueError, match=rf"{name} in {model} holds whole numbers \(int8\), not weights"):
+        check_values(model)
 
 
 def test_empty_weights(model):
