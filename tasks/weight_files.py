@@ -149,7 +149,7 @@ def some(names: list[str]) -> str:
 
 
 def _chosen(folder: Path, full: set[str]) -> list[str]:
-    """Return which of the files transformers reads, where there is no doubt."""
+    """Return the names of the files that transformers reads; refuse a folder where that is in doubt."""
     weight_map = read_json(folder / INDEX).get("weight_map", {})
     shards = sorted(set(weight_map.values()))
     if missing := [name for name in shards if name not in full]:
