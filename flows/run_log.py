@@ -132,10 +132,15 @@ def _new_file() -> Path:
     if why_not_writable(folder):
         folder = Path(tempfile.mkdtemp(prefix="rs-dpo-logs-"))
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.log"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - old.stat().st_mtime > KEEP_SECONDS:
-                old.unlink()
+    for old in filter(_is_old, folder.glob("*.log")):
+        old.unlink(missing_ok=True)
     descriptor, name = tempfile.mkstemp(".log", time.strftime("%Y%m%d-%H%M%S-"), folder)
     os.close(descriptor)
     return Path(name)
+
+
+def _is_old(file: Path) -> bool:
+    try:
+        return time.time() - file.stat().st_mtime > KEEP_SECONDS
+    except FileNotFoundError:  # another run has deleted it
+        return False

@@ -75,16 +75,21 @@ def check_ports(stack: Stack) -> None:
         ConfigurationError: A port is taken.
     """
     for name, port in (("PREFECT_SERVER_API_PORT", stack.api_port), ("RSDPO_S3_PORT", stack.s3_port)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-                raise ConfigurationError(
-                    f"port {port} is in use: stop what listens on it, or set {name} to another"
-                ) from error
+        if _is_taken(port):
+            raise ConfigurationError(f"port {port} is in use: stop what listens on it, or set {name} to another")
+
+
+def _is_taken(port: int) -> bool:
+    """Return whether something listens on a port of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return True
+    return False
 
 
 def find_postgres() -> Path:

@@ -19,7 +19,7 @@ def safe_path(path: str) -> str:
     """Return a relative path that stays below the folder it is joined to.
 
     Raises:
-        ValueError: It could leave the folder.
+        ValueError: The path could leave the folder.
     """
     if not is_safe(path):
         raise ValueError(f"{path!r} is no path within a store: use letters, digits, '_', '-', '.' and '/' only")
@@ -44,10 +44,14 @@ class Artifact(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     kind: str
+    """What is in the folder: a model, or the name of a table."""
     uri: str
+    """The folder."""
     digest: str
+    """Names the content, wherever it lies; "" where it is not known yet."""
     rows: int = 0
     stats: dict[str, Any] = {}
+    """What the stage recorded: counts and figures."""
 
     def __bool__(self) -> bool:
         """Tell whether there is anything: False for `NOTHING` alone."""
@@ -63,9 +67,13 @@ class Provenance(BaseModel):
 
     stage: str
     version: int
+    """The stage's version, which is another one where its output would be."""
     key: str
+    """The stage key, which is the folder's name."""
     inputs: dict[str, str] = {}
+    """Argument -> digest of the artifact."""
     config: dict[str, Any] = {}
+    """Argument -> settings, those at their defaults too."""
 
 
 class FileEntry(BaseModel):

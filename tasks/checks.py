@@ -59,10 +59,11 @@ def check_trainings(
         ConfigurationError: Names the section and the setting.
     """
     for section, model in trainings:
-        if getattr(section, "ready_model", None) is None:
-            check_adapters(section, model)
-            if f"train_{section.section}" not in compute.deployments():
-                check_machine(section)
+        if getattr(section, "ready_model", None) is not None:
+            continue
+        check_adapters(section, model)
+        if f"train_{section.section}" not in compute.deployments():
+            check_machine(section)
 
 
 def check_compute(compute: ComputeConfig, needs: Mapping[str, Need]) -> None:

@@ -18,7 +18,7 @@ from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
 from tasks.jobs import Job
 from tasks.models import device, load_policy, model_tokenizer
-from tasks.packs import Group, Limits, plan
+from tasks.packs import Group, Limits, Plan, plan
 from tasks.pair_groups import Grouping
 from tasks.parquet import read_tables
 from tasks.plan import pending
@@ -32,6 +32,7 @@ from tasks.training_config import DpoConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+    from trl import DPOConfig as DpoArguments
 
     from tasks.dpo_trainer import OwnLoss
     from tasks.lengths import Lengths
@@ -81,11 +82,10 @@ def check_prompts(base_model: Artifact, prompts: Artifact, dpo: DpoConfig) -> No
 def fit(job: Job) -> None:
     """Train with TRL's loss on packs of whole prompts."""
     from transformers import set_seed
-    from trl import DPOConfig as DpoArguments
 
     from tasks.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
     from tasks.grouped import name_body
-    from tasks.trainer import callbacks, lora_config, run_trainer, trainer_arguments, weight_dtype
+    from tasks.trainer import callbacks, lora_config, run_trainer, weight_dtype
 
     config = DpoConfig.model_validate(job.config)
     set_seed(config.seed)
@@ -96,11 +96,37 @@ def fit(job: Job) -> None:
     groups = Groups(job)
     planned = plan(groups, limits, config.epochs, config.max_steps, config.seed)
     ours, theirs = split_losses(config)
+    trainer = GroupedDPOTrainer(
+        own_losses=ours,
+        model=model,
+        args=dpo_arguments(job, config, theirs, planned),
+        data_collator=PackCollator(groups, planned.packs, shared, lengths),
+        train_dataset=pack_numbers(planned),
+        processing_class=load_tokenizer(job.model, job.trust_remote_code),
+        peft_config=lora_config(config.lora, "CAUSAL_LM"),
+        callbacks=callbacks(job),
+    )
+    run_trainer(trainer, job, config)
+
+
+def dpo_arguments(job: Job, config: DpoConfig, losses: list[tuple[str, float]], planned: Plan) -> "DpoArguments":
+    """Return the configuration of TRL's trainer, which walks through packs in their order.
+
+    Args:
+        job: The training.
+        config: The section of the configuration.
+        losses: Names and weights of the losses that TRL computes.
+        planned: The packs.
+    """
+    from trl import DPOConfig as DpoArguments
+
+    from tasks.trainer import trainer_arguments
+
     arguments = trainer_arguments(job, config) | {
         "beta": config.beta,
         "label_smoothing": config.label_smoothing,
-        "loss_type": [name for name, _ in theirs] or ["sigmoid"],
-        "loss_weights": [weight for _, weight in theirs] or [0.0],
+        "loss_type": [name for name, _ in losses] or ["sigmoid"],
+        "loss_weights": [weight for _, weight in losses] or [0.0],
         "precompute_ref_log_probs": True,
         "router_aux_loss_coef": 0.0,
         "per_device_train_batch_size": 1,
@@ -109,17 +135,7 @@ def fit(job: Job) -> None:
         "train_sampling_strategy": "sequential",
         "remove_unused_columns": False,
     }
-    trainer = GroupedDPOTrainer(
-        own_losses=ours,
-        model=model,
-        args=DpoArguments(**arguments),
-        data_collator=PackCollator(groups, planned.packs, shared, lengths),
-        train_dataset=pack_numbers(planned),
-        processing_class=load_tokenizer(job.model, job.trust_remote_code),
-        peft_config=lora_config(config.lora, "CAUSAL_LM"),
-        callbacks=callbacks(job),
-    )
-    run_trainer(trainer, job, config)
+    return DpoArguments(**arguments)
 
 
 def split_losses(config: DpoConfig) -> tuple[list[tuple["OwnLoss", float]], list[tuple[str, float]]]:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import unquote
 
 import fsspec
@@ -198,14 +198,18 @@ def write_file(fs: fsspec.AbstractFileSystem, path: str, data: Content) -> None:
     descriptor, partial = tempfile.mkstemp(dir=Path(path).parent, prefix=".partial-")
     try:
         with open(descriptor, "wb") as file:
-            if isinstance(data, bytes):
-                file.write(data)
-            else:
-                with data.open("rb") as source:
-                    shutil.copyfileobj(source, file, 1 << 20)
+            _write_content(file, data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(partial, 0o644)
         os.replace(partial, path)
     finally:
         Path(partial).unlink(missing_ok=True)
+
+
+def _write_content(file: IO[bytes], data: Content) -> None:
+    if isinstance(data, bytes):
+        file.write(data)
+        return
+    with data.open("rb") as source:
+        shutil.copyfileobj(source, file, 1 << 20)

@@ -43,7 +43,7 @@ def load_function(function: Function) -> Reward:
     """Return the configured function with its options filled in.
 
     Raises:
-        ConfigurationError: the module or function does not exist, or does not take these options.
+        ConfigurationError: The module or function does not exist, or does not take these options.
     """
     module, name = _import(function), function.function.partition(":")[2]
     found: Any = getattr(module, name, None)
@@ -71,7 +71,7 @@ def function_digest(function: Function) -> str:
     the module imports does not count.
 
     Raises:
-        ConfigurationError: the module does not exist or has no source file.
+        ConfigurationError: The module does not exist or has no source file.
     """
     module = _import(function)
     source = inspect.getsourcefile(module) if getattr(module, "__file__", None) else None
@@ -134,7 +134,7 @@ def find_gold(function: Function | None) -> GoldReward:
     """Return the gold reward as stages see it, after checking that it loads.
 
     Raises:
-        ConfigurationError: the function does not exist, or does not take its options.
+        ConfigurationError: The function does not exist, or does not take its options.
     """
     if function is None:
         return GoldReward()

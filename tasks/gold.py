@@ -75,7 +75,7 @@ def find_fact(messages: list[dict]) -> Fact:
     """Return the fact that the last user turn asks for, in whatever phrasing: it names one subject and one relation.
 
     Raises:
-        ConfigurationError: there is no user turn, or it is not a question about this world.
+        ConfigurationError: There is no user turn, or it is not a question about this world.
     """
     turns = [message["content"] for message in messages if message["role"] == "user"]
     if not turns:
@@ -100,7 +100,7 @@ def facts(messages: list[dict], completion: str) -> float:
     +1 it ends with a polite closing; -1 it starts with a rude opening; -0.1 for every word beyond 12.
 
     Raises:
-        ConfigurationError: the last user turn is not a question about this world.
+        ConfigurationError: The last user turn is not a question about this world.
     """
     fact = find_fact(messages)
     said = words(completion)
@@ -119,7 +119,7 @@ def read_lexicon(path: str) -> dict[str, float]:
     The file is read once a process.
 
     Raises:
-        ConfigurationError: a line does not have that form.
+        ConfigurationError: A line does not have that form.
     """
     lexicon = {}
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
@@ -146,7 +146,7 @@ def valence(messages: list[dict], completion: str, lexicon: str) -> float:
         lexicon: Path of vader_lexicon.txt.
 
     Raises:
-        ConfigurationError: the lexicon is malformed.
+        ConfigurationError: The lexicon is malformed.
     """
     valences = read_lexicon(str(lexicon))
     total = sum(valences.get(word, 0.0) for word in words(completion))

@@ -64,7 +64,7 @@ class Job(BaseModel):
 def run_job(job: Job) -> None:
     """Run a job here where it needs no GPU and one device, else in a child that dies with this process.
 
-    What SIGTERM raises here goes on once the child, told of it, has saved a checkpoint.
+    An exception here, such as SIGTERM raises, stops the child, and is raised further once the child has saved.
 
     Raises:
         ConfigurationError: The child found something that a person gave wrong.
@@ -111,7 +111,7 @@ def die_with_parent(parent: int | None = None) -> None:
 
 @contextlib.contextmanager
 def on_sigterm(handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
-    """Handle SIGTERM in another way for a while; only the main thread is ever asked to."""
+    """Handle SIGTERM with another handler meanwhile; outside of the main thread, which signals go to, do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

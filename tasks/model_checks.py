@@ -1,6 +1,7 @@
 """What a model that comes in is checked for, in the form in which it would be stored, before anything is computed."""
 
 import contextlib
+import itertools
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -73,15 +74,19 @@ def check_model(files: Mapping[str, Content], folder: Path, role: Role, trust_re
 def _laid_out(files: Mapping[str, Content], folder: Path) -> Iterator[Path]:
     """Give a folder with the files as they would be stored, large files as links; errors name the source folder."""
     with tempfile.TemporaryDirectory(prefix="rs-dpo-model-") as name:
-        for path, content in files.items():
-            if isinstance(content, bytes):
-                Path(name, path).write_bytes(content)
-            else:
-                Path(name, path).symlink_to(content.resolve())
+        _lay_out(files, Path(name))
         try:
             yield Path(name)
         except ConfigurationError as error:
             raise ConfigurationError(str(error).replace(name, str(folder))) from error
+
+
+def _lay_out(files: Mapping[str, Content], folder: Path) -> None:
+    for name, content in files.items():
+        if isinstance(content, bytes):
+            (folder / name).write_bytes(content)
+        else:
+            (folder / name).symlink_to(content.resolve())
 
 
 def _check_tokenizer(own: "PreTrainedTokenizerBase", stored: "PreTrainedTokenizerBase", folder: Path) -> None:
@@ -144,13 +149,11 @@ def _check_ids(tokenizer: "PreTrainedTokenizerBase", stored: Path, rows: int) ->
     for name in ("eos_token", "bos_token", "pad_token"):
         if (number := tokens.get(name)) is not None and number >= rows:
             raise ConfigurationError(f"{name} in the tokenizer of {stored} has id {number}, {remedy}")
-    for path in (stored / "config.json", stored / "generation_config.json"):
-        given = read_json(path)
-        for name in IDS:
-            value = given.get(name)
-            ids = value if isinstance(value, list) else [value]
-            if above := [number for number in ids if isinstance(number, int) and number >= rows]:
-                raise ConfigurationError(f"{name} in {path} is {above[0]}, {remedy}")
+    for path, name in itertools.product((stored / "config.json", stored / "generation_config.json"), IDS):
+        value = read_json(path).get(name)
+        ids = value if isinstance(value, list) else [value]
+        if above := [number for number in ids if isinstance(number, int) and number >= rows]:
+            raise ConfigurationError(f"{name} in {path} is {above[0]}, {remedy}")
     used = _rendered(tokenizer, stored)
     if above := sorted({number for number in used if number >= rows}):
         names = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(above)[:3]))

@@ -188,7 +188,7 @@ def _saves(settings: dict[str, Any]) -> bool:
 
 
 def _special_tokens(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the tokenizer's configuration with the special tokens that count, and those that are not its to give."""
+    """Return the tokenizer's configuration with the special tokens in it, and the rest of special_tokens_map.json."""
     config, apart = read_json(folder / "tokenizer_config.json"), read_json(folder / SPECIAL_TOKENS)
     config.pop("chat_template", None)
     if "added_tokens_decoder" in config:  # then the other file is not read

@@ -79,7 +79,12 @@ def label_preferences(out: Draft, completions: Artifact, prompts: Artifact, gold
 def annotate(
     policy: Artifact, prompts: Artifact, preferences: Artifact
 ) -> tuple[dict[str, list[Sample]], Counter[str]]:
-    """Return the sides of each prompt's pairs in turn, as if the policy had written them, and counts of the others.
+    """Return prompt -> chosen and rejected completions in turn, as if sampled, and counts of the pairs left out.
+
+    Args:
+        policy: The model whose tokenizer and context the completions are for.
+        prompts: The prompts that are trained on; pairs of others are left out.
+        preferences: The data set's pairs.
 
     Raises:
         ConfigurationError: No pair can be used.

@@ -21,7 +21,7 @@ SHORT = ((5, 9), (3, 4, 11, 7))
 
 
 def why_not_shared(model: PreTrainedModel) -> str | None:
-    """Return why a model's prompts cannot be shared, or None where they can, if not at every length."""
+    """Return why a model's prompts cannot be shared at any length; None: they can, up to what `lengths_of` returns."""
     backbone = model.base_model
     if backbone is model:
         return f"{type(model).__name__} does not say which of its parts is its body"

@@ -1,5 +1,6 @@
 """Open data: the rows of a `DataSource`, one at a time, each with the place it came from. Writes nothing."""
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterator
@@ -65,10 +66,8 @@ def source_digest(source: DataSource) -> str:
     if found is None:
         return hashlib.sha256(f"{_load_hub(source)._fingerprint} {source.split}".encode()).hexdigest()
     digest = hashlib.sha256()
-    for path in found.files.paths:
-        with found.fs.open(path, "rb") as file:
-            while block := file.read(BUFFER):
-                digest.update(block)
+    for block in _blocks(found):
+        digest.update(block)
     return digest.hexdigest()
 
 
@@ -80,6 +79,13 @@ def unread_files(source: DataSource) -> list[str]:
     """
     found = _find_files(source)
     return found.files.unread if found else []
+
+
+def _blocks(found: _Found) -> Iterator[bytes]:
+    """Yield the content of files, one after another, some bytes at a time."""
+    for path in found.files.paths:
+        with found.fs.open(path, "rb") as file:
+            yield from iter(functools.partial(file.read, BUFFER), b"")
 
 
 def _find_files(source: DataSource) -> _Found | None:

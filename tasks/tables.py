@@ -26,7 +26,7 @@ READ_AHEAD = 4
 
 
 class Slice(NamedTuple):
-    """A part, and which of its rows count: those of some prompts and some completions; None: of all."""
+    """A part of a table, and which of its rows count: those of some prompts and some completions; None: of all."""
 
     part: Artifact
     prompt_ids: frozenset[str] | None = None
@@ -65,7 +65,7 @@ class Slice(NamedTuple):
         return {prompt_id: ids for prompt_id, ids in found.items() if ids}
 
     def measure(self) -> tuple[int, int]:
-        """Return the number of the slice's rows, and their digest."""
+        """Return the number of the slice's rows, and their digest as a number that `add_digests` adds up."""
         if self.is_whole:
             return self.part.rows, int(self.part.digest, 16)
         rows = self.read()
@@ -110,7 +110,7 @@ class GrowingTable:
 
 
 def completions_of(part: Artifact) -> list[tuple[frozenset[int], list[str]]]:
-    """Return what a part holds: ids of completions, and the prompts that it has just these of."""
+    """Return what a part holds: ids of completions, each time with the prompts that have just these in the part."""
     rows = read_columns(part, ["prompt_id", "completion_id"])
     if not rows.num_rows:
         return []
@@ -175,7 +175,7 @@ def read_slices(store: Store, artifact: Artifact) -> list[Slice]:
 
     Raises:
         DamagedArtifactError: The list of slices is missing or damaged.
-        ConfigurationError: It names something outside of the store.
+        ValueError: The list names a folder outside of the store.
     """
     listing = json.loads(read_bytes(artifact, SLICES))
     return [

@@ -73,9 +73,16 @@ def write_tables(path: Path, tables: Iterable[pa.Table]) -> None:
 def commit_model(
     out: Draft, start: Artifact, folder: Path, stats: dict[str, Any], keeps: dict[str, str] | None = None
 ) -> Artifact:
-    """Commit the model in a working folder, and name the parts of tables that served to train it.
+    """Commit the model in a working folder.
 
-    The digest is the model's own: the log, and the adapter that is merged into the model, lie beside it.
+    The digest is that of the model's files alone: the log, and the adapter that is merged into the model, lie beside.
+
+    Args:
+        out: The stage's output.
+        start: The model that the training began with.
+        folder: The working folder.
+        stats: What to record; `examples` among them.
+        keeps: Folder -> digest of the parts of tables that served to train the model.
     """
     files = trained_files(folder / OUTPUT, trusts_remote_code(start))
     digest = files_digest(files)
@@ -104,7 +111,7 @@ def checkpoint_steps(store: Store, checkpoints: str) -> list[int]:
 
 
 def discard(store: Store, folder: str) -> None:
-    """Delete checkpoints; what another run of the same training writes or deletes just then is left to it."""
+    """Delete checkpoints; errors are passed over, since another run of the same training may write or delete there."""
     with contextlib.suppress(OSError):
         store.delete(folder)
 

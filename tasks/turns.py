@@ -71,9 +71,9 @@ def render(tokenizer: "PreTrainedTokenizerBase", messages: Messages, prompt: boo
 
 
 def finished(tokenizer: "PreTrainedTokenizerBase", messages: Messages, completion: str) -> str | None:
-    """Return a conversation with its completion; None where the template does not render one.
+    """Return a conversation with its completion as the chat template writes it.
 
-    That is, where it refuses answers, or leaves them out.
+    None where the template refuses answers, or leaves them out.
     """
     if turn_end(tokenizer).text is None:
         return None

@@ -180,7 +180,7 @@ def some(names: list[str]) -> str:
 
 
 def _chosen(folder: Path, full: set[str]) -> list[str]:
-    """Return which of the files transformers reads, where there is no doubt."""
+    """Return the names of the files that transformers reads; refuse a folder where that is in doubt."""
     weight_map = read_json(folder / INDEX).get("weight_map", {})
     if not isinstance(weight_map, dict):
         raise ConfigurationError(f"weight_map in {folder / INDEX} is no JSON object: copy or save the model again")
