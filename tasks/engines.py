@@ -18,13 +18,13 @@ from typing import Any, Protocol
 
 from tasks.config import Decoding
 from tasks.errors import ConfigurationError
-from tasks.model_checks import PROBE
 from tasks.model_form import stop_ids
 from tasks.models import device, load_policy
 from tasks.progress import log
 from tasks.samples import Sample, check_number, cut
 from tasks.scratch import without_patterns
 from tasks.seeded_sampling import seeded_sampling
+from tasks.tokenizer_checks import PROBE
 from tasks.tokens import encode, load_tokenizer
 
 WORDS = PROBE[:40]
