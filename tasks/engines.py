@@ -21,11 +21,14 @@ from tasks.errors import ConfigurationError
 from tasks.model_form import stop_ids
 from tasks.models import device, load_policy
 from tasks.progress import log
-from tasks.samples import Sample, cut
+from tasks.samples import Sample, check_number, cut
 from tasks.scratch import without_patterns
 from tasks.seeded_sampling import seeded_sampling
-from tasks.tokens import load_tokenizer
+from tasks.tokenizer_checks import PROBE
+from tasks.tokens import encode, load_tokenizer
 
+WORDS = PROBE[:40]
+"""Text after which logits are looked at, whether they are numbers."""
 DRAWN_BY = {"temperature", "top_p", "top_k"}
 """Settings that both engines call the same."""
 
@@ -91,8 +94,7 @@ class VllmEngine:
         on_cpu = not torch.cuda.is_available()
         if on_cpu:
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-        # Our limit is the model's own; vLLM would take a tokenizer's model_max_length, by which its texts were cut.
-        os.environ.setdefault("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")
+        os.environ.setdefault("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")  # longer than its tokenizer's model_max_length
         logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # before vLLM reads the variable itself
         from vllm import LLM
 
@@ -112,10 +114,20 @@ class VllmEngine:
         with warnings.catch_warnings(action="ignore", category=FutureWarning):
             self.llm = LLM(**{**cache_arguments(arguments, decoding), **arguments})
         self.decoding = decoding
-        self.stop_token_ids = sorted(stop_ids(model, load_tokenizer(model, trust_remote_code)))
+        tokenizer = load_tokenizer(model, trust_remote_code)
+        self.stop_token_ids = sorted(stop_ids(model, tokenizer))
         config = self.llm.llm_engine.vllm_config
         sequences = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         self.capacity = math.ceil(sequences / decoding.k)
+        self._check_logits(encode(tokenizer, WORDS)[: max_model_len - 1])
+
+    def _check_logits(self, ids: list[int]) -> None:
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+
+        greedy = SamplingParams(max_tokens=1, temperature=0, logprobs=0)
+        [request] = self.llm.generate([tokens_input(ids)], greedy, use_tqdm=False)
+        check_number(request.outputs[0].cumulative_logprob or 0.0, self.decoding.dtype)
 
     def add(self, number: int, prompt: list[int], seed: int, count: int) -> None:
         """Queue a prompt's completions; of several, vLLM seeds each with the seed plus its index."""
@@ -190,6 +202,7 @@ class TransformersEngine:
 
     def __init__(self, model: Path, decoding: Decoding, trust_remote_code: bool) -> None:
         """Load the policy onto the GPU where there is one."""
+        import torch
         from transformers import GenerationConfig
 
         self.decoding = decoding
@@ -197,6 +210,9 @@ class TransformersEngine:
         self.tokenizer = load_tokenizer(model, trust_remote_code)
         self.model = load_policy(model, decoding.dtype, trust_remote_code).eval().to(device())
         self.end_ids = stop_ids(model, self.tokenizer)
+        ids = torch.tensor([encode(self.tokenizer, WORDS)], device=self.model.device)
+        with torch.no_grad():
+            check_number(float(self.model(input_ids=ids).logits[0, -1].float().log_softmax(-1).max()), decoding.dtype)
         # The model's own sampling defaults must not sway what the settings ask for; vLLM ignores them too.
         self.model.generation_config = GenerationConfig(
             eos_token_id=sorted(self.end_ids), pad_token_id=self.tokenizer.pad_token_id

@@ -82,6 +82,11 @@ def _check_head(model: PreTrainedModel) -> None:
     own = model(input_ids=ids).logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
     theirs = model(input_ids=ids, labels=ids, fused_lm_head=True).log_probs.float()
     bound = 1e-3 if model.dtype in (torch.float32, torch.float64) else 0.05
+    if own.isnan().any():
+        raise ConfigurationError(
+            f"{type(model).__name__} gives log-probabilities that are NaN in {model.dtype}: take bfloat16 or float32 "
+            "for dpo.dtype, or another model where that is so already"
+        )
     if not float((own - theirs).norm() / own.norm()) < bound:
         raise ConfigurationError(
             f"{type(model).__name__} computes its logits in a way that DPO does not know: its log-probabilities would "

@@ -10,26 +10,16 @@ from typing import TYPE_CHECKING
 from tasks.artifacts import Content
 from tasks.errors import ConfigurationError
 from tasks.progress import log
-from tasks.tokens import load_tokenizer
+from tasks.tokenizer_checks import PROBE, check_tokenizer
+from tasks.tokens import encode_prompt, load_tokenizer
+from tasks.turns import PLAIN_TEMPLATE, after_prompt, end_ids, render
 from tasks.turns import PROBE as QUESTION
-from tasks.turns import after_prompt, end_ids, render
 from tasks.weight_files import check_tied, check_values, know_architecture, read_json, some
 from tasks.weights import Role, embedding_rows, outline
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PROBE = (
-    "Once upon a time, there's a little fox.  Two  spaces,\ttabs\n\n\nlines; 1234567890 3.14 0x7f \u00e9t\u00e9 "
-    "na\u00efve stra\u00dfe \u0416\u0438\u043b\u0438-\u0431\u044b\u043b\u0438 \u4f60\u597d\uff0c\u4e16\u754c "
-    "\u3053\u3093\u306b\u3061\u306f \uc548\ub155 \u0645\u0631\u062d\u0628\u0627 \u0928\u092e\u0938\u094d\u0924\u0947 "
-    "\U0001f98a def f(x):\n    return {'a': [x**2]}  "
-)
-"""Text in several scripts, with digits, runs of spaces and code, that two equal tokenizers cut alike."""
-WORDS = "Once upon a time"
-"""Words of it, which are no more where white space is lost."""
-LEAST_TOKENS = 4
-"""Different tokens that any tokenizer finds in it."""
 IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 """Settings of a model that name tokens."""
 
@@ -59,7 +49,7 @@ def check_model(files: Mapping[str, Content], folder: Path, role: Role, trust_re
         )
     with _laid_out(files, folder) as stored:
         tokenizer = load_tokenizer(stored, trust_remote_code)
-        _check_tokenizer(load_tokenizer(folder, trust_remote_code), tokenizer, folder)
+        check_tokenizer(load_tokenizer(folder, trust_remote_code), tokenizer, folder)
         if role == "reward_model":
             _check_reward_model(folder, trust_remote_code, tokenizer)
         elif role == "policy":
@@ -87,56 +77,6 @@ def _lay_out(files: Mapping[str, Content], folder: Path) -> None:
             (folder / name).write_bytes(content)
         else:
             (folder / name).symlink_to(content.resolve())
-
-
-def _check_tokenizer(own: "PreTrainedTokenizerBase", stored: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Refuse a tokenizer that reads texts otherwise once only its known files are kept."""
-    marks = [token for token in own.all_special_tokens if token != own.pad_token or token == own.eos_token]
-    if own.eos_token_id not in own(own.eos_token, add_special_tokens=False)["input_ids"]:
-        raise ConfigurationError(
-            f"the tokenizer of {folder} does not read {own.eos_token!r}, its EOS token, as one token: take "
-            "split_special_tokens out of tokenizer_config.json, or name a token that is in the vocabulary"
-        )
-    _check_vocabulary(own, folder)
-    text = PROBE + "".join(marks)
-    for whole in (False, True):
-        before, after = (tokenizer(text, add_special_tokens=whole)["input_ids"] for tokenizer in (own, stored))
-        if before != after or own.decode(before) != stored.decode(after) or own.eos_token_id != stored.eos_token_id:
-            raise ConfigurationError(
-                f"the tokenizer of {folder} becomes another one where only its known files are kept: save it again "
-                "with AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
-            )
-
-
-def _check_vocabulary(own: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Refuse a tokenizer without its vocabulary, at random, or of a class that loses what its tokenizer.json keeps."""
-    from tokenizers import Tokenizer
-
-    ids, kind = own(PROBE, add_special_tokens=False)["input_ids"], type(own).__name__
-    if len(set(ids) - {own.unk_token_id}) < LEAST_TOKENS:
-        raise ConfigurationError(
-            f"the tokenizer of {folder} knows next to no token of a text in several languages: copy the file of its "
-            "vocabulary there (tokenizer.json, tokenizer.model, or vocab.json with merges.txt)"
-        )
-    if not (folder / "tokenizer.json").is_file() or not own.is_fast:
-        return
-    saved = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    if getattr(saved.model, "dropout", None):
-        raise ConfigurationError(
-            f"the tokenizer of {folder} cuts texts at random, so no prompt has the same tokens twice: set dropout to "
-            "null in tokenizer.json"
-        )
-    as_saved = saved.encode(PROBE, add_special_tokens=False).ids
-    remedy = "set tokenizer_class to PreTrainedTokenizerFast in tokenizer_config.json"
-    if WORDS in saved.decode(as_saved) and WORDS not in (found := own.decode(ids)):
-        raise ConfigurationError(
-            f"the tokenizer of {folder}, loaded as {kind}, makes {found[:30]!r} of {PROBE[:30]!r}, which its "
-            f"tokenizer.json does not: {remedy}"
-        )
-    if ids != as_saved:
-        log(
-            f"the tokenizer of {folder}, loaded as {kind}, does not cut as its tokenizer.json: {remedy}, if that counts"
-        )
 
 
 def _check_ids(tokenizer: "PreTrainedTokenizerBase", stored: Path, rows: int) -> None:
@@ -227,10 +167,25 @@ def _check_saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase",
             )
 
 
+def _check_first_token(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Refuse a tokenizer whose texts begin with CLS, where an encoder reads the reward, and conversations do not."""
+    first = tokenizer(QUESTION[0]["content"])["input_ids"][:1]
+    if first == [tokenizer.cls_token_id] and encode_prompt(tokenizer, QUESTION)[:1] != first:
+        raise ConfigurationError(
+            f"{folder} reads a reward at {tokenizer.cls_token!r}, which a conversation would not begin with: set "
+            f"bos_token to {tokenizer.cls_token!r} in tokenizer_config.json, or chat_template to a file that writes it"
+        )
+
+
 def _check_reward_model(folder: Path, trust_remote_code: bool, tokenizer: "PreTrainedTokenizerBase") -> None:
     """Refuse a ready reward model without one scalar head, or whose reward is not read at the end of the completion."""
     from transformers import AutoConfig
 
+    if tokenizer.chat_template == PLAIN_TEMPLATE:
+        _check_first_token(tokenizer, folder)
+        log(
+            f"{folder} reads conversations as the template `plain` writes them: if it learned others, set chat_template"
+        )
     if know_architecture(folder):
         return  # one output, read at the last token whatever it is
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)

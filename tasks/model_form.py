@@ -126,6 +126,19 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase", choice: str | None) -> s
         raise ConfigurationError(f"chat_template = {choice!r} is no text in UTF-8: {error}") from error
 
 
+def unread_template(folder: Path) -> str | None:
+    """Return the name of a file whose chat template is not read, since another has its own; None: there is none."""
+    path = folder / "chat_template.jinja"
+    inner = read_json(folder / "tokenizer_config.json").get("chat_template")
+    read = path.read_text(encoding="utf-8") if path.is_file() else inner
+    beside = {
+        "tokenizer_config.json": inner,
+        "chat_template.json": read_json(folder / "chat_template.json").get("chat_template"),  # of processors
+    }
+    texts = {name: text.strip() for name, text in beside.items() if isinstance(text, str)}
+    return next((name for name, text in texts.items() if text and text != str(read).strip()), None)
+
+
 def generation_settings(folder: Path) -> dict[str, Any]:
     """Return how a model is set to generate: by a file of its own, or in its configuration, as older ones are."""
     from transformers import GenerationConfig

@@ -16,7 +16,14 @@ from tasks.drafts import Draft
 from tasks.errors import ConfigurationError
 from tasks.filesystem import as_meant, open_fs, persist
 from tasks.model_checks import check_model
-from tasks.model_form import DOWNLOADED, generation_settings, mended_generation, small_files, stored_files
+from tasks.model_form import (
+    DOWNLOADED,
+    generation_settings,
+    mended_generation,
+    small_files,
+    stored_files,
+    unread_template,
+)
 from tasks.plan import PLAN
 from tasks.progress import log
 from tasks.scratch import scratch_folder
@@ -51,6 +58,8 @@ def import_model(site: Site, source: ModelSource, role: Role) -> Artifact:
     folder = locate_model(source)
     files = model_files(folder, source, role)
     model = Artifact(kind="model", uri=str(folder), digest=files_digest(files))
+    if source.chat_template is None and (name := unread_template(folder)) is not None:
+        log(f"the chat template in {folder}/{name} is not read: to take it, write it into a file for chat_template")
     if (mended := mended_generation(folder)) is not None:
         given = generation_settings(folder)
         changed = sorted(name for name in {*given, *mended} if given.get(name) != mended.get(name))

@@ -1,7 +1,10 @@
 """A completion as it was drawn: its text and its ids, and where generated ids are cut."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
+
+from tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,6 +19,23 @@ class Sample(NamedTuple):
     completion: str
     token_ids: list[int]
     finish_reason: str
+
+
+def check_number(logprob: float, dtype: str) -> None:
+    """Refuse logits that are no numbers, of which engines draw token 0, which reads as nothing, again and again.
+
+    Args:
+        logprob: Of a token.
+        dtype: Type of the policy's weights.
+
+    Raises:
+        ConfigurationError: It is NaN.
+    """
+    if math.isnan(logprob):
+        raise ConfigurationError(
+            f"with sampling.dtype = {dtype} the policy's logits are NaN, so nothing can be drawn: its values are too "
+            "large for float16 (take bfloat16 or float32), or its configuration or weights are broken"
+        )
 
 
 def cut(

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from tasks.config import Decoding
@@ -296,6 +297,19 @@ def test_the_models_own_sampling_defaults_do_not_count(test_data, tmp_path, tran
     engine = open_engine(folder, Decoding(engine="transformers"), LIMIT)
     longer = GREEDY.model_copy(update={"max_new_tokens": 36})
     assert draw(engine, longer, [[1]], [0]) == draw(transformers, longer, [[1]], [0])
+
+
+@pytest.mark.parametrize("name", ["vllm", "transformers"])
+def test_logits_that_are_no_numbers(test_data, tmp_path, name):
+    # float16 ends at 65504: both engines would draw token 0, which reads as nothing, again and again.
+    pytest.importorskip(name)
+    folder = shutil.copytree(test_data / "stories260k", tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    large = {key: value * 3000 if "proj" in key else value for key, value in weights.items()}
+    save_file(large, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"with sampling.dtype = float16 the policy's logits are NaN.*bfloat16 or"):
+        open_engine(folder, Decoding(engine=name, dtype="float16"), LIMIT)
+    open_engine(folder, Decoding(engine=name), LIMIT).close()
 
 
 def test_vllm_that_is_not_installed(test_data, monkeypatch):

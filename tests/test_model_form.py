@@ -8,10 +8,10 @@ import sentencepiece
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from tasks.model_checks import PROBE
 from tasks.model_form import mended_generation, stop_ids
 from tasks.models import model_files, trained_files
 from tasks.sections import ModelSource
+from tasks.tokenizer_checks import PROBE
 from tasks.tokens import load_tokenizer
 
 QUESTION = [{"role": "user", "content": "Hello, zebra"}]

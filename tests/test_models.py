@@ -4,11 +4,18 @@ import json
 import shutil
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+)
 
 from tasks.artifacts import NOTHING, Artifact, Provenance, files_digest
 from tasks.config import RewardModelConfig, SftConfig
 from tasks.drafts import Draft
+from tasks.model_form import unread_template
 from tasks.models import (
     import_model,
     import_policy,
@@ -186,6 +193,37 @@ def test_a_reward_model_that_pads_with_the_token_that_ends_a_turn(reward_model, 
             )
     finally:
         PLAN.reset(token)
+
+
+def test_a_reward_model_of_berts_kind_reads_its_first_token(tmp_path):
+    # BERT's tokenizer has no BOS: the reward would be read at the first word of the question.
+    folder = tmp_path / "bert"
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [chr(number) for number in range(33, 127)]
+    config = BertConfig(vocab_size=512, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_labels=1)
+    BertForSequenceClassification(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join([*marks, *letters, *(f"##{letter}" for letter in letters)]))
+    names = {"tokenizer_class": "BertTokenizer", "eos_token": "[SEP]", "cls_token": "[CLS]", "pad_token": "[PAD]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    refused(folder, r"reads a reward at '\[CLS\]'.*set bos_token to '\[CLS\]'", tmp_path, role="reward_model")
+    edit(folder / "tokenizer_config.json", bos_token="[CLS]")
+    assert "model.safetensors" in files(folder, "reward_model")
+
+
+def test_a_ready_reward_model_without_a_template_is_named(reward_model, capsys):
+    files(reward_model, "reward_model")
+    assert f"{reward_model} reads conversations as the template `plain` writes them" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "chat_template.json"])
+def test_a_template_that_is_not_read_is_named(model, name):
+    own = "{{ messages[0].content }}!"
+    (model / "chat_template.jinja").write_text(own)
+    (model / name).touch()
+    values = json.loads((model / name).read_text() or "{}")
+    for other, said in ((f"{own}\n", None), ("{{ messages[0].content }}?", name)):
+        (model / name).write_text(json.dumps(values | {"chat_template": other}))
+        assert unread_template(model) == said
 
 
 def test_a_chat_template_file_that_is_missing(model, tmp_path):
