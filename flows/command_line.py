@@ -18,6 +18,7 @@ from rich.table import Table
 
 from flows.prefect_server import ServerError, check_places, start_server
 from flows.run_log import RunLog, ended_by_signals, redacted
+from flows.settings_yaml import read_yaml
 from tasks.artifacts import Artifact, DamagedArtifactError
 from tasks.config import Config
 from tasks.dispatch import DeploymentFailedError, DeploymentRunError
@@ -28,16 +29,9 @@ from tasks.report import evaluation_rows
 
 FAILS = (DamagedArtifactError, DeploymentFailedError, DeploymentRunError, ServerError, *STORE_ERRORS)
 """What may pass when the store, a worker or the network is mended."""
-_NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
-"""What YAML 1.2 takes for a number and YAML 1.1, PyYAML's, for text: an exponent without a point or a sign."""
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads `1e-5` as the number that it is; in quotes it stays text."""
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+_OTHER_VARIABLE = re.compile(r"\$\{\s*[\w.]+\s*(:[^}]*)?\}")
+"""How other programs write variables: `${NAME:-default}`, `${oc.env:NAME}`, `${ NAME }`."""
 
 
 def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = None) -> dict[str, Artifact]:
@@ -94,7 +88,7 @@ def load_config(path: str, overrides: list[str]) -> Config:
     if not file.is_file():
         raise ConfigurationError(f"configuration file {path} does not exist; the shipped ones are in configs/")
     try:
-        values = _expand(_read_yaml(file.read_text()) or {}, path)
+        values = _expand(read_yaml(file.read_text(encoding="utf-8")) or {}, path)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is no valid YAML: {error}") from error
     if not isinstance(values, dict):
@@ -126,8 +120,11 @@ def explain(error: BaseException) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     lines = []
-    for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"])
+    errors = error.errors()
+    if len(errors) > 1:  # of a source that may also be a word, such as `gold`, what is wrong with it as a source
+        errors = [item for item in errors if not str(item["loc"][-1]).startswith("literal[")] or errors
+    for item in errors:
+        name = ".".join(str(part) for part in item["loc"] if part != "DataSource")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             lines.append(f"{name} is no known setting: check its spelling")
@@ -206,14 +203,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_yaml(text: str) -> Any:
-    loader = _Loader(text)  # a SafeLoader: makes plain values only
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
-
-
 def _expand(value: Any, path: str) -> Any:
     """Put environment variables into every string of a parsed file."""
     if isinstance(value, dict):
@@ -223,10 +212,13 @@ def _expand(value: Any, path: str) -> Any:
     if not isinstance(value, str):
         return value
     for name in _VARIABLE.findall(value):
-        if name not in os.environ:
+        if not os.environ.get(name):
+            state = "empty" if name in os.environ else "not set"
             raise ConfigurationError(
-                f"{path} uses the environment variable {name}, which is not set: set it and run again"
+                f"{path} uses the environment variable {name}, which is {state}: set it and run again"
             )
+    if (other := _OTHER_VARIABLE.search(_VARIABLE.sub("", value))) is not None:
+        raise ConfigurationError(f"{path}: {other[0]} is not read: an environment variable is written ${{NAME}}")
     return _VARIABLE.sub(lambda match: os.environ[match[1]], value)
 
 
@@ -243,6 +235,6 @@ def _override(values: dict[str, Any], override: str) -> None:
         values[section] = inner = {"path": inner} if isinstance(inner, str) else dict(inner)
         values = inner
     try:
-        values[field] = _expand(_read_yaml(value), "--set")
+        values[field] = _expand(read_yaml(value), "--set")
     except yaml.YAMLError as error:
         raise ConfigurationError(f"--set {override}: {value!r} is no valid YAML: {error}") from error
