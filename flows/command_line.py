@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from prefect import Flow
 from pydantic import ValidationError
 from rich.console import Console
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from flows.prefect_server import ServerError, check_places, start_server
 from flows.run_log import RunLog, ended_by_signals, redacted
+from flows.settings_yaml import read_yaml
 from tasks.artifacts import Artifact, DamagedArtifactError
 from tasks.config import Config
 from tasks.dispatch import DeploymentFailedError, DeploymentRunError
@@ -28,16 +28,9 @@ from tasks.report import evaluation_rows
 
 FAILS = (DamagedArtifactError, DeploymentFailedError, DeploymentRunError, ServerError, *STORE_ERRORS)
 """What may pass when the store, a worker or the network is mended."""
-_NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
-"""What YAML 1.2 takes for a number and YAML 1.1, PyYAML's, for text: an exponent without a point or a sign."""
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads `1e-5` as the number that it is; in quotes it stays text."""
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+_OTHER_VARIABLE = re.compile(r"\$\{\s*[\w.]+\s*(:[^}]*)?\}")
+"""How other programs write variables: `${NAME:-default}`, `${oc.env:NAME}`, `${ NAME }`."""
 
 
 def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = None) -> dict[str, Artifact]:
@@ -93,7 +86,7 @@ def load_config(path: str, overrides: list[str]) -> Config:
     file = Path(path)
     if not file.is_file():
         raise ConfigurationError(f"configuration file {path} does not exist; the shipped ones are in configs/")
-    values = _expand(_read_yaml(file.read_bytes(), path) or {}, path)
+    values = _expand(read_yaml(file.read_bytes(), path) or {}, path)
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path} must hold sections (data, sft, ...), not a {type(values).__name__}")
     for override in overrides:
@@ -123,8 +116,11 @@ def explain(error: BaseException) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     lines = []
-    for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"])
+    errors = error.errors()
+    if len(errors) > 1:  # of a source that may also be a word, such as `gold`, what is wrong with it as a source
+        errors = [item for item in errors if not str(item["loc"][-1]).startswith("literal[")] or errors
+    for item in errors:
+        name = ".".join(str(part) for part in item["loc"] if part != "DataSource")
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             lines.append(f"{name} is no known setting: check its spelling")
@@ -203,22 +199,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_yaml(text: str | bytes, where: str) -> Any:
-    """Return the value of YAML.
-
-    Raises:
-        ConfigurationError: The text is no YAML, or a date or a number in it is none, such as 2024-13-45.
-    """
-    try:
-        loader = _Loader(text)  # a SafeLoader: makes plain values only
-        try:
-            return loader.get_single_data()
-        finally:
-            loader.dispose()
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigurationError(f"{where} is no valid YAML: {error}") from error
-
-
 def _expand(value: Any, path: str) -> Any:
     """Put environment variables into every string of a parsed file."""
     if isinstance(value, dict):
@@ -228,10 +208,13 @@ def _expand(value: Any, path: str) -> Any:
     if not isinstance(value, str):
         return value
     for name in _VARIABLE.findall(value):
-        if name not in os.environ:
+        if not os.environ.get(name):
+            state = "empty" if name in os.environ else "not set"
             raise ConfigurationError(
-                f"{path} uses the environment variable {name}, which is not set: set it and run again"
+                f"{path} uses the environment variable {name}, which is {state}: set it and run again"
             )
+    if (other := _OTHER_VARIABLE.search(_VARIABLE.sub("", value))) is not None:
+        raise ConfigurationError(f"{path}: {other[0]} is not read: an environment variable is written ${{NAME}}")
     return _VARIABLE.sub(lambda match: os.environ[match[1]], value)
 
 
@@ -247,4 +230,4 @@ def _override(values: dict[str, Any], override: str) -> None:
             raise ConfigurationError(f"--set {override}: {section} is no section, but {inner!r}")
         values[section] = inner = {"path": inner} if isinstance(inner, str) else dict(inner)
         values = inner
-    values[field] = _expand(_read_yaml(value, f"--set {override}: {value!r}"), "--set")
+    values[field] = _expand(read_yaml(value, f"--set {override}: {value!r}"), "--set")

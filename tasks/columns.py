@@ -15,7 +15,8 @@ A completion is in the first of `completion`, `response`, `output`, `answer`, `c
 conversation, whose prompt then must be the row's or, where the row's is one user turn, begin or end with it.
 
 Nothing is guessed. Another of these columns is redundant where its text is part of what is read; else the row is bad.
-So are rows with tools or pictures. A true or false `label` beside a completion (KTO) makes it no demonstration.
+So are rows with tools or pictures, and pairs whose scores say the opposite. A `label` or `kto_tag` beside a completion
+that says true or false, good or bad (KTO) makes it no demonstration.
 The spellings of conversations are in `tasks.conversations`.
 """
 
@@ -43,6 +44,10 @@ COMPLETIONS = ("completion", "response", "output", "answer")
 PLAIN = ("metadata", "id")
 """Kept beside a prompt where they are texts or whole numbers."""
 _MATERIAL = ("input", "context")
+_LABELS = ("label", "kto_tag")
+_VERDICTS = {"true", "false", "good", "bad", "desirable", "undesirable", "chosen", "rejected"}
+_SCORE = ("score_{}", "{}_score", "{}_rating", "{}-rating", "{}_reward")
+_SCORES = tuple((name.format("chosen"), name.format("rejected")) for name in _SCORE)
 _SYSTEM = ("system", "system_prompt", "system_message")
 _UNSUPPORTED = ("tools", "functions", "image", "images", "video", "videos", "audio", "audios")
 
@@ -132,13 +137,26 @@ def check_completion(values: Values, column: str, text: str) -> None:
     Raises:
         BadRow: Names the column.
     """
-    label = values.get("label")
-    if isinstance(label, bool) or (isinstance(label, int) and label in (0, 1)):
-        raise BadRow("label tells good completions from bad ones (KTO)")
+    for name in _LABELS:
+        label = values.get(name)
+        if label in (0, 1) or (isinstance(label, str) and label.strip().lower() in _VERDICTS):
+            raise BadRow(f"{name} tells good completions from bad ones (KTO)")
     for name in COMPLETIONS:
         value = values.get(name)
         if name != column and isinstance(value, str) and value.strip() not in text:
             raise BadRow(f"{name} is not part of {column}")
+
+
+def check_scores(values: Values) -> None:
+    """Refuse a pair whose own columns score the chosen side below the rejected one.
+
+    Raises:
+        BadRow: Names the columns.
+    """
+    for chosen, rejected in _SCORES:
+        high, low = values.get(chosen), values.get(rejected)
+        if isinstance(high, int | float) and isinstance(low, int | float) and high < low:
+            raise BadRow(f"{chosen} is below {rejected}")
 
 
 def check_supported(values: Values) -> None:
@@ -175,9 +193,9 @@ PROMPTS: dict[str, Callable[[Values, str], Messages]] = {
 
 _READ_BY_ALL = {*CONVERSATIONS, *PROMPTS, *_MATERIAL, *_SYSTEM, *_UNSUPPORTED, "history", "chosen"}
 READ: dict[Role, set[str]] = {
-    "prompts": _READ_BY_ALL | {*COMPLETIONS, "label"},
-    "demonstrations": _READ_BY_ALL | {*COMPLETIONS, "label"},
-    "preferences": _READ_BY_ALL | {"rejected", "margin"},
+    "prompts": _READ_BY_ALL | {*COMPLETIONS, *_LABELS},
+    "demonstrations": _READ_BY_ALL | {*COMPLETIONS, *_LABELS},
+    "preferences": _READ_BY_ALL | {"rejected", "margin", *(name for pair in _SCORES for name in pair)},
 }
 """The columns that are read for each role, if only to see that they say the same."""
 _READ_OF_MESSAGES = {"role", "content", "from", "value", "tool_calls", "function_call"}

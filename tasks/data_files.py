@@ -13,15 +13,17 @@ What describes data is no data: cards, dataset_infos.json and the like, and JSON
 import json
 import posixpath
 import re
-from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, NamedTuple
 
 import yaml
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import glob_translate
 
 from tasks.errors import ConfigurationError
+from tasks.folders import check_shards, find, refuse_cache, refuse_held_out
 from tasks.readers import ENDINGS, is_description, reader
 from tasks.sections import DataSource
 
@@ -35,7 +37,6 @@ _DESCRIPTIONS = {
     "config.json",
     "metadata.json",
 }
-_SHARD = re.compile(r"(.*-)(\d{5})-of-(\d{5})(\..*)")
 _ALL = "train"
 """The split of files that no name tells apart."""
 
@@ -60,7 +61,8 @@ def choose_files(fs: AbstractFileSystem, root: str, source: DataSource) -> Chose
         root = _inside(fs, root, "data_dir", source.data_dir)
     if (saved := _saved_files(fs, root, source)) is not None:
         return Chosen(saved, [])
-    names = sorted(name for path in fs.find(root) if not _HIDDEN.search(name := path.removeprefix(root + "/")))
+    refuse_cache(fs, root)
+    names = sorted(name for path in find(fs, root) if not _HIDDEN.search(name := path.removeprefix(root + "/")))
     data = [name for name in names if _is_data(fs, root, name)]
     if not data:
         for table in [name for name in names if name.lower().endswith((".csv", ".tsv"))]:
@@ -71,7 +73,11 @@ def choose_files(fs: AbstractFileSystem, root: str, source: DataSource) -> Chose
         )
     splits = _splits(fs, root, source, names, data)
     chosen = _pick_split(root, splits, source.split)
-    _check_shards(root, chosen)
+    for name in chosen:
+        reader(f"{root}/{name}")  # the card may list what is of no known kind
+    check_shards(root, chosen)
+    if isinstance(fs, LocalFileSystem) and (lost := [name for name in chosen if not fs.exists(f"{root}/{name}")]):
+        raise ConfigurationError(f"{root}/{lost[0]} is a link to a file that is not there: download or copy it again")
     others = {name: split for split, members in splits.items() for name in members}
     unread = [f"{name} (split {others[name]})" if name in others else name for name in names if name not in chosen]
     return Chosen([f"{root}/{name}" for name in chosen], unread)
@@ -137,7 +143,7 @@ def _splits(fs: AbstractFileSystem, root: str, source: DataSource, names: list[s
     if name not in configurations:
         found = f"has no configuration {name!r}" if name else "has several configurations"
         raise ConfigurationError(f"{root} {found}: set name to one of {', '.join(configurations)}")
-    return _listed_splits(root, configurations[name], data)
+    return _listed_splits(root, configurations[name], names, data)
 
 
 def _card(fs: AbstractFileSystem, root: str) -> tuple[dict[str, Any], str | None]:
@@ -145,8 +151,8 @@ def _card(fs: AbstractFileSystem, root: str) -> tuple[dict[str, Any], str | None
     from datasets.utils.metadata import MetadataConfigs  # takes a second
     from huggingface_hub import DatasetCard
 
-    text = fs.cat_file(f"{root}/README.md").decode(errors="replace")
-    if not text.startswith("---"):
+    text = fs.cat_file(f"{root}/README.md").decode("utf-8-sig", errors="replace")
+    if not text.lstrip().startswith("---"):
         return {}, None
     try:
         configurations = MetadataConfigs.from_dataset_card_data(DatasetCard(text).data)
@@ -169,11 +175,13 @@ def _named_splits(root: str, data: list[str], base: str = "") -> Splits:
     except ValueError as error:
         raise ConfigurationError(f"{root}: {error} Name the files themselves, or rename them") from error
     found = {str(split): [base + name for one in some for name in resolve(one)] for split, some in patterns.items()}
+    if list(found) == [_ALL] and len(data) > 1:
+        refuse_held_out(root, found[_ALL], base)
     return {split: sorted(set(names)) for split, names in found.items()}
 
 
-def _listed_splits(root: str, configuration: dict[str, Any], data: list[str]) -> Splits:
-    """Return the data files of each split of a card's configuration."""
+def _listed_splits(root: str, configuration: dict[str, Any], names: list[str], data: list[str]) -> Splits:
+    """Return the files of each split of a card's configuration; none of a split of which something is not there."""
     from datasets.data_files import sanitize_patterns
 
     base = posixpath.normpath(configuration.get("data_dir") or ".")
@@ -185,7 +193,10 @@ def _listed_splits(root: str, configuration: dict[str, Any], data: list[str]) ->
         raise ConfigurationError(f"{root}/README.md names {distant[0]}, which is not in its folder: download it first")
     paths = {split: [posixpath.normpath(posixpath.join(base, one)) for one in some] for split, some in patterns.items()}
     try:
-        return {split: sorted({name for one in some for name in _matching(one, data)}) for split, some in paths.items()}
+        found = {
+            split: [_matching(one, data) or _matching(one, names) for one in some] for split, some in paths.items()
+        }
+        return {split: sorted({*chain(*some)}) if all(some) else [] for split, some in found.items()}
     except ValueError as error:
         raise ConfigurationError(f"{root}/README.md, data_files: {error}") from error
 
@@ -205,19 +216,9 @@ def _pick_split(root: str, splits: Splits, split: str) -> list[str]:
     there = [name for name, files in splits.items() if files]
     if chosen in splits and chosen not in there:
         raise ConfigurationError(
-            f"{root} has none of the files that its README.md lists for split {split!r}: download them, or set split "
-            f"to one of {', '.join(there) or '(none)'}"
+            f"{root} has none, or not all, of the files that its README.md lists for split {split!r}: download "
+            f"them, or set split to one of {', '.join(there) or '(none)'}"
         )
     if chosen not in there:
         raise ConfigurationError(f"{root} has no split {split!r}: set split to one of {', '.join(there)}")
     return splits[chosen]
-
-
-def _check_shards(root: str, names: list[str]) -> None:
-    """Refuse a part of a set of files that are numbered 00000-of-00004 and so on: the rest has not been downloaded."""
-    found = [(match[1], int(match[3])) for name in names if (match := _SHARD.fullmatch(name))]
-    for (stem, total), number in Counter(found).items():
-        if number < total:
-            raise ConfigurationError(
-                f"{root} has {number} of {total} files {stem}*-of-{total:05d}: download the others, or name one file"
-            )

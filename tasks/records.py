@@ -18,6 +18,7 @@ from tasks.columns import (
     PROMPTS,
     Given,
     check_completion,
+    check_scores,
     check_supported,
     finish_prompt,
     first_column,
@@ -30,6 +31,7 @@ from tasks.conversations import BadRow as BadRow
 from tasks.conversations import Messages as Messages
 from tasks.conversations import checked_text, read_split, split_messages
 from tasks.errors import ConfigurationError
+from tasks.transcripts import is_rendered
 
 # Each role is served by any one of these forms: one column out of each group.
 _SERVES: dict[Role, tuple[tuple[tuple[str, ...], ...], ...]] = {
@@ -105,9 +107,10 @@ def _parse_preference(values: Values) -> Record:
     sides = {column: read_side(given, values.get(column), column) for column in ("chosen", "rejected")}
     if sides["chosen"].shared != sides["rejected"].shared:
         raise BadRow("prompts differ")
-    chosen, rejected = (checked_text(side.completion, column) for column, side in sides.items())
+    chosen, rejected = (_checked_completion(side.completion, column) for column, side in sides.items())
     if chosen == rejected:
         raise BadRow("chosen equals rejected")
+    check_scores(values)
     messages, margin = finish_prompt(values, given, sides["chosen"].prompt), _margin(values.get("margin"))
     return Record(messages, chosen=chosen, rejected=rejected, margin=margin, metadata=_metadata(values))
 
@@ -122,13 +125,21 @@ def _parse_example(values: Values, role: Role) -> Record:
         side = read_side(given, _readable(values.get(column), given, role), column)
     completion = None
     try:
-        text = checked_text(side.completion, "completion" if column in CONVERSATIONS else column)
+        text = _checked_completion(side.completion, "completion" if column in CONVERSATIONS else column)
         check_completion(values, column, text)
         completion = text
     except BadRow:
         if role == "demonstrations":
             raise
     return Record(finish_prompt(values, given, side.prompt), completion, metadata=_metadata(values))
+
+
+def _checked_completion(value: Any, column: str) -> str:
+    """Return the text of a completion, which the models' own templates end."""
+    text = checked_text(value, column)
+    if is_rendered(text):
+        raise BadRow(f"{column} is rendered by a chat template")
+    return text
 
 
 def _readable(value: Any, given: Given | None, role: Role) -> Any:

@@ -18,6 +18,8 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -65,6 +67,16 @@ class Section(BaseModel):
         if found := [InitErrorDetails(type=problem, loc=place, input="***") for place in _secrets(values)]:
             raise ValidationError.from_exception_data(cls.__name__, found)
         return values
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_switch(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse yes and no where a number stands: pydantic would take 1 and 0."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        kinds = {kind, *get_args(kind)}
+        if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+            raise ValueError("must be a number: YAML takes yes, no, on and off for true and false")
+        return value
 
     def key_fields(self, only: Collection[str] | None = None) -> dict[str, Any]:
         """Return the fields that decide the stage's output and differ from their defaults, as plain JSON values.

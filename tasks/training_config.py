@@ -6,7 +6,7 @@ A field marked `NOT_IN_KEY` is left out of the stage key.
 from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from tasks.errors import ConfigurationError
 from tasks.extra import CHANGES_NO_OUTPUT, NOT_FOR_DPO, Extra, why_refused
@@ -136,7 +136,7 @@ class DpoConfig(Training):
     """TRL's name of a pairwise loss, or of several that are added up."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Probability that a pair's label is wrong, for the losses sigmoid (cDPO), robust and exo_pair."""
-    loss_weights: tuple[float, ...] | None = None
+    loss_weights: tuple[NonNegativeFloat, ...] | None = None
     """Weight of each loss; None: 1 each."""
     tokens_per_batch: Annotated[int, NOT_IN_KEY] = Field(8192, ge=1)
     """Most tokens, padding apart, in one forward and backward pass on one device. A single pair may have more."""
@@ -158,6 +158,10 @@ class DpoConfig(Training):
         if self.loss_weights is not None and len(self.loss_weights) != len(self.losses):
             raise ConfigurationError(
                 f"dpo.loss_weights = {self.loss_weights} must be one weight a loss of {self.losses}"
+            )
+        if self.loss_weights is not None and not any(self.loss_weights):
+            raise ConfigurationError(
+                f"dpo.loss_weights = {self.loss_weights} must have one above 0: nothing is trained"
             )
         return self
 

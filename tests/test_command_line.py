@@ -14,7 +14,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from flows.command_line import load_config, main
+from flows.command_line import explain, load_config, main
 from flows.rs_dpo import rs_dpo
 
 ROOT = Path(__file__).parent.parent
@@ -102,6 +102,10 @@ def test_overrides(tmp_path, override, section, field, value):
         ("'1e-5'", "1e-5"),
         ("1e5x", "1e5x"),
         ("e5", "e5"),
+        ("0100", "0100"),  # 64 in YAML 1.1
+        ("'1:30'", "1:30"),
+        ("0x10", 16),
+        ("-7", -7),
     ],
 )
 def test_a_number_needs_no_point_wherever_it_stands(tmp_path, written, read):
@@ -153,12 +157,28 @@ def test_variables_are_put_in(tmp_path, monkeypatch):
         (GOOD, "sft.ready_model.template_date=2024-02-30", r"--set sft.*2024-02-30. is no valid YAML: day"),
         ("- a\n- b\n", None, r"a.yaml must hold sections .* not a list"),
         ("just text", None, r"a.yaml must hold sections .* not a str"),
+        (f"{GOOD}pairs: {{eta: 0.9}}\npairs: {{tau: 2}}\n", None, r"'pairs' stands here twice"),
+        (GOOD, "pairs={eta: 0.9, tau: 1, eta: 0.95}", r"--set pairs.*'eta' stands here twice"),
+        (f"{GOOD}store: '${{NOT_SET:-/x}}/s'\n", None, r"\$\{NOT_SET:-/x\} is not read: .* is written \$\{NAME\}"),
+        (GOOD, "store=${oc.env:HOME}/s", r"--set: \$\{oc.env:HOME\} is not read"),
+        (f"{GOOD}store: '${{IS_EMPTY}}/s'\n", None, r"IS_EMPTY, which is empty: set it"),
     ],
 )
 def test_files_and_overrides_that_cannot_be_read(tmp_path, monkeypatch, text, override, message):
     monkeypatch.delenv("NOT_SET", raising=False)
+    monkeypatch.setenv("IS_EMPTY", "")
     with pytest.raises(ValueError, match=message):
         load_config(write(tmp_path / "a.yaml", text), [override] if override else [])
+
+
+def test_a_merged_mapping_may_be_overridden(tmp_path):
+    text = (
+        "data: {prompts: p.jsonl}\nsft: {ready_model: {<<: &m {path: m, chat_template: text}, path: n}}\n"
+        "reward_model: {ready_model: {<<: *m, <<: {revision: a}}}\n"
+    )
+    config = load_config(write(tmp_path / "a.yaml", text), [])
+    assert (config.sft.ready_model.path, config.sft.ready_model.chat_template) == ("n", "text")
+    assert config.reward_model.ready_model.path == "m"
 
 
 @pytest.mark.parametrize(
@@ -410,3 +430,11 @@ def test_command_missing_bucket(folder, s3_server):
     )
     assert "store s3://no-such-bucket/prefix cannot be written" in errors
     assert "check the bucket" in errors
+
+
+def test_what_is_wrong_with_a_source_is_said_once_and_by_its_setting(tmp_path):
+    path = write(tmp_path / "a.yaml", "data: {prompts: {path: p.jsonl, split: 5}}\nsft: {ready_model: m}\n")
+    with pytest.raises(ValidationError) as caught:
+        load_config(path, [])
+    assert explain(caught.value).startswith("data.prompts.split = 5: Input should be a valid string")
+    assert len(explain(caught.value).splitlines()) == 1

@@ -70,7 +70,7 @@ def make(section, **fields):
         (DpoConfig, "batch_size", [0], [1]),
         (DpoConfig, "tokens_per_batch", [0], [1]),
         (DpoConfig, "loss_type", ["aot", "dpo", ["sigmoid", "aot_unpaired"], []], ["ipo"]),
-        (DpoConfig, "loss_weights", [[1.0, 0.5], []], [[0.5], None]),
+        (DpoConfig, "loss_weights", [[1.0, 0.5], [], [0], [-1]], [[0.5], None]),
         (RewardModelConfig, "micro_batch_size", [0], [1]),
         (DpoConfig, "devices", [0], [1]),
         (DpoConfig, "max_length", [7], [8]),
@@ -114,6 +114,25 @@ def test_bounds(section, field, outside, inside):
 def test_infinity_is_out_of_bounds(section, field):
     with pytest.raises(ValidationError):
         make(section, **{field: INF})
+
+
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [
+        (DpoConfig, "epochs"),
+        (DpoConfig, "save_steps"),
+        (DpoConfig, "seed"),
+        (DpoConfig, "warmup_ratio"),
+        (PairsConfig, "max_pairs_per_prompt"),
+        (RewardModelConfig, "evaluation_fraction"),
+        (DataConfig, "max_bad_fraction"),
+    ],
+)
+def test_yes_and_no_are_no_numbers(section, field):
+    for value in (True, False):
+        with pytest.raises(ValidationError, match="must be a number: YAML takes yes"):
+            make(section, **{field: value})
+    assert make(RewardModelConfig, use_margin=True).use_margin
 
 
 def sections():

@@ -316,7 +316,34 @@ def test_completions_that_are_good_or_bad_are_no_demonstrations():
         values = {"prompt": "Hi", "completion": "yes", "label": label}
         assert reason(values, "demonstrations") == "label tells good completions from bad ones (KTO)"
         assert parse_record(values, "prompts") == Record([user("Hi")])
-    assert parse_record({"prompt": "Hi", "completion": "yes", "label": "chat"}, "demonstrations").completion == "yes"
+    for name, label in (("label", "bad"), ("label", "True"), ("label", 0.0), ("kto_tag", False)):
+        values = {"prompt": "Hi", "completion": "yes", name: label}
+        assert reason(values, "demonstrations") == f"{name} tells good completions from bad ones (KTO)"
+    for label in ("chat", [1], None):
+        values = {"prompt": "Hi", "completion": "yes", "label": label}
+        assert parse_record(values, "demonstrations").completion == "yes"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"), [("score_chosen", "score_rejected"), ("chosen-rating", "rejected-rating")]
+)
+def test_pairs_whose_scores_say_the_opposite(chosen, rejected):
+    pair = {"prompt": "Hi", "chosen": "a", "rejected": "b"}
+    assert reason({**pair, chosen: 1.0, rejected: 9}, "preferences") == f"{chosen} is below {rejected}"
+    for scores in ((9, 1.0), (5.0, 5.0), (None, 3), ([1], [2]), (float("nan"), 1.0)):
+        values = {**pair, chosen: scores[0], rejected: scores[1]}
+        assert parse_record(values, "preferences").chosen == "a"
+        assert unread_columns(values, "preferences") == set()
+
+
+@pytest.mark.parametrize(
+    "text", ["<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nyes", "[INST] Hi [/INST] yes"]
+)
+def test_completions_that_a_template_has_rendered(text):
+    values = {"prompt": "Hi", "chosen": text, "rejected": f"{text}, no"}
+    for role in ("preferences", "demonstrations"):
+        assert reason(values, role) == "chosen is rendered by a chat template"
+    assert parse_record(values, "prompts") == Record([user("Hi")])
 
 
 # What is not read

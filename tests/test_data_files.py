@@ -259,3 +259,47 @@ def test_a_snapshot_in_s3(s3_uri, tmp_path):
     assert read(s3_uri, name="harmless", split="test") == read(s3_uri, data_dir="harmless", split="test")
     assert source_digest(DataSource(path=s3_uri)) == source_digest(DataSource(path=str(tmp_path)))
     assert "no such folder in" in refused(s3_uri, data_dir="honest")
+
+
+def test_links_are_followed_and_lost_files_are_named(tmp_path):
+    make(tmp_path / "elsewhere", "0.jsonl")
+    folder = make(tmp_path / "data", "test/0.jsonl")
+    (folder / "train").symlink_to(tmp_path / "elsewhere")
+    (folder / "train" / "round").symlink_to(tmp_path / "data")
+    (folder / "loop").symlink_to(folder)
+    assert read(folder) == ["0.jsonl"]
+    assert read(folder, split="test")[0] == "test/0.jsonl"
+    (folder / "train" / "1.jsonl").symlink_to(tmp_path / "nowhere")
+    assert "train/1.jsonl is a link to a file that is not there" in refused(folder)
+
+
+def test_the_hubs_cache_may_hold_several_versions(tmp_path):
+    make(tmp_path, "snapshots/aa/train.jsonl", "snapshots/bb/train.jsonl")
+    (tmp_path / "blobs").mkdir()
+    assert f"name one of {tmp_path}/snapshots/, aa, bb" in refused(tmp_path)
+    assert read(tmp_path / "snapshots" / "bb") == ["snapshots/bb/train.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["train-0000-of-0002.jsonl", "train-0-of-2.jsonl", "train_1_of_2.jsonl"])
+def test_a_missing_shard_is_told_by_any_number_of_digits(tmp_path, name):
+    assert "has 1 of 2 files train" in refused(make(tmp_path, name))
+
+
+@pytest.mark.parametrize(
+    "name", ["heldout.jsonl", "myTest.jsonl", "split=test/0.jsonl", "HeldOut.jsonl", "testset.jsonl"]
+)
+def test_names_that_say_held_out_are_not_trained_on(tmp_path, name):
+    assert f"{name} seems to be for evaluation" in refused(make(tmp_path, "greatest.jsonl", name))
+    (tmp_path / "greatest.jsonl").unlink()
+    assert read(tmp_path) == [name]
+
+
+def test_all_that_a_card_lists_is_read_or_refused(tmp_path):
+    card = "\ufeff---\nconfigs: [{config_name: default, data_files: [{split: train, path: [a.jsonl, b.jsonl]}]}]\n---\n"
+    make(tmp_path, "a.jsonl", "c.jsonl", **{"README.md": card})
+    assert "has none, or not all, of the files that its README.md lists for split 'train'" in refused(tmp_path)
+    make(tmp_path, "b.jsonl")
+    assert read(tmp_path) == ["a.jsonl", "b.jsonl"]
+    (tmp_path / "README.md").write_text(card.replace("b.jsonl", "b.csv"))
+    (tmp_path / "b.csv").write_text("prompt\nx\n")
+    assert "b.csv is of no known kind" in refused(tmp_path)
