@@ -3,6 +3,7 @@
 A field marked `NOT_IN_KEY` is left out of the stage key.
 """
 
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -202,6 +203,17 @@ class PairsConfig(Section):
     """Seed of the random cap; what is drawn for a prompt depends on it and the prompt_id alone."""
     truncated: Literal["keep", "drop", "never_chosen"] = "drop"
     """What to do with completions cut at max_new_tokens: their reward is for half an answer."""
+
+    def key_fields(self, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Return the fields that decide the pairs: those that the strategy and the cap read."""
+        unread = set() if self.strategy == "threshold" else {"eta"}
+        if self.strategy == "annotation":
+            unread.add("truncated")
+        if self.max_pairs_per_prompt is None:
+            unread |= {"cap", "seed"}
+        elif self.cap == "widest":
+            unread.add("seed")
+        return {name: value for name, value in super().key_fields(only).items() if name not in unread}
 
 
 class EvaluationConfig(Section):

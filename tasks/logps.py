@@ -150,7 +150,9 @@ def divergence(logits: torch.Tensor, ref_logits: torch.Tensor) -> torch.Tensor:
         ref_logits: (rows, vocabulary) of q.
     """
     logprobs, ref_logprobs = logits.log_softmax(-1), ref_logits.log_softmax(-1)
-    return (logprobs.exp() * (logprobs - ref_logprobs)).sum(-1).clamp(min=0)  # rounding may leave -1e-8
+    terms = logprobs.exp() * (logprobs - ref_logprobs)
+    terms = terms.where(logprobs > -torch.inf, 0.0)  # lim p log p = 0, also where q is 0 too
+    return terms.sum(-1).clamp(min=0)  # rounding may leave -1e-8
 
 
 class _Side:

@@ -132,9 +132,12 @@ def _is_since(entry: Entry, start: datetime | None) -> bool:
 
 
 def _is_quiet(store: Store, entry: Entry) -> bool:
-    """Tell whether nothing in a folder has changed for long."""
+    """Tell whether nothing in a folder has changed for long, and nothing changes meanwhile."""
 
     def changed() -> list[datetime]:
         return [store.fs.modified(path) for path in store.fs.find(store.path(entry.folder))]
 
-    return all(datetime.now(UTC) - time > QUIET for time in persist(changed, store.uri, "read"))
+    try:
+        return all(datetime.now(UTC) - time > QUIET for time in persist(changed, store.uri, "read"))
+    except FileNotFoundError:  # gone between the two looks
+        return False

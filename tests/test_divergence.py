@@ -88,6 +88,14 @@ def test_two_tokens_by_hand():
     assert found.tolist() == pytest.approx([0.75 * np.log(1.5) + 0.25 * np.log(0.5), 0], abs=1e-7)
 
 
+def test_a_token_that_both_rule_out_adds_nothing():
+    logits = torch.tensor([[3.0, 1.0, 0.0]]).log()  # the third has a probability of 0
+    assert divergence(logits, torch.tensor([[1.0, 1.0, 0.0]]).log()).tolist() == pytest.approx(
+        [0.75 * np.log(1.5) + 0.25 * np.log(0.5)], abs=1e-7
+    )
+    assert divergence(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]]).log()).tolist() == [torch.inf]
+
+
 def test_a_model_of_two_tokens_by_hand():
     models = []
     for odds in (3.0, 1.0):

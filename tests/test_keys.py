@@ -68,6 +68,16 @@ def test_what_differs_from_its_default_counts_alone():
     assert Lora(alpha=16.0).key_fields() == Lora(alpha=16).key_fields() == {}  # the default is written 16
 
 
+def test_what_the_strategy_of_pairs_does_not_read_counts_as_nothing():
+    assert PairsConfig(eta=0.9, cap="widest", seed=3).key_fields() == {"eta": 0.9}
+    assert PairsConfig(max_pairs_per_prompt=2, seed=3).key_fields() == {"max_pairs_per_prompt": 2, "seed": 3}
+    widest = {"max_pairs_per_prompt": 2, "cap": "widest"}
+    assert PairsConfig(**widest, seed=3).key_fields() == widest
+    strategy = {"strategy": "best_vs_worst"}
+    assert PairsConfig(**strategy, eta=0.9, truncated="keep").key_fields() == {**strategy, "truncated": "keep"}
+    assert PairsConfig(strategy="annotation", truncated="keep").key_fields() == {"strategy": "annotation"}
+
+
 def test_no_section_and_a_section_at_its_defaults_are_told_apart():
     assert DpoConfig(lora=None).key_fields() == {"lora": None}
     assert DpoConfig(lora=Lora()).key_fields() == {}
