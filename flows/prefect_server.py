@@ -103,8 +103,10 @@ def start_server(output: Path) -> None:
             break
     raise ServerError(
         f"Prefect's temporary server did not start ({reason}): check that PREFECT_HOME = {PREFECT_HOME.value()} can be "
-        "written, that its disk has space, and that no newer Prefect made the database in it; or set PREFECT_HOME to "
-        "another folder, or PREFECT_API_URL to a server"
+        "written, that its disk has space, and that no newer Prefect made the database in it; set PREFECT_HOME to "
+        "another folder, PREFECT_API_URL to a server, or, where this machine is busy, "
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to more than "
+        f"{PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()}"
     )
 
 
