@@ -41,6 +41,8 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
     """
     options = _parser().parse_args(arguments)
     sys.excepthook = tell
+    if sys.stdout is None:  # closed; the artifacts are in the store all the same
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     with ended_by_signals():
         try:
             return _run(flow, options)
@@ -50,8 +52,10 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
             stop(error, status=1)
         except KeyboardInterrupt as error:
             stop(error, status=128 + signal.SIGINT)
-        except SystemExit as error:  # by a signal
-            stop(error, status=int(error.code or 0))
+        except SystemExit as error:
+            if int(error.code or 0) <= 128:  # of rich, where nobody reads the output any more
+                raise
+            stop(error, status=int(error.code or 0))  # by a signal
 
 
 def _run(flow: Flow[..., dict[str, Artifact]], options: argparse.Namespace) -> dict[str, Artifact]:

@@ -390,6 +390,16 @@ def stopped(folder, *arguments, **environment):
     return errors
 
 
+@pytest.mark.parametrize(("reader", "code"), [(">&-", "0"), ("| true", "1")])
+def test_command_whose_output_nobody_reads(folder, reader, code):
+    script = f'{sys.executable} -m flows.rs_dpo "$0" --dry-run {reader}; echo "status ${{PIPESTATUS[0]}}" >&2'
+    command = ["bash", "-c", script, str(folder / "run.yaml")]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ}, capture_output=True, text=True, timeout=120)
+    assert done.stderr.splitlines()[-1] == f"status {code}"
+    assert "Traceback" not in done.stderr
+    assert "error:" not in done.stderr
+
+
 def test_command_wrong_flag(folder):
     errors = stopped(folder, folder / "run.yaml", "--dryrun")
     assert "unrecognized arguments: --dryrun" in errors
