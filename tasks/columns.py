@@ -15,9 +15,8 @@ A completion is in the first of `completion`, `response`, `output`, `answer`, `c
 conversation, whose prompt then must be the row's or, where the row's is one user turn, begin or end with it.
 
 Nothing is guessed. Another of these columns is redundant where its text is part of what is read; else the row is bad.
-So are rows with tools or pictures, and pairs whose scores say the opposite. A `label` or `kto_tag` beside a completion
-that says true or false, good or bad (KTO) makes it no demonstration.
-The spellings of conversations are in `tasks.conversations`.
+So are rows with tools or pictures, pairs whose scores say the opposite, and demonstrations with a KTO label. The
+spellings of conversations are in `tasks.conversations`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -198,18 +197,6 @@ READ: dict[Role, set[str]] = {
     "preferences": _READ_BY_ALL | {"rejected", "margin", *(name for pair in _SCORES for name in pair)},
 }
 """The columns that are read for each role, if only to see that they say the same."""
-_READ_OF_MESSAGES = {"role", "content", "from", "value", "tool_calls", "function_call"}
-
-
-def unread_columns(values: Values, role: Role) -> set[str]:
-    """Return the columns, and the keys of messages, that hold a value which is not read for a role."""
-    unread = {name for name, value in values.items() if value is not None} - READ[role]
-    unread -= {name for name in PLAIN if isinstance(values.get(name), str | int)}
-    for name in values.keys() & READ[role]:
-        messages = values[name] if isinstance(values[name], list) else [values[name]]
-        keys = {key for one in messages if isinstance(one, Mapping) for key in one if one[key] is not None}
-        unread |= {f"{name}[].{key}" for key in keys - _READ_OF_MESSAGES}
-    return unread
 
 
 def _agree(given: Messages, whole: Messages) -> bool:

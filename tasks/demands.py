@@ -41,6 +41,9 @@ def as_read_by(readers: list[Reader], max_new_tokens: int | None = None) -> AsRe
     Args:
         readers: Models; a model that is `NOTHING` reads nothing.
         max_new_tokens: Tokens that a completion may have, for rows that are prompts; None: rows with completions.
+
+    Raises:
+        ConfigurationError: `max_new_tokens` leaves no room for a prompt.
     """
     given = [reader for reader in readers if reader.model]
     checks = [_prompt_check(reader, max_new_tokens) for reader in given]
@@ -66,6 +69,11 @@ def _prompt_check(reader: Reader, max_new_tokens: int | None) -> Callable[[Messa
         room = context_length(model_folder(reader.model, weights=False)) - max_new_tokens
         # A reward model reads the whole conversation, the end of the last turn included.
         room -= tokens_around(tokenizer) if reader.name == "reward model" else 0
+        if room < 1:
+            raise ConfigurationError(
+                f"sampling.max_new_tokens = {max_new_tokens} leaves no token of the {reader.name}'s context for a "
+                f"prompt: lower it by more than {-room}"
+            )
 
     left_out = _left_out(tokenizer)
 

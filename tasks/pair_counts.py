@@ -58,13 +58,26 @@ class PairCounts:
 
     def explain_none(self, config: PairsConfig, asked: float) -> str:
         """Say why there is no pair, and what to change."""
-        rule = {
-            "threshold": f"pairs.eta = {config.eta:g} and pairs.tau = {config.tau:g} ask for a gap above {asked:.4g}",
-            "best_vs_worst": "pairs.strategy = best_vs_worst asks for two different rewards",
-            "annotation": "pairs.strategy = annotation takes the data set's own pairs",
+        rule, remedy = {
+            "threshold": (
+                f"pairs.eta = {config.eta:g} and pairs.tau = {config.tau:g} ask for a gap above {asked:.4g}",
+                "lower eta or tau, or raise sampling.temperature or max_new_tokens",
+            ),
+            "best_vs_worst": (
+                "pairs.strategy = best_vs_worst asks for two different rewards",
+                "raise sampling.k, temperature or max_new_tokens",
+            ),
+            "annotation": (
+                "pairs.strategy = annotation takes the data set's own pairs",
+                "check that their sides differ",
+            ),
         }[config.strategy]
+        if self.truncated == self.completions and config.truncated != "keep" and config.strategy != "annotation":
+            remedy = (
+                f"all are truncated: raise sampling.max_new_tokens, or set pairs.truncated = {config.truncated} to keep"
+            )
         return (
-            f"no pair was selected from {self.completions} completions of {self.prompts} prompts: {rule}, and the "
-            f"prompts' widest gaps have the quantiles {self.quantiles()} ({self.truncated} completions were truncated, "
-            f"pairs.truncated = {config.truncated}). Lower eta or tau, or raise sampling.temperature or max_new_tokens"
+            f"no pair was selected from {self.completions} completions of {self.prompts} prompts, of which "
+            f"{self.truncated} were truncated: {rule}, and the prompts' widest gaps have the quantiles "
+            f"{self.quantiles()}; {remedy}"
         )

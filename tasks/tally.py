@@ -1,11 +1,11 @@
 """The good rows of a data file, counts of what happens to the others, and the limit on bad ones."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tasks.columns import unread_columns
+from tasks.columns import PLAIN, READ, Values
 from tasks.errors import ConfigurationError
 from tasks.progress import log
 from tasks.records import BadRow, Record, Role, parse_record, recognise
@@ -14,6 +14,7 @@ from tasks.sources import read_rows, unread_files
 
 _NAMES = 20
 """Most names in a message."""
+_READ_OF_MESSAGES = {"role", "content", "from", "value", "tool_calls", "function_call"}
 
 
 @dataclass
@@ -84,3 +85,14 @@ def log_unread_files(data: Iterable[DataSource | str | None]) -> None:
         if names := unread_files(source):
             more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
             log(f"{source.path}: files not read: {', '.join(names[:_NAMES])}{more}")
+
+
+def unread_columns(values: Values, role: Role) -> set[str]:
+    """Return the columns, and the keys of messages, that hold a value which is not read for a role."""
+    unread = {name for name, value in values.items() if value is not None} - READ[role]
+    unread -= {name for name in PLAIN if isinstance(values.get(name), str | int)}
+    for name in values.keys() & READ[role]:
+        messages = values[name] if isinstance(values[name], list) else [values[name]]
+        keys = {key for one in messages if isinstance(one, Mapping) for key in one if one[key] is not None}
+        unread |= {f"{name}[].{key}" for key in keys - _READ_OF_MESSAGES}
+    return unread

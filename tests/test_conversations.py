@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.columns import unread_columns
 from tasks.records import BadRow, Record, parse_record, prompt_id
 from tasks.sections import DataSource
 from tasks.sources import read_rows
-from tasks.tally import Tally, read_records
+from tasks.tally import Tally, read_records, unread_columns
 
 ROLES = ("prompts", "demonstrations", "preferences")
 

@@ -280,6 +280,12 @@ def test_examples_of_which_none_is_short_enough(tmp_path, store, model):
         check_preferences(policy, preferences, RewardModelConfig(ready_model=source, max_length=limit))
 
 
+def test_a_context_that_leaves_no_token_for_a_prompt(tmp_path, store, model):
+    policy, data = model(context=64), data_of(write(tmp_path / "prompts.jsonl", [{"prompt": "a"}]))
+    with pytest.raises(ValueError, match=r"max_new_tokens = 65 leaves no token .* lower it by more than 1$"):
+        load_prompts.body(draft(store), NOTHING, no_held_out(store), policy, NOTHING, data, 65)
+
+
 def test_prompts_of_which_none_leaves_room_for_a_completion(tmp_path, store, model):
     policy, rows = model(), [{"prompt": "a " * 40}, {"prompt": "b " * 30}]
     data = data_of(write(tmp_path / "prompts.jsonl", rows))

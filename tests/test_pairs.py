@@ -627,6 +627,13 @@ def test_no_pair_names_eta_tau_and_the_gaps(tmp_path, cache):
     assert list((cache / "work" / socket.gethostname()).iterdir()) == []
 
 
+def test_no_pair_where_all_are_truncated_says_so():
+    counts = PairCounts()
+    counts.add(np.array([[1.0, 2.0]]), np.ones((1, 2), bool), np.empty(0, np.intp))
+    message = counts.explain_none(PairsConfig(), 1.0)
+    assert message.endswith("all are truncated: raise sampling.max_new_tokens, or set pairs.truncated = drop to keep")
+
+
 def test_the_real_file_gives_pairs_of_different_texts_only(test_data, tmp_path, cache):
     table = pq.read_table(test_data / "best_of_n/tulu2_13b_200x11.parquet").to_pylist()
     rows = [(r["prompt_id"], r["completion_id"], r["completion"], "stop", r["reward"]) for r in table]
