@@ -72,12 +72,20 @@ def started(config: Path, prefect_home: Path, *program: str, **variables: str) -
     clean |= {"PREFECT_HOME": str(prefect_home), "RSDPO_CACHE": str(config.parent / "cache"), "PYTHONPATH": str(ROOT)}
     clean = {name: value for name, value in (clean | variables).items() if value}
     with (config.parent / "output").open("wb") as output, (config.parent / "errors").open("wb") as errors:
-        process = subprocess.Popen([sys.executable, *program], cwd=ROOT, env=clean, stdout=output, stderr=errors)
+        process = subprocess.Popen(
+            [sys.executable, *program], cwd=ROOT, env=clean, stdout=output, stderr=errors, preexec_fn=hear_signals
+        )
     try:
         yield process
     finally:
         process.kill()
         process.wait()
+
+
+def hear_signals() -> None:
+    """Let a child hear the signals that nohup, or a shell that runs the tests in the background, has ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_for(process: subprocess.Popen, condition) -> None:
