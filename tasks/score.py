@@ -158,11 +158,11 @@ def score_completions(
             f"{unread} of {rewards.size} completions have no reward and are in no pair: with their prompts they are "
             "longer than the reward model's context. Lower sampling.max_new_tokens to have none"
         )
-    stats = {"scored": scored, "too_long": unread, **reward_stats(rewards[~np.isnan(rewards)])}
+    stats = {"scored": scored, "too_long": unread, **describe(rewards[~np.isnan(rewards)])}
     return commit_slices(out, "rewards", slices, stats)
 
 
-def reward_stats(rewards: np.ndarray) -> dict[str, Any]:
+def describe(rewards: np.ndarray) -> dict[str, Any]:
     """Return mean, standard deviation and a histogram of `BINS` bins; of no rewards, None, None and an empty histogram.
 
     Args:

@@ -17,7 +17,9 @@ import pyarrow.compute as pc
 
 from tasks.errors import ConfigurationError
 from tasks.records import Messages
+from tasks.turns import PLAIN_TEMPLATE as PLAIN_TEMPLATE
 from tasks.turns import PROBE, after_prompt, finished, render, turn_end, without_end
+from tasks.turns import TEXT_TEMPLATE as TEXT_TEMPLATE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

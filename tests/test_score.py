@@ -19,7 +19,7 @@ from tasks.drafts import Draft
 from tasks.models import model_files
 from tasks.parquet import read_table, table_bytes
 from tasks.schemas import SCHEMAS
-from tasks.score import RewardModel, check_finite, reward_stats, score_completions
+from tasks.score import RewardModel, check_finite, describe, score_completions
 from tasks.sections import ModelSource
 from tasks.storage import Store
 from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
@@ -168,7 +168,7 @@ def test_a_token_that_spans_prompt_and_completion_is_read_as_one(folder):
 
 
 def test_describe_by_hand():
-    figures = reward_stats(np.array([0.0, 2.0, 2.0, 4.0]))
+    figures = describe(np.array([0.0, 2.0, 2.0, 4.0]))
     assert figures["reward_mean"] == 2
     assert figures["reward_std"] == pytest.approx(math.sqrt(2))
     assert sum(figures["histogram"]["counts"]) == 4
