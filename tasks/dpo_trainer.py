@@ -14,7 +14,7 @@ from datasets import Dataset
 from trl import DPOTrainer
 
 from tasks.batches import Ids, Sequences
-from tasks.grouped import LEAST_FILL, lay_out, takes_batches, targets
+from tasks.grouped import LEAST_FILL, lay_out, take_rows, takes_batches, targets
 from tasks.lengths import ANY_LENGTH, Lengths
 from tasks.packs import Group, Pack, Plan
 
@@ -142,7 +142,8 @@ class GroupedDPOTrainer(DPOTrainer):
         lengths, rows = inputs["lengths"], inputs["pairs"].flatten()
         is_token = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
         flat = {name: values for name in PER_TOKEN if (values := getattr(found, name)) is not None}
-        outputs = {name: v.new_zeros(is_token.shape).masked_scatter(is_token, v)[rows] for name, v in flat.items()}
+        padded = {name: v.new_zeros(is_token.shape).masked_scatter(is_token, v) for name, v in flat.items()}
+        outputs = {name: take_rows(values, rows) for name, values in padded.items()}
         mask = torch.nn.functional.pad(is_token[rows], (1, 0)).long()
         ref_chosen, ref_rejected = inputs["ref_logps"].to(found.log_probs.dtype)
         pairs = {

@@ -130,6 +130,19 @@ def wanted_states(backbone: Callable[..., Any], batch: Batch) -> torch.Tensor:
     return torch.cat([state for part in batch.parts for state in _states(backbone, part)])
 
 
+def take_rows(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return rows of a tensor, whose gradient is the same in every run.
+
+    A row that is taken several times gets the sum of their gradients, and the last bits depend on the order. Indexing
+    sorts it on GPUs, but leaves it to chance between the threads of a CPU; `index_select` is the other way round.
+
+    Args:
+        values: Any shape.
+        rows: (rows,) indices into the first dimension.
+    """
+    return values[rows] if values.is_cuda else values.index_select(0, rows)
+
+
 def name_body(model: PreTrainedModel) -> None:
     """Have `base_model` give the body of a model whose class says that it is under another name (Llama 4's text)."""
     if model.base_model is model and isinstance(getattr(model, "model", None), PreTrainedModel):
@@ -179,7 +192,7 @@ def _rows_of(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
     for layer in cache.layers:
         own = DynamicLayer()
         own.lazy_initialization(layer.keys, layer.values)
-        own.keys, own.values = layer.keys[rows], layer.values[rows]
+        own.keys, own.values = take_rows(layer.keys, rows), take_rows(layer.values, rows)
         chosen.layers.append(own)
     return chosen
 

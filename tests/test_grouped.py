@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from tasks.batches import Sequences
-from tasks.grouped import Batch, by_completion, last_states_only, lay_out, targets, wanted_states
+from tasks.grouped import Batch, by_completion, last_states_only, lay_out, take_rows, targets, wanted_states
 from tasks.sharing import why_not_shared
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -195,3 +195,14 @@ def test_a_model_that_computes_otherwise_with_a_cache_is_found_out(monkeypatch):
 
     monkeypatch.setattr(model.base_model, "forward", forward)
     assert "come out differently" in str(why_not_shared(model))
+
+
+def test_the_gradient_of_rows_taken_often_is_the_same_in_every_run():
+    values = torch.randn(4, 64, 64, requires_grad=True)
+    rows = torch.arange(4).repeat(16)
+    weights = torch.randn(64, 64, 64)
+    torch.set_num_threads(2)  # one_thread puts back what was before
+    found = [torch.autograd.grad((take_rows(values, rows) * weights).sum(), values)[0] for _ in range(20)]
+    by_hand = torch.stack([weights[rows == row].sum(0) for row in range(4)])
+    assert torch.allclose(found[0], by_hand, atol=1e-5)
+    assert all(torch.equal(found[0], other) for other in found)
