@@ -229,11 +229,12 @@ def main() -> None:
         wait_for("the end", lambda: stormy.look("evaluate_policy") == "done" and stormy.is_done(), seconds=3600)
         one, other = result(calm.store), result(stormy.store)
         cancelled = cancel(Pipeline("s3://rs-dpo/cancelled"))
+    differ = [name for name in one["digests"] if one["digests"][name] != other["digests"][name]]
     counts = {
         "kills": len(kills),
         "pipeline_starts": stormy.starts,
         "rewritten": sum(kill.rewritten for kill in kills),
-        "artifacts_that_differ": sum(one["digests"][name] != other["digests"][name] for name in one["digests"]),
+        "artifacts_that_differ": len(differ),
         "completions_lost": other["expected"] - other["different"],
         "completions_doubled": other["completions"] - other["different"],
         "seconds_to_cancel": round(cancelled, 1),
@@ -243,7 +244,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(counts))
     wrong = [name for name in counts if name not in ("kills", "pipeline_starts", "seconds_to_cancel") and counts[name]]
-    sys.exit(f"wrong: {wrong}" if wrong else 0)
+    sys.exit(f"wrong: {', '.join([*wrong, *differ])}" if wrong else 0)
 
 
 if __name__ == "__main__":
