@@ -55,7 +55,8 @@ def check_model(files: Mapping[str, Content], folder: Path, role: Role, trust_re
         elif role == "policy":
             _check_generation_prompt(tokenizer, stored)
         _check_ids(tokenizer, stored, embedding_rows(stored, trust_remote_code))
-        _check_saved(model := outline(stored, role, trust_remote_code), tokenizer, stored)
+        model = outline(stored, role, trust_remote_code)
+        _check_saved(model, tokenizer, stored, trust_remote_code)
         check_tied(stored, model.all_tied_weights_keys)
         check_values(stored)
 
@@ -123,10 +124,6 @@ def _rendered(tokenizer: "PreTrainedTokenizerBase", stored: Path) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _render(tokenizer: "PreTrainedTokenizerBase", messages: list[dict[str, str]]) -> str:
-    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
-
-
 def _check_generation_prompt(tokenizer: "PreTrainedTokenizerBase", stored: Path) -> None:
     """Refuse a template that leaves it to the policy to write the heading of its turn: it would be in every text."""
     word = QUESTION[0]["content"]
@@ -143,7 +140,9 @@ def _check_generation_prompt(tokenizer: "PreTrainedTokenizerBase", stored: Path)
         )
 
 
-def _check_saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", stored: Path) -> None:
+def _check_saved(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", stored: Path, trust_remote_code: bool
+) -> None:
     """Refuse a model whose configuration or tokenizer cannot be saved, or changes, as with each checkpoint."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import GenerationConfig
@@ -158,7 +157,7 @@ def _check_saved(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase",
             raise ConfigurationError(
                 f"the configuration of {stored} cannot be saved, so no model trained from it could be: {error}"
             ) from error
-        again = load_tokenizer(Path(name))
+        again = load_tokenizer(Path(name), trust_remote_code)
         before, after = (each(PROBE, add_special_tokens=False)["input_ids"] for each in (tokenizer, again))
         if before != after:
             raise ConfigurationError(
