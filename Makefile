@@ -22,8 +22,8 @@ install: $(STAMP) ## Make .venv for this machine, CPU or NVIDIA GPU; does nothin
 $(STAMP): pyproject.toml infra/constraints.txt infra/install.sh
 	@bash infra/install.sh
 
-test: install ## Run the tests, without the slow ones and those that need a GPU
-	$(PYTHON_IN_VENV) -m pytest -m "not slow and not gpu"
+test: install ## Run the tests in two processes, without the slow ones and those that need a GPU
+	$(PYTHON_IN_VENV) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 test-slow: install ## Run the slow tests
 	$(PYTHON_IN_VENV) -m pytest -m slow

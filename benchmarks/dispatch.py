@@ -23,7 +23,6 @@ from tasks.artifacts import Artifact, sha256_of
 from tasks.compute import ComputeConfig
 from tasks.config import SftConfig
 from tasks.dispatch import check_ended_well, endings, start
-from tasks.drafts import Draft, provenance_of
 from tasks.sft import train_sft
 from tasks.site import Site
 from tasks.storage import open_store
@@ -39,10 +38,7 @@ def committed(site: Site) -> tuple[Artifact, Artifact, SftConfig]:
         for kind in ("model", "demonstrations")
     )
     sft = SftConfig(base_model="elsewhere")
-    arguments = {"base_model": base, "demonstrations": demonstrations, "sft": sft}
-    provenance = provenance_of("train_sft", train_sft.version, {"out": None, **arguments})
-    Draft(site.store, provenance).commit("model", {"weights": b"none"}, sha256_of(b"none"))
-    assert train_sft.find(site, *arguments.values()) is not None
+    train_sft.draft(site, base, demonstrations, sft).commit("model", {"weights": b"none"}, sha256_of(b"none"))
     return base, demonstrations, sft
 
 

@@ -136,15 +136,18 @@ def explain(error: BaseException) -> str:
 
 
 def print_plan(plan: Plan, as_json: bool) -> None:
-    """Print what a run would do, a line a stage."""
+    """Print what a run would do, a line a stage, and what it would warn of."""
     if as_json:
-        print(json.dumps({"plan": plan.steps}))
+        print(json.dumps({"plan": plan.steps, "warnings": plan.warnings}))
         return
     table = Table("stage", "action", "cost", "key", box=None, pad_edge=False)
     for step in plan.steps:
         cost = ", ".join(f"{value} {name}" for name, value in step.items() if name not in ("stage", "key", "action"))
         table.add_row(step["stage"], step["action"], cost, step["key"])
-    Console(width=None if sys.stdout.isatty() else 200, markup=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
+    console.print(table)
+    for warning in plan.warnings:
+        console.print(f"warning: {warning}", soft_wrap=True, highlight=False)
 
 
 def print_report(artifacts: dict[str, Artifact], as_json: bool) -> None:

@@ -9,7 +9,7 @@ from prefect import flow, runtime
 
 from flows.command_line import main
 from tasks.artifacts import NOTHING, Artifact
-from tasks.checks import check_compute, check_run, check_trainings
+from tasks.checks import check_compute, check_run, check_trainings, log_unread_settings
 from tasks.compute import ComputeConfig
 from tasks.config import (
     DataConfig,
@@ -67,6 +67,7 @@ def rs_dpo(
 ) -> dict[str, Artifact]:
     """Align a policy with RS-DPO and compare it with the policy that it started from; return every artifact."""
     check_run(data, sft, reward_model, pairs, dpo, evaluation)
+    log_unread_settings(data, sft, reward_model, pairs)
     check_compute(compute, gpus_needed(sft, reward_model, sampling, dpo))
     site = open_site(store, compute)
     files, gold = find_data(site.store, data), find_gold(evaluation.gold_reward)

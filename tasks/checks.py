@@ -1,6 +1,7 @@
 """What can be checked about a run's settings before anything is read or loaded."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 
 from prefect.settings import PREFECT_API_URL
 
@@ -10,7 +11,8 @@ from tasks.config import DataConfig, EvaluationConfig, PairsConfig, RewardModelC
 from tasks.dispatch import find_pool
 from tasks.errors import ConfigurationError
 from tasks.gpus import Need
-from tasks.sections import DataSource
+from tasks.progress import log
+from tasks.sections import DataSource, Section
 from tasks.trainer_checks import check_adapters, check_machine, check_trainer_arguments
 from tasks.training_config import DpoConfig
 
@@ -44,6 +46,29 @@ def check_run(
         raise ConfigurationError("pairs.strategy = annotation needs a file in data.preferences: the pairs to train on")
     for section in (sft, reward_model, dpo):
         check_trainer_arguments(section)
+
+
+def log_unread_settings(data: DataConfig, sft: SftConfig, reward_model: RewardModelConfig, pairs: PairsConfig) -> None:
+    """Name the settings that another one leaves without effect, a line for each that does."""
+    for section in (sft, reward_model):
+        if section.ready_model is not None:
+            training = section.model_dump(exclude_defaults=True).keys() - {"ready_model"}
+            _log_unread(f"{section.section}.ready_model, which is used as it is", section.section, training)
+    given = data.model_dump(exclude_none=True, exclude_defaults=True).keys()
+    if sft.ready_model is not None:
+        _log_unread("sft.ready_model, which is used as it is", "data", given & {"demonstrations"})
+    if reward_model.ready_model is not None and pairs.strategy != "annotation":
+        _log_unread("reward_model.ready_model, which is used as it is", "data", given & {"preferences"})
+    if data.evaluation_prompts is not None:
+        _log_unread("data.evaluation_prompts, all of which are held out", "data", given & {"evaluation_fraction"})
+    changed = Section.key_fields(pairs).keys() - pairs.key_fields().keys()
+    _log_unread(f"strategy = {pairs.strategy}, max_pairs_per_prompt and cap as they are", "pairs", changed)
+
+
+def _log_unread(reason: str, section: str, fields: Collection[str]) -> None:
+    if fields:
+        names = ", ".join(f"{section}.{name}" for name in sorted(fields))
+        log(f"settings without effect because of {reason}: {names}", logging.WARNING)
 
 
 def check_trainings(

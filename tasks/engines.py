@@ -27,7 +27,7 @@ from tasks.seeded_sampling import seeded_sampling
 from tasks.tokenizer_checks import PROBE
 from tasks.tokens import encode, load_tokenizer
 
-WORDS = PROBE[:40]
+SHORT_TEXT = PROBE[:40]
 """Text after which logits are looked at, whether they are numbers."""
 DRAWN_BY = {"temperature", "top_p", "top_k"}
 """Settings that both engines call the same."""
@@ -119,7 +119,7 @@ class VllmEngine:
         config = self.llm.llm_engine.vllm_config
         sequences = config.scheduler_config.max_num_seqs * config.parallel_config.data_parallel_size
         self.capacity = math.ceil(sequences / decoding.k)
-        self._check_logits(encode(tokenizer, WORDS)[: max_model_len - 1])
+        self._check_logits(encode(tokenizer, SHORT_TEXT)[: max_model_len - 1])
 
     def _check_logits(self, ids: list[int]) -> None:
         from vllm import SamplingParams
@@ -210,7 +210,7 @@ class TransformersEngine:
         self.tokenizer = load_tokenizer(model, trust_remote_code)
         self.model = load_policy(model, decoding.dtype, trust_remote_code).eval().to(device())
         self.end_ids = stop_ids(model, self.tokenizer)
-        ids = torch.tensor([encode(self.tokenizer, WORDS)], device=self.model.device)
+        ids = torch.tensor([encode(self.tokenizer, SHORT_TEXT)], device=self.model.device)
         with torch.no_grad():
             check_number(float(self.model(input_ids=ids).logits[0, -1].float().log_softmax(-1).max()), decoding.dtype)
         # The model's own sampling defaults must not sway what the settings ask for; vLLM ignores them too.

@@ -18,11 +18,12 @@ Preview = Callable[..., tuple[Artifact, dict[str, Any]]]
 
 @dataclass
 class Plan:
-    """What a dry run finds: one line a stage, in order."""
+    """What a dry run finds: one line a stage, in order, and what the run would warn of."""
 
     folder: Path
     """Temporary folder for what previews lay out."""
     steps: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     scratch: Store = field(default_factory=lambda: Store("memory://plan"))
 
     def visit(self, draft: Draft, preview: Preview, bound: inspect.BoundArguments) -> Artifact:

@@ -20,8 +20,9 @@ UI_SECONDS = 5.0
 
 
 def log(message: str, level: int = logging.INFO) -> None:
-    """Log to the Prefect run, or print outside of one; a dry run says nothing."""
-    if PLAN.get() is not None:
+    """Log to the Prefect run, or print outside of one; a dry run keeps the warnings for its end."""
+    if (plan := PLAN.get()) is not None:
+        plan.warnings += [message] if level >= logging.WARNING else []
         return
     try:
         get_run_logger().log(level, message)

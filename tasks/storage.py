@@ -96,7 +96,7 @@ class Store:
         Raises:
             ConfigurationError: The store cannot be written; says what to check.
         """
-        probe = self.path(f"probe/{uuid.uuid4().hex}")
+        probe = self.path(f"probe-{uuid.uuid4().hex}")
         try:
             write_file(self.fs, probe, b"")
             self.fs.rm_file(probe)

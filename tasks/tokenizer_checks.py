@@ -16,7 +16,7 @@ PROBE = (
     "\U0001f98a def f(x):\n    return {'a': [x**2]}  "
 )
 """Text in several scripts, with digits, runs of spaces and code, that two equal tokenizers cut alike."""
-WORDS = "Once upon a time"
+SPACED_TEXT = "Once upon a time"
 """Words of it, which are no more where white space is lost."""
 LEAST_TOKENS = 4
 """Different tokens that any tokenizer finds in it."""
@@ -61,7 +61,7 @@ def _check_vocabulary(own: "PreTrainedTokenizerBase", folder: Path) -> None:
         )
     as_saved = saved.encode(PROBE, add_special_tokens=False).ids
     remedy = "set tokenizer_class to PreTrainedTokenizerFast in tokenizer_config.json"
-    if WORDS in saved.decode(as_saved) and WORDS not in (found := own.decode(ids)):
+    if SPACED_TEXT in saved.decode(as_saved) and SPACED_TEXT not in (found := own.decode(ids)):
         raise ConfigurationError(
             f"the tokenizer of {folder}, loaded as {kind}, makes {found[:30]!r} of {PROBE[:30]!r}, which its "
             f"tokenizer.json does not: {remedy}"

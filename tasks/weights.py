@@ -160,11 +160,12 @@ def _check_names(model: "PreTrainedModel", found: dict[str, Any], folder: Path, 
 
 
 def _check_causal(model: "PreTrainedModel", folder: Path) -> None:
-    """Refuse a model that fills in masks: each of its predictions would see the tokens that come after."""
+    """Refuse a model each of whose predictions would see the tokens that come after."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
     settings = model.config.get_text_config()
-    if type(settings) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(settings, "is_decoder", False):
+    fills_masks = type(settings) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(settings, "is_decoder", False)
+    if fills_masks or getattr(settings, "attn_type", None) == "bi":  # XLNet attends both ways
         raise ConfigurationError(
             f"{folder} is no policy: a {settings.model_type} model reads what comes after a token to predict it; name "
             "a causal model, or set is_decoder in config.json where it was trained as one"

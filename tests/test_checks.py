@@ -3,7 +3,7 @@
 import pytest
 from accelerate.state import PartialState
 
-from tasks.checks import check_run
+from tasks.checks import check_run, log_unread_settings
 from tasks.config import DataConfig, EvaluationConfig, PairsConfig, RewardModelConfig, SftConfig
 from tasks.errors import ConfigurationError
 from tasks.training_config import DpoConfig
@@ -53,3 +53,33 @@ def test_what_a_library_takes_passes():
         },
         scheduler="linear",
     )
+
+
+@pytest.mark.parametrize(
+    ("data", "sft", "reward_model", "pairs", "unread"),
+    [
+        ({}, {"base_model": "m", "seed": 1}, {"epochs": 2}, {"eta": 0.9, "max_pairs_per_prompt": 2, "seed": 1}, []),
+        ({"demonstrations": None}, {"ready_model": "m"}, {}, {}, []),
+        ({}, {"ready_model": "m", "epochs": 2, "seed": 1}, {}, {}, ["sft.epochs, sft.seed", "data.demonstrations"]),
+        ({}, {"base_model": "m"}, {"ready_model": "r", "epochs": 2}, {}, ["reward_model.epochs", "data.preferences"]),
+        ({}, {"base_model": "m"}, {"ready_model": "r"}, {"strategy": "annotation"}, []),
+        ({}, {"base_model": "m"}, {}, {"strategy": "best_vs_worst", "eta": 0.9, "seed": 1}, ["pairs.eta, pairs.seed"]),
+        (
+            {"evaluation_prompts": "e", "evaluation_fraction": 0.2},
+            {"base_model": "m"},
+            {},
+            {},
+            ["data.evaluation_fraction"],
+        ),
+    ],
+)
+def test_settings_that_another_leaves_without_effect(data, sft, reward_model, pairs, unread, capsys):
+    log_unread_settings(
+        DataConfig(**{"prompts": "p", "demonstrations": "d", "preferences": "r"} | data),
+        SftConfig(**sft),
+        RewardModelConfig(**reward_model),
+        PairsConfig(**pairs),
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rsplit(": ", 1)[1] for line in lines] == unread
+    assert all(line.startswith("WARNING: settings without effect because of ") for line in lines)

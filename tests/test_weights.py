@@ -9,7 +9,7 @@ import torch
 import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification, XLNetConfig
 
 from tasks.models import load_policy, model_files
 from tasks.sections import ModelSource
@@ -123,6 +123,12 @@ def test_a_model_that_fills_in_masks_is_no_policy(tmp_path, name):
         outline(tmp_path / "masked", "policy", False)
     saved(tmp_path / "causal", AutoModelForCausalLM, config_of(name, is_decoder=True))
     outline(tmp_path / "causal", "policy", False)
+
+
+def test_a_model_that_attends_both_ways_is_no_policy(tmp_path):
+    saved(tmp_path, AutoModelForCausalLM, XLNetConfig(vocab_size=64, d_model=32, n_layer=1, n_head=2, d_inner=64))
+    with pytest.raises(ValueError, match="is no policy: a xlnet model reads what comes after a token"):
+        outline(tmp_path, "policy", False)
 
 
 def test_a_base_with_a_hole_in_its_body_is_refused(tmp_path):
