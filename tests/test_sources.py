@@ -46,7 +46,7 @@ def test_every_kind_of_file_gives_its_rows_in_order(tmp_path, name):
     if name.endswith(".parquet"):
         parquet(path)
     else:
-        path.write_bytes(gzip.compress(LINES) if name.endswith(".gz") else LINES)
+        path.write_bytes(gzip.compress(LINES, mtime=0) if name.endswith(".gz") else LINES)
     kind = "row" if name.endswith(".parquet") else "line"
     expected = [(f"{name} {kind} {number}", row) for number, row in enumerate(ROWS, 1)]
     assert rows(path) == expected
@@ -64,7 +64,7 @@ def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path):
 @pytest.mark.parametrize("form", [lambda rows: rows, lambda rows: {"data": rows, "version": 1}])
 def test_one_list_of_objects_is_read_as_its_rows(tmp_path, name, indent, form):
     text = json.dumps(form(ROWS), indent=indent).encode()
-    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    (tmp_path / name).write_bytes(gzip.compress(text, mtime=0) if name.endswith(".gz") else text)
     assert rows(tmp_path / name) == [(f"{name} row {number}", row) for number, row in enumerate(ROWS, 1)]
 
 
@@ -145,7 +145,7 @@ def damaged_parquet():
     [
         ("a.jsonl", b"", "holds no rows"),
         ("a.jsonl", b"\n\n", "holds no rows"),
-        ("a.jsonl.gz", gzip.compress(b""), "holds no rows"),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0), "holds no rows"),
         ("a.jsonl", b'{"a": 1}\n{"a": \n', r"a.jsonl line 2 is not JSON .*: write one object a line"),
         ("a.json", b'{\n  "a": 1\n}\n', "a.json is one JSON object over several lines, which is no row: write one"),
         ("a.json", b'{\n  "a": 1\n', "a.json line 1 is not JSON"),
@@ -156,10 +156,10 @@ def damaged_parquet():
         ("a.jsonl", b'{"a": 1}\nnull\n', "a.jsonl line 2 is a JSON NoneType, not an object"),
         ("a.jsonl", b'{"a": "\xff"}\n', "a.jsonl line 1 is not JSON .*utf-8"),
         ("a.jsonl", b'{"a": ' + b"[" * 100_000, "a.jsonl line 1 is not JSON .*recursion"),
-        ("a.jsonl", gzip.compress(LINES), "a.jsonl line 1 is not JSON"),
+        ("a.jsonl", gzip.compress(LINES, mtime=0), "a.jsonl line 1 is not JSON"),
         ("a.jsonl.gz", LINES, "a.jsonl.gz is not gzip, or is cut short"),
-        ("a.jsonl.gz", gzip.compress(LINES)[:-12], "a.jsonl.gz is not gzip, or is cut short"),
-        ("a.jsonl.gz", gzip.compress(LINES)[:10] + b"\xff" * 40, "a.jsonl.gz is not gzip, or is cut short"),
+        ("a.jsonl.gz", gzip.compress(LINES, mtime=0)[:-12], "a.jsonl.gz is not gzip, or is cut short"),
+        ("a.jsonl.gz", gzip.compress(LINES, mtime=0)[:10] + b"\xff" * 40, "a.jsonl.gz is not gzip, or is cut short"),
         ("a.parquet", b"", "a.parquet is not Parquet, or is damaged"),
         ("a.parquet", LINES, "a.parquet is not Parquet, or is damaged"),
         ("a.parquet", damaged_parquet()[:-20], "a.parquet is not Parquet, or is damaged"),
