@@ -41,6 +41,8 @@ ATTEMPTS = 3
 """How many ports are tried: another program may take one before the server does."""
 ANSWER_SECONDS = 10.0
 """How long the configured server may take to answer."""
+STARTUP_SECONDS = 90
+"""How long the temporary server may take to start, where Prefect is not set otherwise: its database is new at first."""
 
 
 class ServerError(RuntimeError):
@@ -106,7 +108,7 @@ def start_server(output: Path) -> None:
         "written, that its disk has space, and that no newer Prefect made the database in it; set PREFECT_HOME to "
         "another folder, PREFECT_API_URL to a server, or, where this machine is busy, "
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to more than "
-        f"{PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()}"
+        f"{_patience()}"
     )
 
 
@@ -147,7 +149,7 @@ def _run(server: "SubprocessASGIServer", output: Path) -> "subprocess.Popen[byte
 def _wait(server: "SubprocessASGIServer") -> bool:
     """Wait until the server answers and return whether it did; a server that does not is killed."""
     assert server.server_process is not None
-    deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+    deadline = time.monotonic() + _patience()
     while server.server_process.poll() is None and time.monotonic() < deadline:
         if _is_healthy(server):
             return True
@@ -156,6 +158,13 @@ def _wait(server: "SubprocessASGIServer") -> bool:
     server.server_process.wait()
     server.server_process = None
     return False
+
+
+def _patience() -> int:
+    """Return how many seconds the server may take to start: as Prefect is set, not its default."""
+    setting = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
+    is_set = setting.name in get_current_settings().to_environment_variables(exclude_unset=True)
+    return int(setting.value()) if is_set else STARTUP_SECONDS
 
 
 def _is_healthy(server: "SubprocessASGIServer") -> bool:
@@ -172,7 +181,7 @@ def _stop(server: "SubprocessASGIServer") -> None:
 
 
 def _last_error(output: Path) -> str:
-    """Return the last exception in what the server printed, or its last line."""
+    """Return the last exception in what the server printed, or that it did not answer."""
     lines = [line.strip() for line in output.read_text(errors="replace").splitlines()]
     errors = [line for line in lines if re.match(r"(\(?[\w.]+(Error|Exception)\)?:|ERROR:) ", line)]
-    return (errors or [line for line in lines if line] or ["it said nothing"])[-1]
+    return (errors or ["it did not answer, and named no error"])[-1]

@@ -244,6 +244,15 @@ def test_a_cache_that_cannot_be_written_stops_the_command(config, prefect_home):
     assert not (config.parent / "store").exists()
 
 
+@pytest.mark.slow
+def test_a_server_that_takes_longer_than_it_may_is_named(config, tmp_path):
+    patience = {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "1"}
+    with started(config, tmp_path, "-c", OTHER_FLOW, str(config), "sleep", **patience) as process:
+        assert process.wait(60) == 1
+    assert "did not start (it did not answer, and named no error)" in message(config)
+    assert "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to more than 1\n" in message(config)
+
+
 @pytest.mark.slow  # as long as a server takes to fail
 def test_a_database_of_a_newer_prefect_is_named(config, tmp_path):
     with sqlite3.connect(tmp_path / "prefect.db") as database:
