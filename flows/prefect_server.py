@@ -41,8 +41,6 @@ ATTEMPTS = 3
 """How many ports are tried: another program may take one before the server does."""
 ANSWER_SECONDS = 10.0
 """How long the configured server may take to answer."""
-STARTUP_SECONDS = 90
-"""How long the temporary server may take to start, where Prefect is not set otherwise: its database is new at first."""
 
 
 class ServerError(RuntimeError):
@@ -108,7 +106,7 @@ def start_server(output: Path) -> None:
         "written, that its disk has space, and that no newer Prefect made the database in it; set PREFECT_HOME to "
         "another folder, PREFECT_API_URL to a server, or, where this machine is busy, "
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to more than "
-        f"{_patience()}"
+        f"{PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()}"
     )
 
 
@@ -149,7 +147,7 @@ def _run(server: "SubprocessASGIServer", output: Path) -> "subprocess.Popen[byte
 def _wait(server: "SubprocessASGIServer") -> bool:
     """Wait until the server answers and return whether it did; a server that does not is killed."""
     assert server.server_process is not None
-    deadline = time.monotonic() + _patience()
+    deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
     while server.server_process.poll() is None and time.monotonic() < deadline:
         if _is_healthy(server):
             return True
@@ -158,13 +156,6 @@ def _wait(server: "SubprocessASGIServer") -> bool:
     server.server_process.wait()
     server.server_process = None
     return False
-
-
-def _patience() -> int:
-    """Return how many seconds the server may take to start: as Prefect is set, not its default."""
-    setting = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
-    is_set = setting.name in get_current_settings().to_environment_variables(exclude_unset=True)
-    return int(setting.value()) if is_set else STARTUP_SECONDS
 
 
 def _is_healthy(server: "SubprocessASGIServer") -> bool:

@@ -176,7 +176,8 @@ def write_env(stack: Stack) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
-    lines += ["export NO_PROXY=127.0.0.1,localhost${NO_PROXY:+,$NO_PROXY}", f"unset {' '.join(_MISLEADING)}"]
+    past = "127.0.0.1,localhost${NO_PROXY:+,$NO_PROXY}${no_proxy:+,$no_proxy}"
+    lines += [f"export NO_PROXY={past} no_proxy={past}", f"unset {' '.join(_MISLEADING)}"]
     unfinished = stack.env_file.with_name("env.new")
     unfinished.unlink(missing_ok=True)
     with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -200,7 +201,6 @@ def service_env(stack: Stack, values: dict[str, str], gpus: Gpus, programs: Path
     return {
         **inherited,
         **values,
-        "NO_PROXY": "127.0.0.1,localhost," + os.environ.get("NO_PROXY", ""),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PWD": str(ROOT),
         "RSDPO_ROOT": str(ROOT),

@@ -1,4 +1,4 @@
-"""Folders that libraries write to, and that a container may not have: found before any library is imported.
+"""What libraries read from the environment, set before any of them is imported: folders, and the way past a proxy.
 
 Prefect's database and the caches of models, of vLLM and of this project lie in the home folder. Where that does not
 exist or cannot be written, they go to a temporary folder, and one line says so.
@@ -20,6 +20,8 @@ FOLDERS = {
     "TRITON_HOME": ".triton",
 }
 """Variable -> the folder below the home folder that is used where the variable is not set."""
+HERE = ("127.0.0.1", "localhost")
+"""This machine, on which Prefect's temporary server runs, and perhaps S3."""
 
 
 def find_folders() -> None:
@@ -37,6 +39,15 @@ def find_folders() -> None:
         os.environ.setdefault("PREFECT_PROFILES_PATH", str(profiles))
     if moved:
         _move(home, moved)
+
+
+def pass_by_proxies() -> None:
+    """Where there is a proxy, let connections to this machine pass it by."""
+    proxies = {name.lower() for name in os.environ if name.lower().endswith("_proxy")} - {"no_proxy"}
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""  # the first one counts, says Python
+    if proxies and given.strip() != "*":
+        missing = [place for place in HERE if place not in given.split(",")]
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*missing, *filter(None, [given])])
 
 
 def why_not_writable(folder: Path) -> str:

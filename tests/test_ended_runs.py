@@ -25,9 +25,9 @@ ROOT = Path(__file__).parent.parent
 PAIRS = [{"prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(12)]
 OTHER_FLOW = """
 import sys, time
-from prefect import flow, task
-from flows.command_line import main
+from flows.command_line import main  # first: it sets what Prefect reads when it is imported
 from flows.rs_dpo import rs_dpo
+from prefect import flow, task
 from tasks.plan import PLAN
 
 @task

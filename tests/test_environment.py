@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.environment import FOLDERS, find_folders, why_not_writable
+from tasks.environment import FOLDERS, find_folders, pass_by_proxies, why_not_writable
 
 
 @pytest.fixture
@@ -81,3 +81,29 @@ def test_what_keeps_a_folder_from_being_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     assert "NotADirectoryError" in why_not_writable(tmp_path / "file" / "x")
     assert "FileNotFoundError" in why_not_writable(Path("/proc/x"))
+
+
+PROXY = {"HTTP_PROXY": "http://proxy:3128"}
+
+
+@pytest.mark.parametrize(
+    ("given", "excepted"),
+    [
+        ({}, None),
+        (PROXY, "127.0.0.1,localhost"),
+        ({"https_proxy": "http://proxy:3128"}, "127.0.0.1,localhost"),
+        ({**PROXY, "NO_PROXY": "s3.corp,localhost"}, "127.0.0.1,s3.corp,localhost"),
+        ({**PROXY, "NO_PROXY": "a", "no_proxy": "b"}, "127.0.0.1,localhost,b"),
+        ({**PROXY, "no_proxy": "*"}, "*"),
+    ],
+)
+def test_connections_to_this_machine_pass_a_proxy_by(monkeypatch, given, excepted):
+    names = [name for name in os.environ if name.lower().endswith("_proxy")]
+    for name in (*names, "NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    for _ in range(2):
+        pass_by_proxies()
+        assert os.environ.get("no_proxy") == excepted

@@ -56,8 +56,10 @@ def test_secrets_are_made_once_and_for_the_owner_alone(stack: Stack) -> None:
 def test_the_env_file_can_be_sourced(stack: Stack) -> None:
     values = write_env(stack)
     shell = ["bash", "-euc", f"source {shlex.quote(str(stack.env_file))}; env"]
-    printed = subprocess.run(shell, env={"AWS_PROFILE": "other"}, capture_output=True, text=True, check=True).stdout
+    env = {"AWS_PROFILE": "other", "no_proxy": "corp"}
+    printed = subprocess.run(shell, env=env, capture_output=True, text=True, check=True).stdout
     assert {f"{name}={value}" for name, value in values.items()} <= set(printed.splitlines())
+    assert {f"{name}=127.0.0.1,localhost,corp" for name in ("NO_PROXY", "no_proxy")} <= set(printed.splitlines())
     assert "AWS_PROFILE" not in printed
 
 
