@@ -32,7 +32,7 @@ from prefect.settings import (
 from tasks.environment import why_not_writable
 from tasks.errors import ConfigurationError
 from tasks.jobs import die_with_parent
-from tasks.scratch import cache_folder
+from tasks.scratch import cache_folder, locked
 
 if TYPE_CHECKING:
     from prefect.server.api.server import SubprocessASGIServer
@@ -90,17 +90,12 @@ def start_server(output: Path) -> None:
     server = SubprocessASGIServer()  # the one that Prefect takes where it needs a server
     if server.running:
         return
-    for _ in range(ATTEMPTS):
-        server.port = server.find_available_port()
-        get_logger().info("Starting Prefect's temporary server on %s", server.address)
-        server.server_process = _run(server, output)
-        server.running = _wait(server)
-        if server.running:
-            atexit.register(_stop, server)
-            return
-        reason = _last_error(output)
-        if "address already in use" not in reason:
-            break
+    # One at a time: two that make the same new database would fail over each other's tables.
+    with locked(PREFECT_HOME.value() / "server.lock", wait=True):
+        reason = _start(server, output)
+    if not reason:
+        atexit.register(_stop, server)
+        return
     raise ServerError(
         f"Prefect's temporary server did not start ({reason}): check that PREFECT_HOME = {PREFECT_HOME.value()} can be "
         "written, that its disk has space, and that no newer Prefect made the database in it; set PREFECT_HOME to "
@@ -108,6 +103,20 @@ def start_server(output: Path) -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS to more than "
         f"{PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()}"
     )
+
+
+def _start(server: "SubprocessASGIServer", output: Path) -> str:
+    """Start the server, on another port where a port is taken meanwhile; return why it did not start, or ""."""
+    reason = ""
+    for _ in range(ATTEMPTS):
+        server.port = server.find_available_port()
+        get_logger().info("Starting Prefect's temporary server on %s", server.address)
+        server.server_process = _run(server, output)
+        server.running = _wait(server)
+        reason = "" if server.running else _last_error(output)
+        if "address already in use" not in reason:
+            break
+    return reason
 
 
 def _check_answer() -> None:

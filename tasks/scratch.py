@@ -39,12 +39,12 @@ def scratch_folder(name: str) -> Iterator[Path]:
     parent = cache_folder() / "work" / socket.gethostname()
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / f"{name}-{os.getpid()}-{secrets.token_hex(4)}"
-    with _locked(
+    with locked(
         parent.with_name(f"{parent.name}.lock"), wait=True
     ):  # else a new folder could be taken for a dead one before it is locked
         _delete_left(parent)
         held = contextlib.ExitStack()
-        held.enter_context(_locked(_lock_of(folder), wait=False))
+        held.enter_context(locked(_lock_of(folder), wait=False))
         folder.mkdir()
     with held:
         try:
@@ -52,6 +52,23 @@ def scratch_folder(name: str) -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             _lock_of(folder).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool) -> Iterator[bool]:
+    """Hold the lock on a file, and tell whether it is held: not where another holds it, or locks are not supported.
+
+    The descriptor closes in programs that this process starts, so that no child keeps the lock.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
+        except OSError:
+            held = False
+        yield held
 
 
 @contextlib.contextmanager
@@ -72,7 +89,7 @@ def without_patterns(folder: Path) -> Iterator[Path]:
 def _delete_left(parent: Path) -> None:
     """Delete the folders whose lock nobody holds; one without a lock file, or that cannot be locked, stays."""
     for lock in parent.glob("*.lock"):
-        with _locked(lock, wait=False) as is_left:
+        with locked(lock, wait=False) as is_left:
             if is_left:
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                 lock.unlink(missing_ok=True)
@@ -80,20 +97,3 @@ def _delete_left(parent: Path) -> None:
 
 def _lock_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.lock")
-
-
-@contextlib.contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Hold the lock on a file, and tell whether it is held: not where another holds it, or locks are not supported.
-
-    The descriptor closes in programs that this process starts, so that no child keeps the lock.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            stack.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            held = True
-        except OSError:
-            held = False
-        yield held

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import prefect.settings
@@ -20,6 +20,7 @@ import yaml
 from flows.prefect_server import ServerError, check_places
 from flows.run_log import RunLog, redacted
 from tasks.errors import ConfigurationError
+from tasks.scratch import locked
 
 ROOT = Path(__file__).parent.parent
 PAIRS = [{"prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(12)]
@@ -242,6 +243,18 @@ def test_a_cache_that_cannot_be_written_stops_the_command(config, prefect_home):
     assert message(config).startswith("RSDPO_CACHE = /proc/x cannot be written (FileNotFoundError")
     assert "set RSDPO_CACHE" in message(config)
     assert not (config.parent / "store").exists()
+
+
+@pytest.mark.slow
+def test_servers_start_one_at_a_time(config, prefect_home):
+    # Two that make a new database at once fail over each other's tables, once in a while.
+    with ExitStack() as held:
+        held.enter_context(locked(prefect_home / "server.lock", wait=True))
+        with started(config, prefect_home, "-c", OTHER_FLOW, str(config), "sleep") as process:
+            wait_for(process, lambda: re.search(rf"-> FLOCK .* {process.pid} ", Path("/proc/locks").read_text()))
+            assert descendants(process.pid) == {}
+            held.close()
+            wait_for(process, lambda: "under way" in (config.parent / "output").read_text())
 
 
 @pytest.mark.slow
