@@ -364,6 +364,11 @@ def test_a_dry_run_prints_a_table(folder, capsys):
     assert any("completions" in line and "at most tokens" in line for line in lines)
 
 
+def test_a_dry_run_ends_with_what_the_run_would_warn_of(folder, capsys):
+    main(rs_dpo, [str(folder / "run.yaml"), "--dry-run", "--set", "sft.epochs=2"])
+    assert capsys.readouterr().out.splitlines()[-1].endswith("which is used as it is: sft.epochs")
+
+
 def test_a_dry_run_leaves_no_temporary_folder(folder, capsys):
     plan(folder, capsys)
     assert list((folder / "tmp").iterdir()) == []
