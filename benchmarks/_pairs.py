@@ -8,11 +8,11 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from tasks.artifacts import Artifact
-from tasks.packs import Group
-from tasks.pair_groups import sequence_id
+from tasks.config.training import DpoConfig
 from tasks.pairs import select_pairs
-from tasks.training_config import DpoConfig
+from tasks.store.artifacts import Artifact
+from tasks.training.packs import Group
+from tasks.training.pair_groups import sequence_id
 
 K = 16
 """Completions sampled a prompt."""

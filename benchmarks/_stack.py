@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 
 from infra.stack import ROOT, Stack, find_stack, read_env
 from infra.up import supervisor
-from tasks.dispatch import GPU_LIMIT
+from tasks.pipeline.dispatch import GPU_LIMIT
 
 
 @contextlib.contextmanager

@@ -19,13 +19,13 @@ from _stack import stack
 from prefect import flow
 
 from infra.stack import ROOT
-from tasks.artifacts import Artifact, sha256_of
-from tasks.compute import ComputeConfig
-from tasks.config import SftConfig
-from tasks.dispatch import check_ended_well, endings, start
+from tasks.config.compute import ComputeConfig
+from tasks.config.settings import SftConfig
+from tasks.pipeline.dispatch import check_ended_well, endings, start
+from tasks.pipeline.site import Site
 from tasks.sft import train_sft
-from tasks.site import Site
-from tasks.storage import open_store
+from tasks.store.artifacts import Artifact, sha256_of
+from tasks.store.folders import open_store
 
 TASKS, DISPATCHED, HOUR = 13, 6, 3600.0
 COMPUTE = ComputeConfig(train_sft="train-sft/gpu")

@@ -26,18 +26,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTNeo
 from transformers.utils import logging
 from trl import DPOConfig as DpoArguments
 
-from tasks.artifacts import Artifact
+from tasks.config.sections import ModelSource
+from tasks.config.training import DpoConfig
 from tasks.dpo import fit, with_ref_logps
-from tasks.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
-from tasks.jobs import EXAMPLES, Job
-from tasks.models import locate_model
-from tasks.packs import Group, Limits, Plan, plan
-from tasks.pair_groups import GROUPS as SCHEMA
-from tasks.reference import GROUPS, RefLogps, find_ref_logps
-from tasks.sections import ModelSource
-from tasks.storage import Store
-from tasks.training import write_tables
-from tasks.training_config import DpoConfig
+from tasks.models.loading import locate_model
+from tasks.pipeline.jobs import EXAMPLES, Job
+from tasks.store.artifacts import Artifact
+from tasks.store.folders import Store
+from tasks.training.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
+from tasks.training.outputs import write_tables
+from tasks.training.packs import Group, Limits, Plan, plan
+from tasks.training.pair_groups import GROUPS as SCHEMA
+from tasks.training.reference import GROUPS, RefLogps, find_ref_logps
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from pairwise import PairwiseTrainer, gradient, pair_rows, precise_head

@@ -29,10 +29,10 @@ from prefect.states import Cancelling
 
 from flows.command_line import load_config
 from infra.stack import ROOT, Stack
-from tasks.compute import STAGES
-from tasks.runs import read_runs
-from tasks.storage import Store, read_manifest
-from tasks.tables import read_slices
+from tasks.config.compute import STAGES
+from tasks.store.folders import Store, read_manifest
+from tasks.store.growing import read_slices
+from tasks.store.runs import read_runs
 
 TARGETS = ("process", "worker", "pipeline", "server", "store")
 PIPELINE = "rs-dpo/new-prompts"

@@ -24,8 +24,8 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterNam
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
-from tasks.runs import read_runs
-from tasks.storage import Store, read_manifest
+from tasks.store.folders import Store, read_manifest
+from tasks.store.runs import read_runs
 
 BEFORE = ("", "Please tell me: ", "A quick question. ", "I wonder: ", "Hello! ")
 

@@ -20,21 +20,21 @@ import pyarrow as pa
 from _side_by_side import faster, options, report, take_turns
 
 import tasks.sample
-from tasks.artifacts import Artifact, Manifest, Provenance
-from tasks.config import Decoding
-from tasks.drawing import prompt_seed
-from tasks.engines import VllmEngine
-from tasks.models import locate_model
-from tasks.parquet import table_bytes
+from tasks.config.sections import ModelSource
+from tasks.config.settings import Decoding
+from tasks.data.records import prompt_id
+from tasks.examples.world import world_files, write_base_model
+from tasks.lm.tokens import encode_prompt, load_tokenizer
+from tasks.models.loading import locate_model
 from tasks.prompts import PromptTable
-from tasks.records import prompt_id
 from tasks.sample import sample_slices
-from tasks.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.sections import ModelSource
-from tasks.storage import Store
-from tasks.tables import Slice
-from tasks.tokens import encode_prompt, load_tokenizer
-from tasks.world import world_files, write_base_model
+from tasks.sampling.drawing import prompt_seed
+from tasks.sampling.engines import VllmEngine
+from tasks.store.artifacts import Artifact, Manifest, Provenance
+from tasks.store.folders import Store
+from tasks.store.growing import Slice
+from tasks.store.parquet import table_bytes
+from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
 
 SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
     "cpu": (64, {"max_new_tokens": 24, "part_size": 8}),

@@ -19,9 +19,9 @@ from _side_by_side import faster, options, report, take_turns
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
-from tasks.batches import Sequences
-from tasks.grouped import lay_out
-from tasks.rewards import Rewards
+from tasks.lm.batches import Sequences
+from tasks.lm.grouped import lay_out
+from tasks.rewards.model import Rewards
 
 K, PROMPT, COMPLETION, LONGEST, FIXED = 16, 175, 256, 512, 64
 SPREAD = 0.5

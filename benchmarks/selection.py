@@ -30,15 +30,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from _side_by_side import Row, options, report, take_turns
 
-from tasks.artifacts import Artifact, Manifest, Provenance
-from tasks.config import PairsConfig
-from tasks.drafts import Draft
-from tasks.pair_counts import PairCounts
+from tasks.config.settings import PairsConfig
 from tasks.pairs import PairIndices, build_pairs, gap_threshold, pairs_of_parts, select_pairs, write_pairs
-from tasks.parquet import table_bytes
-from tasks.schemas import SCHEMAS
-from tasks.storage import Store
-from tasks.tables import Slice, commit_slices
+from tasks.selection.counts import PairCounts
+from tasks.store.artifacts import Artifact, Manifest, Provenance
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store
+from tasks.store.growing import Slice, commit_slices
+from tasks.store.parquet import table_bytes
+from tasks.store.schemas import SCHEMAS
 
 K, TAU, ETA = 16, 1.0, 0.85
 PAPER = {"pairs a prompt": 3.17, "prompts with pairs": 0.26, "paired completions a prompt": 2.43}

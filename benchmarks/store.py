@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from _side_by_side import Row, faster, options, report, take_turns
 
-from tasks import verify
-from tasks.artifacts import Manifest, Provenance
-from tasks.parquet import read_table, table_bytes
-from tasks.schemas import SCHEMAS
-from tasks.storage import Store
+from tasks.store import verify
+from tasks.store.artifacts import Manifest, Provenance
+from tasks.store.folders import Store
+from tasks.store.parquet import read_table, table_bytes
+from tasks.store.schemas import SCHEMAS
 
 PROVENANCE = Provenance(stage="benchmark", version=1, key="0" * 64)
 ROWS = {"1 MB": 600, "200 MB": 110_000}

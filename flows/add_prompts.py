@@ -16,15 +16,15 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
 from flows.command_line import stop
-from tasks.added_prompts import append_prompts
-from tasks.artifacts import DamagedArtifactError
-from tasks.errors import ConfigurationError
-from tasks.filesystem import STORE_ERRORS
-from tasks.progress import log
+from tasks.config.errors import ConfigurationError
+from tasks.config.sections import DataSource
+from tasks.data.added_prompts import append_prompts
+from tasks.data.tally import Tally, log_unread_files, read_records
+from tasks.pipeline.progress import log
 from tasks.prompts import collect_prompts
-from tasks.sections import DataSource
-from tasks.storage import Store, open_store
-from tasks.tally import Tally, log_unread_files, read_records
+from tasks.store.artifacts import DamagedArtifactError
+from tasks.store.filesystem import STORE_ERRORS
+from tasks.store.folders import Store, open_store
 
 
 @flow(name="add-prompts")

@@ -22,15 +22,15 @@ from rich.text import Text
 from rich.tree import Tree
 
 from flows.command_line import stop
-from tasks.artifacts import DamagedArtifactError
-from tasks.browse import find_run, show_prompt
-from tasks.catalog import Catalog, Entry, read_catalog
-from tasks.errors import ConfigurationError
-from tasks.filesystem import STORE_ERRORS
-from tasks.lineage import find_entry, trace
-from tasks.prune import prune
-from tasks.runs import Run, list_runs
-from tasks.storage import Store
+from tasks.config.errors import ConfigurationError
+from tasks.inspection.browse import find_run, show_prompt
+from tasks.inspection.catalog import Catalog, Entry, read_catalog
+from tasks.inspection.lineage import find_entry, trace
+from tasks.inspection.prune import prune
+from tasks.store.artifacts import DamagedArtifactError
+from tasks.store.filesystem import STORE_ERRORS
+from tasks.store.folders import Store
+from tasks.store.runs import Run, list_runs
 
 Facts = dict[str, Any]
 COLUMNS = {

@@ -18,13 +18,13 @@ from rich.table import Table
 from flows.prefect_server import ServerError, check_places, start_server
 from flows.run_log import RunLog, ended_by_signals, redacted
 from flows.settings_yaml import read_yaml
-from tasks.artifacts import Artifact, DamagedArtifactError
-from tasks.config import Config
-from tasks.dispatch import DeploymentFailedError, DeploymentRunError
-from tasks.errors import ConfigurationError
-from tasks.filesystem import STORE_ERRORS
-from tasks.plan import PLAN, Plan
-from tasks.report import evaluation_rows
+from tasks.config.errors import ConfigurationError
+from tasks.config.settings import Config
+from tasks.pipeline.dispatch import DeploymentFailedError, DeploymentRunError
+from tasks.pipeline.dry_run import PLAN, Plan
+from tasks.pipeline.pages import evaluation_rows
+from tasks.store.artifacts import Artifact, DamagedArtifactError
+from tasks.store.filesystem import STORE_ERRORS
 
 FAILS = (DamagedArtifactError, DeploymentFailedError, DeploymentRunError, ServerError, *STORE_ERRORS)
 """What may pass when the store, a worker or the network is mended."""

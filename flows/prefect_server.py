@@ -29,10 +29,10 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from tasks.environment import why_not_writable
-from tasks.errors import ConfigurationError
-from tasks.jobs import die_with_parent
-from tasks.scratch import cache_folder, locked
+from tasks.config.environment import why_not_writable
+from tasks.config.errors import ConfigurationError
+from tasks.pipeline.jobs import die_with_parent
+from tasks.store.scratch import cache_folder, locked
 
 if TYPE_CHECKING:
     from prefect.server.api.server import SubprocessASGIServer

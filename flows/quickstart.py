@@ -11,9 +11,9 @@ from prefect import flow
 
 from flows.command_line import load_config, main, sections, stop
 from flows.rs_dpo import rs_dpo
-from tasks.artifacts import Artifact
-from tasks.models import model_folder
-from tasks.world import write_world
+from tasks.examples.world import write_world
+from tasks.models.loading import model_folder
+from tasks.store.artifacts import Artifact
 
 CONFIG = "configs/quickstart.yaml"
 WORLD = ".rsdpo/world"

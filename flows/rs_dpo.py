@@ -8,10 +8,8 @@ from typing import Any
 from prefect import flow, runtime
 
 from flows.command_line import main
-from tasks.artifacts import NOTHING, Artifact
-from tasks.checks import check_compute, check_run, check_trainings, log_unread_settings
-from tasks.compute import ComputeConfig
-from tasks.config import (
+from tasks.config.compute import ComputeConfig
+from tasks.config.settings import (
     DataConfig,
     EvaluationConfig,
     PairsConfig,
@@ -20,22 +18,24 @@ from tasks.config import (
     ScoringConfig,
     SftConfig,
 )
-from tasks.dispatch import cancel_children
+from tasks.config.training import DpoConfig
 from tasks.dpo import check_prompts, train_dpo
 from tasks.evaluate import evaluate_policy, method
-from tasks.functions import find_gold
-from tasks.gpus import gpus_needed
-from tasks.models import import_policy, import_reward_model
+from tasks.models.loading import import_policy, import_reward_model
 from tasks.pairs import build_pairs
+from tasks.pipeline.checks import check_compute, check_run, check_trainings, log_unread_settings
+from tasks.pipeline.dispatch import cancel_children
+from tasks.pipeline.gpus import gpus_needed
+from tasks.pipeline.shards import sample_and_score_in_shards
+from tasks.pipeline.site import open_site
 from tasks.preferences import label_preferences, load_annotations
 from tasks.prompts import find_data, load_evaluation_prompts, load_held_out, load_prompts
 from tasks.reward_model import check_preferences, train_reward_model
+from tasks.rewards.functions import find_gold
 from tasks.sample import sample_completions
 from tasks.score import score_completions
 from tasks.sft import check_demonstrations, train_sft
-from tasks.shards import sample_and_score_in_shards
-from tasks.site import open_site
-from tasks.training_config import DpoConfig
+from tasks.store.artifacts import NOTHING, Artifact
 from tasks.training_data import load_demonstrations, load_preferences
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from tasks.environment import why_not_writable
-from tasks.scratch import cache_folder
+from tasks.config.environment import why_not_writable
+from tasks.store.scratch import cache_folder
 
 KEEP_SECONDS = 30 * 86_400
 """How long the file of a failed run is kept."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from tasks.errors import ConfigurationError
+from tasks.config.errors import ConfigurationError
 
 _NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$")
 """What YAML 1.2 takes for a number and YAML 1.1, PyYAML's, for text: an exponent without a point or a sign."""

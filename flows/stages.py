@@ -19,14 +19,14 @@ import tasks.reward_model
 import tasks.sample
 import tasks.score
 import tasks.sft
-from tasks.artifacts import Artifact
-from tasks.config import RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
-from tasks.dispatch import GPU_LIMIT
+from tasks.config.settings import RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
+from tasks.config.training import DpoConfig
 from tasks.evaluate import Method
-from tasks.gpus import gpus_of
-from tasks.site import Site
-from tasks.storage import Store
-from tasks.training_config import DpoConfig
+from tasks.pipeline.dispatch import GPU_LIMIT
+from tasks.pipeline.gpus import gpus_of
+from tasks.pipeline.site import Site
+from tasks.store.artifacts import Artifact
+from tasks.store.folders import Store
 
 LAST_SECONDS = 4.0
 """What a run has after SIGTERM to end by itself."""

@@ -24,10 +24,10 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from infra.stack import ROOT
-from tasks.compute import STAGES
-from tasks.dispatch import GPU_LIMIT
-from tasks.errors import ConfigurationError
-from tasks.storage import Store
+from tasks.config.compute import STAGES
+from tasks.config.errors import ConfigurationError
+from tasks.pipeline.dispatch import GPU_LIMIT
+from tasks.store.folders import Store
 
 POOLS = ROOT / "infra" / "pools"
 CPU_POOL, GPU_POOL = "rs-dpo-cpu", "rs-dpo-gpu"
@@ -91,8 +91,8 @@ def job_template(kind: str, gpus: int = 1) -> dict[str, Any]:
 
     Args:
         kind: Type of the pool: process, docker or kubernetes.
-        gpus: GPUs that a worker has, or a job gets; what is asked for is held against it (`tasks.checks`). With 0,
-            runs see none, whatever their worker sees: a pipeline must not compute on a GPU without its slot.
+        gpus: GPUs that a worker has, or a job gets; what is asked for is held against it (`tasks.pipeline.checks`).
+            With 0, runs see none, whatever their worker sees: a pipeline must not compute on a GPU without its slot.
     """
     template: dict[str, Any] = yaml.safe_load((POOLS / f"{kind}.yaml").read_text())
     template["variables"]["properties"]["gpus"]["default"] = gpus

@@ -4,7 +4,7 @@ import os
 import subprocess
 from typing import NamedTuple
 
-from tasks.errors import ConfigurationError
+from tasks.config.errors import ConfigurationError
 
 
 class Gpus(NamedTuple):

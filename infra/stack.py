@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infra.gpus import Gpus
-from tasks.errors import ConfigurationError
+from tasks.config.errors import ConfigurationError
 
 ROOT = Path(__file__).parent.parent
 BUCKET = "rs-dpo"

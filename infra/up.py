@@ -30,8 +30,8 @@ from infra.stack import (
     service_env,
     write_env,
 )
-from tasks.errors import ConfigurationError
-from tasks.world import write_world
+from tasks.config.errors import ConfigurationError
+from tasks.examples.world import write_world
 
 CONFIG = Path(__file__).parent / "supervisord.conf"
 WORLD = ".rsdpo/world"

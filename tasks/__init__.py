@@ -2,7 +2,7 @@
 
 import os
 
-from tasks.environment import find_folders, pass_by_proxies
+from tasks.config.environment import find_folders, pass_by_proxies
 
 # No library that a stage loads may call home, or talk over the pipeline's own log. Nothing is pickled: Prefect would
 # pickle the errors of failed runs. A busy machine may need a minute to start Prefect's temporary server. Set before any

@@ -13,29 +13,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import Artifact
-from tasks.drafts import Draft
-from tasks.errors import ConfigurationError
-from tasks.jobs import Job
-from tasks.models import device, load_policy, model_tokenizer
-from tasks.packs import Group, Limits, Plan, plan
-from tasks.pair_groups import Grouping
-from tasks.parquet import read_tables
-from tasks.plan import pending
-from tasks.progress import log
-from tasks.reference import GROUPS, find_ref_logps, read_groups
-from tasks.scratch import scratch_folder
-from tasks.stage import stage
-from tasks.tokens import encode_prompt, load_tokenizer
-from tasks.training import commit_model, trained, write_tables
-from tasks.training_config import DpoConfig
+from tasks.config.errors import ConfigurationError
+from tasks.config.training import DpoConfig
+from tasks.lm.tokens import encode_prompt, load_tokenizer
+from tasks.models.loading import device, load_policy, model_tokenizer
+from tasks.pipeline.dry_run import pending
+from tasks.pipeline.jobs import Job
+from tasks.pipeline.progress import log
+from tasks.pipeline.stage import stage
+from tasks.store.artifacts import Artifact
+from tasks.store.drafts import Draft
+from tasks.store.parquet import read_tables
+from tasks.store.scratch import scratch_folder
+from tasks.training.outputs import commit_model, trained, write_tables
+from tasks.training.packs import Group, Limits, Plan, plan
+from tasks.training.pair_groups import Grouping
+from tasks.training.reference import GROUPS, find_ref_logps, read_groups
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from trl import DPOConfig as DpoArguments
 
-    from tasks.dpo_trainer import OwnLoss
-    from tasks.lengths import Lengths
+    from tasks.lm.lengths import Lengths
+    from tasks.training.dpo_trainer import OwnLoss
 
 
 class Groups(Sequence[Group]):
@@ -83,9 +83,9 @@ def fit(job: Job) -> None:
     """Train with TRL's loss on packs of whole prompts."""
     from transformers import set_seed
 
-    from tasks.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
-    from tasks.grouped import name_body
-    from tasks.trainer import callbacks, lora_config, run_trainer, weight_dtype
+    from tasks.lm.grouped import name_body
+    from tasks.training.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
+    from tasks.training.trainer import callbacks, lora_config, run_trainer, weight_dtype
 
     config = DpoConfig.model_validate(job.config)
     set_seed(config.seed)
@@ -120,7 +120,7 @@ def dpo_arguments(job: Job, config: DpoConfig, losses: list[tuple[str, float]], 
     """
     from trl import DPOConfig as DpoArguments
 
-    from tasks.trainer import trainer_arguments
+    from tasks.training.trainer import trainer_arguments
 
     arguments = trainer_arguments(job, config) | {
         "beta": config.beta,
@@ -140,7 +140,7 @@ def dpo_arguments(job: Job, config: DpoConfig, losses: list[tuple[str, float]], 
 
 def split_losses(config: DpoConfig) -> tuple[list[tuple["OwnLoss", float]], list[tuple[str, float]]]:
     """Return the losses that are computed here, with their weights, and the names and weights of those left to TRL."""
-    from tasks.losses import cdpo_loss
+    from tasks.training.losses import cdpo_loss
 
     weights = config.loss_weights or (1.0,) * len(config.losses)
     named = list(zip(config.losses, weights, strict=True))
@@ -161,8 +161,8 @@ def sharing(model: "PreTrainedModel", config: DpoConfig) -> tuple[bool, "Lengths
     Raises:
         ConfigurationError: The devices would forward sequences together that must not be.
     """
-    from tasks.lengths import switch_of
-    from tasks.sharing import lengths_of, why_not_shared
+    from tasks.lm.lengths import switch_of
+    from tasks.lm.sharing import lengths_of, why_not_shared
 
     switch = switch_of(model.config.get_text_config()).switch
     if is_sharded(config):

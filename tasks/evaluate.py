@@ -8,21 +8,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import Artifact, DamagedArtifactError, sha256_of
-from tasks.config import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
-from tasks.divergence import KlSettings, estimate_kl, own_distribution, read_sorted
-from tasks.drafts import Draft
-from tasks.functions import GoldReward, gold_rewards, load_gold
-from tasks.intervals import bootstrap_interval
-from tasks.parquet import table_bytes
-from tasks.plan import pending
+from tasks.config.sections import Section
+from tasks.config.settings import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
+from tasks.evaluation.divergence import KlSettings, estimate_kl, own_distribution, read_sorted
+from tasks.evaluation.intervals import bootstrap_interval
+from tasks.pipeline.dry_run import pending
+from tasks.pipeline.stage import stage
 from tasks.prompts import PromptTable
+from tasks.rewards.functions import GoldReward, gold_rewards, load_gold
 from tasks.sample import sample_slices
-from tasks.schemas import SCHEMAS
 from tasks.score import score_slices
-from tasks.sections import Section
-from tasks.stage import stage
-from tasks.storage import Store
+from tasks.store.artifacts import Artifact, DamagedArtifactError, sha256_of
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store
+from tasks.store.parquet import table_bytes
+from tasks.store.schemas import SCHEMAS
 
 
 class Method(Section):

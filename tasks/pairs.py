@@ -12,19 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import Artifact
-from tasks.candidates import COLUMNS, Candidates, gather
-from tasks.config import PairsConfig
-from tasks.drafts import Draft
-from tasks.errors import ConfigurationError
-from tasks.pair_caps import prompt_seeds, random_subset, widest
-from tasks.pair_counts import PairCounts
-from tasks.parquet import table_bytes
-from tasks.plan import pending
-from tasks.schemas import SCHEMAS, add_digests, format_digest, rows_digest
-from tasks.scored import read_scored
-from tasks.scratch import scratch_folder
-from tasks.stage import stage
+from tasks.config.errors import ConfigurationError
+from tasks.config.settings import PairsConfig
+from tasks.pipeline.dry_run import pending
+from tasks.pipeline.stage import stage
+from tasks.rewards.scored import read_scored
+from tasks.selection.candidates import COLUMNS, Candidates, gather
+from tasks.selection.caps import prompt_seeds, random_subset, widest
+from tasks.selection.counts import PairCounts
+from tasks.store.artifacts import Artifact
+from tasks.store.drafts import Draft
+from tasks.store.parquet import table_bytes
+from tasks.store.schemas import SCHEMAS, add_digests, format_digest, rows_digest
+from tasks.store.scratch import scratch_folder
 
 BLOCK = 1 << 20
 """Most comparisons made at once: bounds their memory."""

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from tasks.artifacts import NOTHING, Artifact, sha256_of
-from tasks.drafts import Draft
-from tasks.drawing import completion_rows
-from tasks.errors import ConfigurationError
-from tasks.functions import GoldReward, gold_rewards
-from tasks.models import model_folder, model_tokenizer
-from tasks.parquet import conversation_files, read_tables
-from tasks.plan import pending
+from tasks.config.errors import ConfigurationError
+from tasks.lm.tokens import context_length, encode_completion, encode_prompt
+from tasks.lm.turns import ends_within, without_end
+from tasks.models.loading import model_folder, model_tokenizer
+from tasks.pipeline.dry_run import pending
+from tasks.pipeline.stage import stage
 from tasks.prompts import PromptTable
-from tasks.samples import Sample
-from tasks.schemas import SCHEMAS, format_digest
-from tasks.stage import stage
-from tasks.tables import GrowingTable, Slice, commit_slices, read_slices, read_whole_prompts
-from tasks.tokens import context_length, encode_completion, encode_prompt
-from tasks.turns import ends_within, without_end
+from tasks.rewards.functions import GoldReward, gold_rewards
+from tasks.sampling.drawing import completion_rows
+from tasks.sampling.samples import Sample
+from tasks.store.artifacts import NOTHING, Artifact, sha256_of
+from tasks.store.drafts import Draft
+from tasks.store.growing import GrowingTable, Slice, commit_slices, read_slices, read_whole_prompts
+from tasks.store.parquet import conversation_files, read_tables
+from tasks.store.schemas import SCHEMAS, format_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

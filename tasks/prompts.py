@@ -8,20 +8,20 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
-from tasks.added_prompts import find_added, read_added
-from tasks.artifacts import NOTHING, Artifact
-from tasks.config import DataConfig
-from tasks.demands import AsRead, Reader, as_read_by
-from tasks.drafts import Draft
-from tasks.errors import ConfigurationError
-from tasks.parquet import conversation_files, read_table
-from tasks.records import BadRow, Messages, Record, Role, prompt_id, recognise
-from tasks.schemas import format_digest
-from tasks.sections import DataSource
-from tasks.sources import read_rows, source_digest
-from tasks.stage import stage
-from tasks.storage import Store
-from tasks.tally import Tally, log_unread_files, read_records
+from tasks.config.errors import ConfigurationError
+from tasks.config.sections import DataSource
+from tasks.config.settings import DataConfig
+from tasks.data.added_prompts import find_added, read_added
+from tasks.data.records import BadRow, Messages, Record, Role, prompt_id, recognise
+from tasks.data.sources import read_rows, source_digest
+from tasks.data.tally import Tally, log_unread_files, read_records
+from tasks.models.demands import AsRead, Reader, as_read_by
+from tasks.pipeline.stage import stage
+from tasks.store.artifacts import NOTHING, Artifact
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store
+from tasks.store.parquet import conversation_files, read_table
+from tasks.store.schemas import format_digest
 
 READ_OF_EXAMPLES = ("evaluation_prompts", "evaluation_fraction", "system_prompt", "max_bad_fraction")
 READ_OF_PROMPTS = (*READ_OF_EXAMPLES, "max_prompts")

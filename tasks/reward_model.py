@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import Artifact
-from tasks.config import RewardModelConfig, ScoringConfig
-from tasks.drafts import Draft
-from tasks.errors import ConfigurationError
-from tasks.jobs import Job
-from tasks.models import longest, model_tokenizer, trusts_remote_code
-from tasks.parquet import read_columns, read_table, read_tables
-from tasks.plan import pending
-from tasks.progress import log
+from tasks.config.errors import ConfigurationError
+from tasks.config.settings import RewardModelConfig, ScoringConfig
+from tasks.lm.tokens import are_short, check_any_short, encode_conversations, keep_short, load_tokenizer, one_by_one
+from tasks.models.loading import longest, model_tokenizer, trusts_remote_code
+from tasks.models.weights import load_weights
+from tasks.pipeline.dry_run import pending
+from tasks.pipeline.jobs import Job
+from tasks.pipeline.progress import log
+from tasks.pipeline.stage import stage
 from tasks.prompts import hash_fraction
 from tasks.score import RewardModel
-from tasks.stage import stage
-from tasks.tokens import are_short, check_any_short, encode_conversations, keep_short, load_tokenizer, one_by_one
-from tasks.training import OUTPUT, commit_model, trained
-from tasks.weights import load_weights
+from tasks.store.artifacts import Artifact
+from tasks.store.drafts import Draft
+from tasks.store.parquet import read_columns, read_table, read_tables
+from tasks.training.outputs import OUTPUT, commit_model, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -104,8 +104,15 @@ def fit(job: Job) -> None:
     from transformers import set_seed
     from trl import RewardConfig, RewardTrainer
 
-    from tasks.heads import head_in_float32, head_modules
-    from tasks.trainer import callbacks, fixed_batches, lora_config, run_trainer, trainer_arguments, weight_dtype
+    from tasks.rewards.heads import head_in_float32, head_modules
+    from tasks.training.trainer import (
+        callbacks,
+        fixed_batches,
+        lora_config,
+        run_trainer,
+        trainer_arguments,
+        weight_dtype,
+    )
 
     config = RewardModelConfig.model_validate(job.config)
     set_seed(config.seed)

@@ -2,21 +2,21 @@
 
 from typing import Any
 
-from tasks.artifacts import NOTHING, Artifact, Provenance
-from tasks.config import Decoding, SamplingConfig
-from tasks.cover import Selection, select_slices
-from tasks.drafts import Draft, stage_key
-from tasks.drawing import Drawing, Request, cut_into_parts, requests_for
-from tasks.engines import open_engine
-from tasks.models import model_folder, trusts_remote_code
-from tasks.plan import pending
-from tasks.progress import log
+from tasks.config.settings import Decoding, SamplingConfig
+from tasks.lm.tokens import context_length, encode_prompt, load_tokenizer
+from tasks.models.loading import model_folder, trusts_remote_code
+from tasks.models.updates import warn_of_loss
+from tasks.pipeline.dry_run import pending
+from tasks.pipeline.progress import log
+from tasks.pipeline.stage import Work, stage
 from tasks.prompts import PromptTable
-from tasks.stage import Work, stage
-from tasks.storage import Store
-from tasks.tables import GrowingTable, Slice, commit_slices, read_ahead
-from tasks.tokens import context_length, encode_prompt, load_tokenizer
-from tasks.updates import warn_of_loss
+from tasks.sampling.drawing import Drawing, Request, cut_into_parts, requests_for
+from tasks.sampling.engines import open_engine
+from tasks.store.artifacts import NOTHING, Artifact, Provenance
+from tasks.store.cover import Selection, select_slices
+from tasks.store.drafts import Draft, stage_key
+from tasks.store.folders import Store
+from tasks.store.growing import GrowingTable, Slice, commit_slices, read_ahead
 
 TABLE_VERSION = 3
 DECIDES_A_COMPLETION = frozenset(Decoding.model_fields) - {"k"}

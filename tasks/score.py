@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifacts import Artifact
-from tasks.config import ScoringConfig
-from tasks.drafts import Draft
-from tasks.errors import ConfigurationError
-from tasks.models import device, model_folder, trusts_remote_code
-from tasks.plan import pending
-from tasks.progress import Progress, log
+from tasks.config.errors import ConfigurationError
+from tasks.config.settings import ScoringConfig
+from tasks.data.records import Messages
+from tasks.lm.tokens import context_length, cut_at_prompts, encode_conversations, encode_prompt, load_tokenizer
+from tasks.models.loading import device, model_folder, trusts_remote_code
+from tasks.models.updates import warn_of_loss
+from tasks.models.weight_files import know_architecture
+from tasks.models.weights import load_weights
+from tasks.pipeline.dry_run import pending
+from tasks.pipeline.progress import Progress, log
+from tasks.pipeline.stage import Work, stage
 from tasks.prompts import PromptTable
-from tasks.records import Messages
-from tasks.reward_table import count_unscored, find_rewards, rewards_part, rewards_table
-from tasks.stage import Work, stage
-from tasks.storage import Store
-from tasks.tables import Slice, commit_slices, read_ahead, read_slices
-from tasks.tokens import context_length, cut_at_prompts, encode_conversations, encode_prompt, load_tokenizer
-from tasks.updates import warn_of_loss
-from tasks.weight_files import know_architecture
-from tasks.weights import load_weights
+from tasks.rewards.table import count_unscored, find_rewards, rewards_part, rewards_table
+from tasks.store.artifacts import Artifact
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store
+from tasks.store.growing import Slice, commit_slices, read_ahead, read_slices
 
 BINS = 20
 """Bins of the histogram of rewards."""
@@ -37,7 +37,7 @@ class RewardModel:
         """Load a model folder onto the GPU where there is one."""
         import torch
 
-        from tasks.rewards import Rewards
+        from tasks.rewards.model import Rewards
 
         know_architecture(folder)
         self.tokenizer = load_tokenizer(folder, trust_remote_code)

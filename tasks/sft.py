@@ -4,16 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from tasks.artifacts import Artifact
-from tasks.config import SftConfig
-from tasks.drafts import Draft
-from tasks.jobs import Job
-from tasks.models import load_policy, longest, model_tokenizer
-from tasks.parquet import read_table, read_tables
-from tasks.plan import pending
-from tasks.stage import stage
-from tasks.tokens import check_any_short, encode_completion, encode_prompt, keep_short, load_tokenizer, one_by_one
-from tasks.training import commit_model, trained
+from tasks.config.settings import SftConfig
+from tasks.lm.tokens import check_any_short, encode_completion, encode_prompt, keep_short, load_tokenizer, one_by_one
+from tasks.models.loading import load_policy, longest, model_tokenizer
+from tasks.pipeline.dry_run import pending
+from tasks.pipeline.jobs import Job
+from tasks.pipeline.stage import stage
+from tasks.store.artifacts import Artifact
+from tasks.store.drafts import Draft
+from tasks.store.parquet import read_table, read_tables
+from tasks.training.outputs import commit_model, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,7 +51,14 @@ def fit(job: Job) -> None:
     from trl import SFTConfig as SftArguments
     from trl import SFTTrainer
 
-    from tasks.trainer import callbacks, fixed_batches, lora_config, run_trainer, trainer_arguments, weight_dtype
+    from tasks.training.trainer import (
+        callbacks,
+        fixed_batches,
+        lora_config,
+        run_trainer,
+        trainer_arguments,
+        weight_dtype,
+    )
 
     config = SftConfig.model_validate(job.config)
     set_seed(config.seed)

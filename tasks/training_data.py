@@ -5,16 +5,16 @@ Every row that is left out is counted under a reason.
 
 from typing import Any
 
-from tasks.artifacts import NOTHING, Artifact
-from tasks.config import DataConfig
-from tasks.demands import Reader, as_read_by
-from tasks.drafts import Draft
-from tasks.errors import ConfigurationError
+from tasks.config.errors import ConfigurationError
+from tasks.config.sections import DataSource
+from tasks.config.settings import DataConfig
+from tasks.data.records import BadRow, Record, Role, prompt_id
+from tasks.data.tally import Tally, read_records
+from tasks.models.demands import Reader, as_read_by
+from tasks.pipeline.stage import stage
 from tasks.prompts import READ_OF_EXAMPLES, commit_rows, held_out_rule, instruct
-from tasks.records import BadRow, Record, Role, prompt_id
-from tasks.sections import DataSource
-from tasks.stage import stage
-from tasks.tally import Tally, read_records
+from tasks.store.artifacts import NOTHING, Artifact
+from tasks.store.drafts import Draft
 
 
 def _nothing_to_load(source: Artifact, *_: Any) -> Artifact | None:

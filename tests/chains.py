@@ -6,9 +6,9 @@ import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from tasks.artifacts import Artifact, Manifest, Provenance, sha256_of
-from tasks.runs import Run, RunRecord, process_of
-from tasks.storage import Store
+from tasks.store.artifacts import Artifact, Manifest, Provenance, sha256_of
+from tasks.store.folders import Store
+from tasks.store.runs import Run, RunRecord, process_of
 
 
 def hex_of(text: str) -> str:

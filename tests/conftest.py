@@ -15,8 +15,8 @@ import hypothesis
 import pytest
 from s3_servers import moto, rclone, used_by_s3fs
 
-from tasks.filesystem import open_fs
-from tasks.storage import Store
+from tasks.store.filesystem import open_fs
+from tasks.store.folders import Store
 
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")

@@ -10,10 +10,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from tasks import added_prompts, reference, reward_table, sample
-from tasks.config import Decoding, ScoringConfig
-from tasks.sections import NOT_IN_KEY, Section, key_value
-from tasks.stage import Stage
+from tasks import sample
+from tasks.config.sections import NOT_IN_KEY, Section, key_value
+from tasks.config.settings import Decoding, ScoringConfig
+from tasks.data import added_prompts
+from tasks.pipeline.stage import Stage
+from tasks.rewards import table as reward_table
+from tasks.training import reference
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).with_suffix(".json")

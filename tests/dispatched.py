@@ -7,12 +7,12 @@ from pathlib import Path
 
 from prefect import flow
 
-from tasks.artifacts import Artifact, sha256_of
-from tasks.drafts import Draft
-from tasks.sections import Section
-from tasks.site import Site
-from tasks.stage import stage
-from tasks.storage import Store
+from tasks.config.sections import Section
+from tasks.pipeline.site import Site
+from tasks.pipeline.stage import stage
+from tasks.store.artifacts import Artifact, sha256_of
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store
 
 
 class Behaviour(Section):

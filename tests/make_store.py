@@ -62,7 +62,7 @@ def write_small_model(folder: Path) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from tasks.world import train_tokenizer
+    from tasks.examples.world import train_tokenizer
 
     tokenizer = train_tokenizer()
     config = LlamaConfig(
@@ -86,7 +86,7 @@ def write_small_model(folder: Path) -> None:
 
 def write_store(folder: Path) -> None:
     """Write the world and run the chain on it."""
-    from tasks.world import write_world
+    from tasks.examples.world import write_world
 
     write_world(folder / "world", seed=0, scale=0.05)
     shutil.rmtree(folder / "world" / "base_model")

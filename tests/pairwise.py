@@ -10,7 +10,7 @@ import trl.trainer.utils
 from datasets import Dataset
 from trl import DPOTrainer
 
-from tasks.packs import Group, Piece
+from tasks.training.packs import Group, Piece
 
 
 class PairwiseTrainer(DPOTrainer):

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from tasks.packs import Group
-from tasks.turns import TEXT_TEMPLATE
+from tasks.lm.turns import TEXT_TEMPLATE
+from tasks.training.packs import Group
 
 VOCABULARY = 40
 TOKEN = st.integers(2, VOCABULARY - 1)

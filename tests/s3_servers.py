@@ -53,7 +53,7 @@ def used_by_s3fs(url: str) -> Iterator[None]:
 @contextmanager
 def _started(program: list[str], pattern: str) -> Iterator[str]:
     """Run a server until the end of the block; yield the URL that it logs once it listens."""
-    from tasks.jobs import die_with_parent
+    from tasks.pipeline.jobs import die_with_parent
 
     with tempfile.NamedTemporaryFile() as log:
         server = subprocess.Popen(program, stdout=log, stderr=log, preexec_fn=die_with_parent)

@@ -19,10 +19,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows import command_line
 from flows.add_prompts import add_prompts, main
 from flows.rs_dpo import rs_dpo
-from tasks.added_prompts import added_table, append_prompts, find_added, read_added
-from tasks.sections import DataSource
-from tasks.storage import Store
-from tasks.tally import Tally
+from tasks.config.sections import DataSource
+from tasks.data.added_prompts import added_table, append_prompts, find_added, read_added
+from tasks.data.tally import Tally
+from tasks.store.folders import Store
 
 ROOT = Path(__file__).parent.parent
 # Before a file of this name appears in the store, the process dies, or waits for the other one.

@@ -11,13 +11,13 @@ import pytest
 from chains import checkpoint, hex_of, output, record
 
 from flows.artifacts import main
-from tasks.artifacts import Artifact, Provenance
-from tasks.drafts import Draft
-from tasks.parquet import table_bytes
-from tasks.runs import Run, RunRecord
-from tasks.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.storage import Store, read_files
-from tasks.tables import GrowingTable, Slice, commit_slices
+from tasks.store.artifacts import Artifact, Provenance
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store, read_files
+from tasks.store.growing import GrowingTable, Slice, commit_slices
+from tasks.store.parquet import table_bytes
+from tasks.store.runs import Run, RunRecord
+from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
 
 ROOT = Path(__file__).parent.parent
 ASKED, OTHER = "3fa90c" + "0" * 58, "3fb" + "1" * 61

@@ -3,10 +3,10 @@
 import pytest
 from accelerate.state import PartialState
 
-from tasks.checks import check_run, log_unread_settings
-from tasks.config import DataConfig, EvaluationConfig, PairsConfig, RewardModelConfig, SftConfig
-from tasks.errors import ConfigurationError
-from tasks.training_config import DpoConfig
+from tasks.config.errors import ConfigurationError
+from tasks.config.settings import DataConfig, EvaluationConfig, PairsConfig, RewardModelConfig, SftConfig
+from tasks.config.training import DpoConfig
+from tasks.pipeline.checks import check_run, log_unread_settings
 
 
 def check(sft=None, dpo=None, **reward_model) -> None:

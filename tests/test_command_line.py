@@ -240,7 +240,7 @@ def test_an_empty_file_names_what_is_missing(folder):
         ("sampling.max_new_tokens=505", ["longer than the policy's context", "pairs.jsonl line"]),
         ("sampling.max_new_tokens=510", ["no token of the reward model's context", "lower it by more than 2"]),
         ("data.evaluation_fraction=0.001", ["no prompt is held out", "raise data.evaluation_fraction"]),
-        ("evaluation.gold_reward.function=tasks.gold:nothing", ["no function 'nothing'"]),
+        ("evaluation.gold_reward.function=tasks.rewards.gold:nothing", ["no function 'nothing'"]),
     ],
 )
 def test_bad_settings(folder, override, pieces):
@@ -305,7 +305,7 @@ def test_no_recognised_columns(folder):
 def test_a_gold_reward_whose_file_is_missing(folder):
     lexicon = overrides(
         data__preferences="gold",
-        evaluation__gold_reward="{function: 'tasks.gold:valence', options: {lexicon: /no/lexicon.txt}}",
+        evaluation__gold_reward="{function: 'tasks.rewards.gold:valence', options: {lexicon: /no/lexicon.txt}}",
     )
     assert "/no/lexicon.txt" in refused(folder, *lexicon, "--dry-run")
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from flows.command_line import explain, load_config
-from tasks.config import (
+from tasks.config.extra import EVERY_TRAINER, OWN
+from tasks.config.sections import DataSource, Function, ModelSource, Section
+from tasks.config.settings import (
     Config,
     DataConfig,
     Decoding,
@@ -20,9 +22,7 @@ from tasks.config import (
     ScoringConfig,
     SftConfig,
 )
-from tasks.extra import EVERY_TRAINER, OWN
-from tasks.sections import DataSource, Function, ModelSource, Section
-from tasks.training_config import DpoConfig, FixedBatches, Lora
+from tasks.config.training import DpoConfig, FixedBatches, Lora
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 NAN, INF = math.nan, math.inf
@@ -87,7 +87,7 @@ def make(section, **fields):
         (EvaluationConfig, "k", [0], [1]),
         (EvaluationConfig, "seed", [-1], [0]),
         (EvaluationConfig, "bootstrap_samples", [99], [100]),
-        (Function, "function", ["no_colon", "a:b:c", "a b:c", ":f"], ["tasks.gold:valence"]),
+        (Function, "function", ["no_colon", "a:b:c", "a b:c", ":f"], ["tasks.rewards.gold:valence"]),
         (DataConfig, "prompts", ["", None, 3], ["a.jsonl", {"path": "a", "split": "test"}]),
         (DataConfig, "preferences", [""], ["gold", "a.jsonl", None]),
         (DataConfig, "evaluation_fraction", [0, 1, NAN], [0.01]),
@@ -142,7 +142,9 @@ def sections():
     return sorted(every - {Section}, key=lambda section: section.__name__)
 
 
-@pytest.mark.parametrize("section", [s for s in sections() if s.__module__ == "tasks.config"], ids=lambda s: s.__name__)
+@pytest.mark.parametrize(
+    "section", [s for s in sections() if s.__module__ == "tasks.config.settings"], ids=lambda s: s.__name__
+)
 def test_every_section_is_frozen_closed_and_documented(section):
     assert section.model_config["extra"] == "forbid"
     assert section.model_config["frozen"]
@@ -208,7 +210,7 @@ def test_a_batch_is_made_of_whole_forward_passes():
 
 def optimizer_batch(config: FixedBatches) -> int:
     """Return the examples that an optimizer step really takes."""
-    from tasks.trainer import fixed_batches
+    from tasks.training.trainer import fixed_batches
 
     arguments = fixed_batches(config)
     return arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"] * config.devices

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.records import BadRow, Record, parse_record, prompt_id
-from tasks.sections import DataSource
-from tasks.sources import read_rows
-from tasks.tally import Tally, read_records, unread_columns
+from tasks.config.sections import DataSource
+from tasks.data.records import BadRow, Record, parse_record, prompt_id
+from tasks.data.sources import read_rows
+from tasks.data.tally import Tally, read_records, unread_columns
 
 ROLES = ("prompts", "demonstrations", "preferences")
 

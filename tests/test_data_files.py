@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.config import DataConfig
-from tasks.errors import ConfigurationError
-from tasks.filesystem import open_fs
+from tasks.config.errors import ConfigurationError
+from tasks.config.sections import DataSource
+from tasks.config.settings import DataConfig
+from tasks.data.sources import read_rows, source_digest, unread_files
 from tasks.prompts import find_data
-from tasks.sections import DataSource
-from tasks.sources import read_rows, source_digest, unread_files
-from tasks.storage import Store
+from tasks.store.filesystem import open_fs
+from tasks.store.folders import Store
 
 
 def make(folder, *names, **files):

@@ -6,22 +6,22 @@ from itertools import count
 import pytest
 from tokenizers import Tokenizer
 
-from tasks.artifacts import NOTHING, Artifact, Provenance
-from tasks.config import DataConfig, RewardModelConfig, SftConfig
+from tasks.config.sections import ModelSource
+from tasks.config.settings import DataConfig, RewardModelConfig, SftConfig
+from tasks.config.training import DpoConfig
+from tasks.data.records import prompt_id
 from tasks.dpo import check_prompts
-from tasks.drafts import Draft
-from tasks.models import model_files, model_tokenizer
-from tasks.parquet import read_table
+from tasks.lm.tokens import encode_completion, encode_prompt, load_tokenizer
+from tasks.models.loading import model_files, model_tokenizer
 from tasks.preferences import annotate, load_annotations
 from tasks.prompts import PromptTable, load_held_out, load_prompts
-from tasks.records import prompt_id
 from tasks.reward_model import check_preferences
-from tasks.sections import ModelSource
 from tasks.sft import check_demonstrations
-from tasks.storage import Store
-from tasks.tables import read_slices
-from tasks.tokens import encode_completion, encode_prompt, load_tokenizer
-from tasks.training_config import DpoConfig
+from tasks.store.artifacts import NOTHING, Artifact, Provenance
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store
+from tasks.store.growing import read_slices
+from tasks.store.parquet import read_table
 from tasks.training_data import load_demonstrations, load_preferences
 
 NUMBERS = count()

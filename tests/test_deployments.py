@@ -11,7 +11,7 @@ from prefect.utilities.schema_tools import validate
 
 from flows.command_line import load_config, sections
 from infra.apply import CPU_POOL, GPU_POOL, QUEUES
-from tasks.config import Config
+from tasks.config.settings import Config
 
 ROOT = Path(__file__).parent.parent
 PIPELINES = {

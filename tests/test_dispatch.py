@@ -25,18 +25,25 @@ from pydantic import ValidationError
 
 from flows.stages import gpus
 from infra.apply import apply, job_template
-from tasks.artifacts import Artifact
-from tasks.checks import check_compute
-from tasks.compute import ComputeConfig
-from tasks.config import RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
-from tasks.dispatch import GPU_LIMIT, DeploymentFailedError, DeploymentRunError, cancel_children, endings, start
-from tasks.errors import ConfigurationError
-from tasks.gpus import Need, gpus_needed, gpus_of
-from tasks.jobs import die_with_parent
-from tasks.shards import balance
-from tasks.site import Site, open_site
-from tasks.storage import read_bytes
-from tasks.training_config import DpoConfig
+from tasks.config.compute import ComputeConfig
+from tasks.config.errors import ConfigurationError
+from tasks.config.settings import RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
+from tasks.config.training import DpoConfig
+from tasks.pipeline.checks import check_compute
+from tasks.pipeline.dispatch import (
+    GPU_LIMIT,
+    DeploymentFailedError,
+    DeploymentRunError,
+    cancel_children,
+    endings,
+    start,
+)
+from tasks.pipeline.gpus import Need, gpus_needed, gpus_of
+from tasks.pipeline.jobs import die_with_parent
+from tasks.pipeline.shards import balance
+from tasks.pipeline.site import Site, open_site
+from tasks.store.artifacts import Artifact
+from tasks.store.folders import read_bytes
 
 SOURCE = Artifact(kind="number", uri="file:///anywhere", digest="5" * 64, rows=5)
 COMPUTE = ComputeConfig(train_sft="train-sft/test")
@@ -76,7 +83,7 @@ def site(tmp_path) -> Site:
 @pytest.fixture
 def compute(worker, monkeypatch) -> Callable[..., Artifact]:
     """Return a function that calls the stage within a flow."""
-    monkeypatch.setattr("tasks.stage.CRASH_SECONDS", 0.0)
+    monkeypatch.setattr("tasks.pipeline.stage.CRASH_SECONDS", 0.0)
 
     def run(site: Site, **behaviour: Any) -> Artifact:
         return flow(lambda: train_sft(site, SOURCE, Behaviour(**behaviour)), name="pipeline")()
@@ -122,10 +129,10 @@ PIPELINE = """
 import sys
 from dispatched import Behaviour, train_sft
 from prefect import flow
-from tasks.artifacts import Artifact
-from tasks.compute import ComputeConfig
-from tasks.site import Site
-from tasks.storage import Store
+from tasks.store.artifacts import Artifact
+from tasks.config.compute import ComputeConfig
+from tasks.pipeline.site import Site
+from tasks.store.folders import Store
 
 site = Site(Store(sys.argv[1]), ComputeConfig.model_validate_json(sys.argv[2]))
 source = Artifact.model_validate_json(sys.argv[3])

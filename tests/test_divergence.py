@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from random_groups import groups, neox, tokenizer
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, PhiConfig
 
-from tasks.artifacts import Artifact, Provenance
-from tasks.config import Decoding, SamplingConfig
-from tasks.divergence import KlSettings, estimate_kl, own_distribution, summarize
-from tasks.drafts import Draft
-from tasks.logps import CompletionDivergence, CompletionLogps, divergence
-from tasks.parquet import conversation_files
-from tasks.storage import Store
+from tasks.config.settings import Decoding, SamplingConfig
+from tasks.evaluation.divergence import KlSettings, estimate_kl, own_distribution, summarize
+from tasks.lm.logps import CompletionDivergence, CompletionLogps, divergence
+from tasks.store.artifacts import Artifact, Provenance
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store
+from tasks.store.parquet import conversation_files
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -227,7 +227,7 @@ def test_the_logits_are_those_of_the_family(family, sizes, dtype):
 def test_neither_batches_nor_pieces_matter(world, monkeypatch, tokens_per_batch, logits):
     policy, reference, sequences, _ = world
     expected = along(policy, reference, sequences)
-    monkeypatch.setattr("tasks.logps.LOGITS", logits)
+    monkeypatch.setattr("tasks.lm.logps.LOGITS", logits)
     models = copy.deepcopy(policy), copy.deepcopy(reference)
     prompts, prompt_of = [PROMPT, [1, 2]], [0, 1] * len(sequences)
     twice = [list(y) for y in sequences for _ in prompts]

@@ -13,10 +13,10 @@ from random_groups import groups, neox, tokenizer
 from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 from trl import DPOConfig as DpoArguments
 
+from tasks.config.training import PAIRWISE_LOSSES, DpoConfig
 from tasks.dpo import split_losses
-from tasks.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
-from tasks.packs import Group, Limits, plan
-from tasks.training_config import PAIRWISE_LOSSES, DpoConfig
+from tasks.training.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
+from tasks.training.packs import Group, Limits, plan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -19,8 +19,8 @@ import yaml
 
 from flows.prefect_server import ServerError, check_places
 from flows.run_log import RunLog, redacted
-from tasks.errors import ConfigurationError
-from tasks.scratch import locked
+from tasks.config.errors import ConfigurationError
+from tasks.store.scratch import locked
 
 ROOT = Path(__file__).parent.parent
 PAIRS = [{"prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(12)]
@@ -29,7 +29,7 @@ import sys, time
 from flows.command_line import main  # first: it sets what Prefect reads when it is imported
 from flows.rs_dpo import rs_dpo
 from prefect import flow, task
-from tasks.plan import PLAN
+from tasks.pipeline.dry_run import PLAN
 
 @task
 def fail():

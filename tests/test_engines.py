@@ -7,12 +7,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from tasks.config import Decoding
-from tasks.engines import TransformersEngine, VllmEngine, cache_arguments, open_engine
-from tasks.model_form import stop_ids
-from tasks.samples import cut
-from tasks.seeded_sampling import seeded_sampling
-from tasks.tokens import load_tokenizer
+from tasks.config.settings import Decoding
+from tasks.lm.tokens import load_tokenizer
+from tasks.models.form import stop_ids
+from tasks.sampling.engines import TransformersEngine, VllmEngine, cache_arguments, open_engine
+from tasks.sampling.samples import cut
+from tasks.sampling.seeded_sampling import seeded_sampling
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -313,7 +313,7 @@ def test_logits_that_are_no_numbers(test_data, tmp_path, name):
 
 
 def test_vllm_that_is_not_installed(test_data, monkeypatch):
-    monkeypatch.setattr("tasks.engines.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("tasks.sampling.engines.importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"sampling.engine = vllm, but vLLM is not installed: .*transformers"):
         open_engine(test_data / "stories260k", Decoding(engine="vllm"), LIMIT)
     assert open_engine(test_data / "stories260k", Decoding(engine="auto"), LIMIT).name == "transformers"

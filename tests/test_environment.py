@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.environment import FOLDERS, find_folders, pass_by_proxies, why_not_writable
+from tasks.config.environment import FOLDERS, find_folders, pass_by_proxies, why_not_writable
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_without_a_home_there_is_a_temporary_one(places, monkeypatch, caplog, ho
     new = Path(os.environ["HOME"])
     assert (new, moved()) == (places / "tmp" / f"rs-dpo-{os.getuid()}", {})
     assert new.stat().st_mode & 0o077 == 0
-    assert caplog.record_tuples == [("tasks.environment", logging.WARNING, caplog.messages[0])]
+    assert caplog.record_tuples == [("tasks.config.environment", logging.WARNING, caplog.messages[0])]
     assert home in caplog.messages[0]
     monkeypatch.setenv("HOME", home)
     find_folders()

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tasks.config import EvaluationConfig, SamplingConfig, ScoringConfig
+from tasks.config.settings import EvaluationConfig, SamplingConfig, ScoringConfig
 from tasks.evaluate import Drawn, compare, distinct_2, method, policy_stats, win_rate
-from tasks.functions import GoldReward
-from tasks.report import evaluation_rows
+from tasks.pipeline.pages import evaluation_rows
+from tasks.rewards.functions import GoldReward
 
 WHOLE = st.integers(-3, 3).map(float)
 

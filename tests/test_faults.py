@@ -12,8 +12,8 @@ from faulty_proxy import FaultyProxy
 from runs import digests, on_small_world, written
 from s3_servers import rclone, used_by_s3fs
 
-from tasks.storage import Store
-from tasks.world import write_world
+from tasks.examples.world import write_world
+from tasks.store.folders import Store
 
 pytestmark = pytest.mark.slow
 CONFIG = "quickstart.yaml"

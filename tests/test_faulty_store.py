@@ -14,15 +14,15 @@ import pytest
 from faulty_proxy import FaultyProxy
 from s3_servers import rclone, used_by_s3fs
 
-from tasks import filesystem
-from tasks.artifacts import Artifact, DamagedArtifactError, Manifest, Provenance, files_digest
-from tasks.copies import fetch
-from tasks.cover import select_slices
-from tasks.drafts import Draft
-from tasks.filesystem import StoreError, open_fs
-from tasks.schemas import SCHEMAS
-from tasks.storage import Store, open_store, read_bytes, read_files, read_manifest
-from tasks.tables import GrowingTable, commit_slices, read_ahead, read_slices
+from tasks.store import filesystem
+from tasks.store.artifacts import Artifact, DamagedArtifactError, Manifest, Provenance, files_digest
+from tasks.store.copies import fetch
+from tasks.store.cover import select_slices
+from tasks.store.drafts import Draft
+from tasks.store.filesystem import StoreError, open_fs
+from tasks.store.folders import Store, open_store, read_bytes, read_files, read_manifest
+from tasks.store.growing import GrowingTable, commit_slices, read_ahead, read_slices
+from tasks.store.schemas import SCHEMAS
 
 PROVENANCE = Provenance(stage="train_sft", version=1, key="a" * 64)
 
@@ -142,7 +142,7 @@ def test_files_of_many_requests_arrive_whole(faulty, monkeypatch):
 
 
 def test_two_columns_of_a_large_part_arrives_over_a_faulty_network(faulty, monkeypatch):
-    monkeypatch.setattr("tasks.parquet.CHUNK", 0)
+    monkeypatch.setattr("tasks.store.parquet.CHUNK", 0)
     store, proxy = faulty
     table = GrowingTable(store, "completions", PROVENANCE)
     parts = [table.append(f"{number:02}", completions(f"{number:02}")) for number in range(30)]

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import functions, gold
-from tasks.errors import ConfigurationError
-from tasks.gold import ANSWERS, FACTS, POLITE_CLOSINGS, RELATIONS, RUDE_OPENINGS, SUBJECTS, words
-from tasks.sections import Function
+from tasks.config.errors import ConfigurationError
+from tasks.config.sections import Function
+from tasks.rewards import functions, gold
+from tasks.rewards.gold import ANSWERS, FACTS, POLITE_CLOSINGS, RELATIONS, RUDE_OPENINGS, SUBJECTS, words
 
 FOX = [{"role": "user", "content": "What is the colour of the fox?"}]  # red
 LEXICON = "good\t1.9\t0.9\t[2, 1]\nbad\t-2.5\t0.7\t[-3, -2]\nmother's\t0.5\n"
@@ -131,8 +131,8 @@ def test_valence_is_bounded(tmp_path_factory, text):
 def test_load_function_fills_in_options(tmp_path):
     lexicon = tmp_path / "lexicon.txt"
     lexicon.write_text(LEXICON, encoding="utf-8")
-    assert functions.load_function(Function(function="tasks.gold:facts"))(FOX, "Red.") == 2
-    reward = functions.load_function(Function(function="tasks.gold:valence", options={"lexicon": str(lexicon)}))
+    assert functions.load_function(Function(function="tasks.rewards.gold:facts"))(FOX, "Red.") == 2
+    reward = functions.load_function(Function(function="tasks.rewards.gold:valence", options={"lexicon": str(lexicon)}))
     assert reward([], "good") == pytest.approx(1.9 / (1.9**2 + 15) ** 0.5)
 
 
@@ -141,11 +141,11 @@ def test_load_function_fills_in_options(tmp_path):
     [
         ("tasks.golden:facts", {}, "no module 'tasks.golden'"),
         ("nowhere.at.all:facts", {}, "no module 'nowhere.at.all'"),
-        ("tasks.gold:fact", {}, "no function 'fact'; the module has words, find_fact, facts"),
-        ("tasks.gold:FACTS", {}, "no function 'FACTS'"),
-        ("tasks.gold:facts", {"polite": 2}, "options .'polite'. do not fit"),
-        ("tasks.gold:valence", {}, "missing a required argument: 'lexicon'"),
-        ("tasks.gold:valence", {"lexicon": "x", "messages": []}, "multiple values for argument 'messages'"),
+        ("tasks.rewards.gold:fact", {}, "no function 'fact'; the module has words, find_fact, facts"),
+        ("tasks.rewards.gold:FACTS", {}, "no function 'FACTS'"),
+        ("tasks.rewards.gold:facts", {"polite": 2}, "options .'polite'. do not fit"),
+        ("tasks.rewards.gold:valence", {}, "missing a required argument: 'lexicon'"),
+        ("tasks.rewards.gold:valence", {"lexicon": "x", "messages": []}, "multiple values for argument 'messages'"),
     ],
 )
 def test_load_function_says_what_is_wrong(name, options, message):
@@ -165,7 +165,7 @@ def test_the_digest_follows_content_not_paths(tmp_path):
         (tmp_path / name).write_text(content, encoding="utf-8")
 
     def digest(lexicon: str, name: str = "valence") -> str:
-        return functions.function_digest(Function(function=f"tasks.gold:{name}", options={"lexicon": lexicon}))
+        return functions.function_digest(Function(function=f"tasks.rewards.gold:{name}", options={"lexicon": lexicon}))
 
     a, b, c = (digest(str(tmp_path / name)) for name in ("a.txt", "b.txt", "c.txt"))
     assert a == b != c

@@ -22,9 +22,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from tasks.batches import Sequences
-from tasks.grouped import Batch, by_completion, last_states_only, lay_out, take_rows, targets, wanted_states
-from tasks.sharing import why_not_shared
+from tasks.lm.batches import Sequences
+from tasks.lm.grouped import Batch, by_completion, last_states_only, lay_out, take_rows, targets, wanted_states
+from tasks.lm.sharing import why_not_shared
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,30 +9,30 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_groups import tokenizer as words
 
-import tasks.drawing
+import tasks.pipeline.shards
 import tasks.sample
-import tasks.shards
-from tasks.artifacts import NOTHING, Artifact, Provenance
-from tasks.compute import ComputeConfig
-from tasks.config import Decoding, PairsConfig, SamplingConfig, ScoringConfig
-from tasks.cover import select_slices
-from tasks.drafts import Draft
-from tasks.drawing import Request, cut_into_parts, requests_for
-from tasks.engines import TransformersEngine
-from tasks.pair_groups import Grouping
+import tasks.sampling.drawing
+from tasks.config.compute import ComputeConfig
+from tasks.config.settings import Decoding, PairsConfig, SamplingConfig, ScoringConfig
+from tasks.data.records import prompt_id
+from tasks.examples.world import write_base_model
 from tasks.pairs import build_pairs
-from tasks.parquet import read_table, table_bytes
-from tasks.records import prompt_id
-from tasks.reward_table import unscored
+from tasks.pipeline.shards import Sharded
+from tasks.pipeline.site import Site
+from tasks.rewards.scored import read_scored
+from tasks.rewards.table import unscored
 from tasks.sample import sample_completions, sample_slices
-from tasks.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.sampling.drawing import Request, cut_into_parts, requests_for
+from tasks.sampling.engines import TransformersEngine
 from tasks.score import score_completions
-from tasks.scored import read_scored
-from tasks.shards import Sharded
-from tasks.site import Site
-from tasks.storage import Store, read_files
-from tasks.tables import GrowingTable, Slice, commit_slices, groups_of, read_slices, read_whole_prompts
-from tasks.world import write_base_model
+from tasks.store.artifacts import NOTHING, Artifact, Provenance
+from tasks.store.cover import select_slices
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store, read_files
+from tasks.store.growing import GrowingTable, Slice, commit_slices, groups_of, read_slices, read_whole_prompts
+from tasks.store.parquet import read_table, table_bytes
+from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.training.pair_groups import Grouping
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROMPTS = 9
@@ -245,8 +245,8 @@ def test_completions_drawn_again_in_other_parts_keep_their_own_rewards(
     part = read_slices(store, drawn)[0].part
     damage(f"{part.uri}/{read_files(part)['rows.parquet'].path}", "flip")
     if redrawn == "other":  # as on a GPU, where a batch of another shape rounds otherwise
-        seed = tasks.drawing.prompt_seed
-        monkeypatch.setattr(tasks.drawing, "prompt_seed", lambda *of: seed(*of) + 1)
+        seed = tasks.sampling.drawing.prompt_seed
+        monkeypatch.setattr(tasks.sampling.drawing, "prompt_seed", lambda *of: seed(*of) + 1)
     again, rescored, pairs = run(2, 0.6)
     new = {(row["prompt_id"], row["completion_id"]): row["completion"] for row in rows_of(read_slices(store, again))}
     assert (new == texts) == (redrawn == "equal") == (rescored == scored)
@@ -270,9 +270,9 @@ def test_shards_score_whole_prompts_and_only_what_has_no_reward(policy, reward_m
         slices, _ = sample_slices(store, policy, prompts(store, number), decoding(k, part_size))
     score(store, reward_model, commit_slices(draft(store, "sample", "s"), "completions", slices[:3], {}), "some")
     orders = []
-    monkeypatch.setattr(tasks.shards, "start", lambda order, *_: orders.append(order))
+    monkeypatch.setattr(tasks.pipeline.shards, "start", lambda order, *_: orders.append(order))
     what = Sharded(site, policy, reward_model, ids, read_table(ids), sampling, ScoringConfig())
-    shards = [step.shard for step in tasks.shards._start_scoring(what)]
+    shards = [step.shard for step in tasks.pipeline.shards._start_scoring(what)]
     drawn = [sample_completions.find(site, policy, shard, NOTHING, sampling) for shard in shards]
     assert [artifact.rows for artifact in drawn] == [4 * shard.rows for shard in shards]
     for shard, artifact in zip(shards, drawn, strict=True):
@@ -283,7 +283,7 @@ def test_shards_score_whole_prompts_and_only_what_has_no_reward(policy, reward_m
     assert sum(scored) == sum(left) > 0
     assert len(shards) == 2
 
-    sampled = [step.shard for step in tasks.shards._start_sampling(what)]
+    sampled = [step.shard for step in tasks.pipeline.shards._start_sampling(what)]
     assert sum(shard.rows for shard in sampled) == 2  # the last two prompts have 3 of their 4 completions
 
 

@@ -25,7 +25,7 @@ from prefect.workers.process import ProcessJobConfiguration
 
 from infra.apply import CPU_POOL, FLOWS, GPU_POOL, PIPELINES, SILENCE, apply, automations, job_template
 from infra.gpus import share_gpus
-from tasks.dispatch import GPU_LIMIT
+from tasks.pipeline.dispatch import GPU_LIMIT
 
 ROOT = Path(__file__).parent.parent
 INFRA = ROOT / "infra"

@@ -7,20 +7,20 @@ import pytest
 from defaults import GOLDEN, TABLES, all_defaults, all_stages, changed_alone, modules_with
 from pydantic import Field
 
-from tasks.artifacts import NOTHING, Artifact
-from tasks.config import DataConfig, EvaluationConfig, PairsConfig, SamplingConfig, ScoringConfig, SftConfig
-from tasks.drafts import Draft, provenance_of
+from tasks.config.sections import NOT_IN_KEY, DataSource, ModelSource, Section
+from tasks.config.settings import DataConfig, EvaluationConfig, PairsConfig, SamplingConfig, ScoringConfig, SftConfig
+from tasks.config.training import DpoConfig, Lora
 from tasks.evaluate import method
-from tasks.functions import GoldReward
+from tasks.examples.world import write_base_model
+from tasks.pipeline.site import Site
+from tasks.pipeline.stage import stage
 from tasks.prompts import load_held_out, load_prompts
+from tasks.rewards.functions import GoldReward
 from tasks.sample import completions_table
-from tasks.sections import NOT_IN_KEY, DataSource, ModelSource, Section
-from tasks.site import Site
-from tasks.stage import stage
-from tasks.storage import Store
-from tasks.training_config import DpoConfig, Lora
+from tasks.store.artifacts import NOTHING, Artifact
+from tasks.store.drafts import Draft, provenance_of
+from tasks.store.folders import Store
 from tasks.training_data import load_demonstrations, load_preferences
-from tasks.world import write_base_model
 
 MODEL = Artifact(kind="model", uri="s3://b/model", digest="ab")
 

@@ -17,15 +17,15 @@ from transformers import (
     Qwen2Config,
 )
 
-import tasks.sharing
-from tasks.batches import Sequences
+import tasks.lm.sharing
+from tasks.config.training import DpoConfig
 from tasks.dpo import sharing
-from tasks.grouped import by_completion, lay_out, targets, wanted_states
-from tasks.lengths import ANY_LENGTH, Lengths, switch_of, thresholds
-from tasks.logps import CompletionLogps
-from tasks.rewards import Rewards
-from tasks.sharing import lengths_of
-from tasks.training_config import DpoConfig
+from tasks.lm.batches import Sequences
+from tasks.lm.grouped import by_completion, lay_out, targets, wanted_states
+from tasks.lm.lengths import ANY_LENGTH, Lengths, switch_of, thresholds
+from tasks.lm.logps import CompletionLogps
+from tasks.lm.sharing import lengths_of
+from tasks.rewards.model import Rewards
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -178,7 +178,7 @@ def test_what_a_configuration_says():
 
 
 def test_a_threshold_that_is_too_long_to_test_is_not_shared_beyond(monkeypatch, capsys):
-    monkeypatch.setitem(tasks.sharing.TEST_WORK, "cpu", 1e3)
+    monkeypatch.setitem(tasks.lm.sharing.TEST_WORK, "cpu", 1e3)
     model = model_of(AutoModelForCausalLM, FAMILIES["window"][0])
     assert lengths_of(model, shared=True).shared_up_to == 23
     assert (

@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from s3_servers import used_by_s3fs
 
-from tasks import copies
-from tasks.artifacts import Artifact, Manifest, Provenance, files_digest
-from tasks.catalog import read_catalog
-from tasks.filesystem import as_meant, file_uri, open_fs
-from tasks.models import locate_model
-from tasks.prune import prune
-from tasks.runs import RunRecord, read_runs
-from tasks.sections import DataSource, ModelSource
-from tasks.sources import read_rows, source_digest
-from tasks.storage import Store
+from tasks.config.sections import DataSource, ModelSource
+from tasks.data.sources import read_rows, source_digest
+from tasks.inspection.catalog import read_catalog
+from tasks.inspection.prune import prune
+from tasks.models.loading import locate_model
+from tasks.store import copies
+from tasks.store.artifacts import Artifact, Manifest, Provenance, files_digest
+from tasks.store.filesystem import as_meant, file_uri, open_fs
+from tasks.store.folders import Store
+from tasks.store.runs import RunRecord, read_runs
 
 FOLDER = f"train_sft/{'a' * 64}"
 FILES = {"config.json": b"{}", "model.safetensors": b"weights"}

@@ -8,7 +8,7 @@ import torch
 from random_groups import neox
 from transformers import AutoModelForCausalLM
 
-from tasks.logps import CompletionLogps
+from tasks.lm.logps import CompletionLogps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.losses import cdpo_loss
+from tasks.training.losses import cdpo_loss
 
 
 def test_by_hand():

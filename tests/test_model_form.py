@@ -8,11 +8,11 @@ import sentencepiece
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from tasks.model_form import mended_generation, stop_ids
-from tasks.models import model_files, trained_files
-from tasks.sections import ModelSource
-from tasks.tokenizer_checks import PROBE
-from tasks.tokens import load_tokenizer
+from tasks.config.sections import ModelSource
+from tasks.lm.tokens import load_tokenizer
+from tasks.models.form import mended_generation, stop_ids
+from tasks.models.loading import model_files, trained_files
+from tasks.models.tokenizer_checks import PROBE
 
 QUESTION = [{"role": "user", "content": "Hello, zebra"}]
 

@@ -12,11 +12,12 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-from tasks.artifacts import NOTHING, Artifact, Provenance, files_digest
-from tasks.config import RewardModelConfig, SftConfig
-from tasks.drafts import Draft
-from tasks.model_form import unread_template
-from tasks.models import (
+from tasks.config.sections import ModelSource
+from tasks.config.settings import RewardModelConfig, SftConfig
+from tasks.lm.tokens import encode_prompt, load_tokenizer
+from tasks.lm.turns import PLAIN_TEMPLATE, TEXT_TEMPLATE
+from tasks.models.form import unread_template
+from tasks.models.loading import (
     import_model,
     import_policy,
     import_reward_model,
@@ -25,12 +26,11 @@ from tasks.models import (
     model_folder,
     store_model,
 )
-from tasks.plan import PLAN, Plan
-from tasks.sections import ModelSource
-from tasks.site import Site
-from tasks.storage import Store
-from tasks.tokens import encode_prompt, load_tokenizer
-from tasks.turns import PLAIN_TEMPLATE, TEXT_TEMPLATE
+from tasks.pipeline.dry_run import PLAN, Plan
+from tasks.pipeline.site import Site
+from tasks.store.artifacts import NOTHING, Artifact, Provenance, files_digest
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store
 
 
 @pytest.fixture

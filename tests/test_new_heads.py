@@ -14,13 +14,13 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from tasks import trainer
-from tasks.config import RewardModelConfig
-from tasks.models import model_files
+from tasks.config.sections import ModelSource
+from tasks.config.settings import RewardModelConfig
+from tasks.models.loading import model_files
+from tasks.models.weights import load_weights
 from tasks.reward_model import fit
-from tasks.sections import ModelSource
-from tasks.training import EXAMPLES, OUTPUT, Job
-from tasks.weights import load_weights
+from tasks.training import trainer
+from tasks.training.outputs import EXAMPLES, OUTPUT, Job
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

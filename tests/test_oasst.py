@@ -9,11 +9,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPTNeoXConfig, GPTNeoXForSequenceClassification, GPTNeoXModel, PreTrainedTokenizerFast
 
-from tasks.config import ScoringConfig
-from tasks.models import model_files
+from tasks.config.sections import ModelSource
+from tasks.config.settings import ScoringConfig
+from tasks.lm.tokens import encode_conversation
+from tasks.models.loading import model_files
 from tasks.score import RewardModel
-from tasks.sections import ModelSource
-from tasks.tokens import encode_conversation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

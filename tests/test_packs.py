@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_groups import groups
 
-from tasks.packs import Group, Limits, Pack, Piece, cut, even_steps, measure, plan, spread
+from tasks.training.packs import Group, Limits, Pack, Piece, cut, even_steps, measure, plan, spread
 
 HAND = Group([1, 2, 3], [[4, 5], [6, 7, 8, 9], [10]], [0.0] * 3, [0, 0, 1], [1, 2, 2])
 LIMITS = st.builds(

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tasks.candidates import Candidates
-from tasks.config import PairsConfig
-from tasks.pair_caps import prompt_seeds, random_subset, widest
+from tasks.config.settings import PairsConfig
 from tasks.pairs import select, select_pairs
+from tasks.selection.candidates import Candidates
+from tasks.selection.caps import prompt_seeds, random_subset, widest
 
 
 def matrices() -> st.SearchStrategy[np.ndarray]:

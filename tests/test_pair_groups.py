@@ -7,13 +7,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_groups import tokenizer
 
-from tasks.artifacts import Artifact, DamagedArtifactError, Provenance
-from tasks.drafts import Draft
-from tasks.pair_groups import Grouping, PairsByPrompt, sequence_id
-from tasks.parquet import table_bytes
-from tasks.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.storage import Store
-from tasks.tables import GrowingTable, Slice, commit_slices
+from tasks.store.artifacts import Artifact, DamagedArtifactError, Provenance
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store
+from tasks.store.growing import GrowingTable, Slice, commit_slices
+from tasks.store.parquet import table_bytes
+from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.training.pair_groups import Grouping, PairsByPrompt, sequence_id
 
 NAMES = ("a", "b", "c")
 PROMPTS = {"a": "w5 w6", "b": "w7", "c": "w8 w9 w10"}

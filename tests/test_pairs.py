@@ -12,11 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tasks.artifacts import DamagedArtifactError, Provenance
-from tasks.candidates import Candidates, gather
-from tasks.config import PairsConfig
-from tasks.drafts import Draft
-from tasks.pair_counts import PairCounts
+from tasks.config.settings import PairsConfig
 from tasks.pairs import (
     PairIndices,
     annotated_pairs,
@@ -30,10 +26,14 @@ from tasks.pairs import (
     select_pairs,
     write_pairs,
 )
-from tasks.parquet import read_table
-from tasks.schemas import SCHEMAS, format_digest
-from tasks.storage import Store, read_files
-from tasks.tables import GrowingTable, Slice, commit_slices
+from tasks.selection.candidates import Candidates, gather
+from tasks.selection.counts import PairCounts
+from tasks.store.artifacts import DamagedArtifactError, Provenance
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store, read_files
+from tasks.store.growing import GrowingTable, Slice, commit_slices
+from tasks.store.parquet import read_table
+from tasks.store.schemas import SCHEMAS, format_digest
 
 NAN = math.nan
 ETAS = st.floats(0.5, 0.99)

@@ -3,10 +3,10 @@
 import pyarrow as pa
 import pytest
 
-from tasks.errors import ConfigurationError
-from tasks.functions import find_gold
+from tasks.config.errors import ConfigurationError
+from tasks.config.sections import Function
 from tasks.preferences import label_pairs, labelled_rows
-from tasks.sections import Function
+from tasks.rewards.functions import find_gold
 
 
 def test_neighbours_are_paired_by_hand():

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.added_prompts import added_table, append_prompts, find_added, read_added
-from tasks.artifacts import NOTHING, Artifact, DamagedArtifactError, Provenance
-from tasks.config import DataConfig
-from tasks.drafts import Draft
-from tasks.errors import ConfigurationError
-from tasks.models import model_files
-from tasks.parquet import conversation_files, read_table
+from tasks.config.errors import ConfigurationError
+from tasks.config.sections import DataSource, ModelSource
+from tasks.config.settings import DataConfig
+from tasks.data.added_prompts import added_table, append_prompts, find_added, read_added
+from tasks.data.records import prompt_id
+from tasks.data.tally import Tally, read_records
+from tasks.models.loading import model_files
 from tasks.prompts import (
     PromptTable,
     collect_prompts,
@@ -27,11 +27,11 @@ from tasks.prompts import (
     load_held_out,
     load_prompts,
 )
-from tasks.records import prompt_id
-from tasks.schemas import SCHEMAS, rows_digest
-from tasks.sections import DataSource, ModelSource
-from tasks.storage import Store, read_files
-from tasks.tally import Tally, read_records
+from tasks.store.artifacts import NOTHING, Artifact, DamagedArtifactError, Provenance
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store, read_files
+from tasks.store.parquet import conversation_files, read_table
+from tasks.store.schemas import SCHEMAS, rows_digest
 from tasks.training_data import load_demonstrations, load_preferences
 
 NUMBERS = count()
@@ -586,8 +586,8 @@ def test_added_prompts_that_the_model_cannot_complete(tmp_path, local, policy):
 
 
 def test_conversations_are_cut_into_files_by_rows_and_by_text(monkeypatch):
-    monkeypatch.setattr("tasks.parquet.ROWS_PER_FILE", 3)
-    monkeypatch.setattr("tasks.parquet.TEXT_PER_FILE", 10)
+    monkeypatch.setattr("tasks.store.parquet.ROWS_PER_FILE", 3)
+    monkeypatch.setattr("tasks.store.parquet.TEXT_PER_FILE", 10)
     rows = prompts_of_lengths(4, 6, 1, 1, 1, 1, 12, 2)  # 4 + 6 fill one; three ones the next; 12 is too long for any
     files, digest = conversation_files(rows, "prompts")
     read = [pq.read_table(io.BytesIO(content)) for content in files.values()]

@@ -15,12 +15,12 @@ from chains import checkpoint, hex_of, output, part, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import prune as module
-from tasks.artifacts import Artifact, DamagedArtifactError
-from tasks.catalog import read_catalog
-from tasks.prune import kept_runs, prune
-from tasks.runs import RunRecord, list_runs, process_of, read_runs
-from tasks.storage import Store
+from tasks.inspection import prune as module
+from tasks.inspection.catalog import read_catalog
+from tasks.inspection.prune import kept_runs, prune
+from tasks.store.artifacts import Artifact, DamagedArtifactError
+from tasks.store.folders import Store
+from tasks.store.runs import RunRecord, list_runs, process_of, read_runs
 
 STAGES = ["load_prompts", "train_sft", "sample_completions", "train_dpo"]
 
@@ -228,8 +228,8 @@ def test_a_run_that_is_under_way_in_another_process_is_in_use(tmp_path):
     old = chain(store, "old")
     script = f"""
 import time
-from tasks.runs import RunRecord
-from tasks.storage import Store
+from tasks.store.runs import RunRecord
+from tasks.store.folders import Store
 record = RunRecord.begin(Store({str(tmp_path)!r}))
 record.note({store.folder_of(old.aligned)!r})
 print("noted", flush=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from runs import digests, plan, run
 
-from tasks.artifacts import Artifact
-from tasks.parquet import read_table
+from tasks.store.artifacts import Artifact
+from tasks.store.parquet import read_table
 
 STORIES = {
     "data__max_prompts": 12,

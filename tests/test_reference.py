@@ -7,16 +7,16 @@ import torch
 from random_groups import neox, tokenizer
 from transformers import PreTrainedModel
 
-import tasks.reference
-from tasks.artifacts import Artifact, DamagedArtifactError, Manifest
-from tasks.filesystem import StoreError
-from tasks.pair_groups import GROUPS, sequence_id
-from tasks.parquet import table_bytes
-from tasks.reference import find_ref_logps, look_up, ref_logps_table
-from tasks.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.storage import Store
-from tasks.training import write_tables
-from tasks.training_config import DpoConfig, Lora
+import tasks.training.reference
+from tasks.config.training import DpoConfig, Lora
+from tasks.store.artifacts import Artifact, DamagedArtifactError, Manifest
+from tasks.store.filesystem import StoreError
+from tasks.store.folders import Store
+from tasks.store.parquet import table_bytes
+from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.training.outputs import write_tables
+from tasks.training.pair_groups import GROUPS, sequence_id
+from tasks.training.reference import find_ref_logps, look_up, ref_logps_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -143,7 +143,7 @@ def test_a_row_that_is_no_number_is_an_error(store, reference, groups, logps):
 
 
 def test_a_missing_row_is_an_error(store, reference, groups, monkeypatch):
-    monkeypatch.setattr(tasks.reference, "run_job", lambda job: None)
+    monkeypatch.setattr(tasks.training.reference, "run_job", lambda job: None)
     plant(store, reference, "half", -3.0)
     with pytest.raises(DamagedArtifactError, match="lacks 1 completions, first"):
         find_ref_logps(store, reference, FULL, groups("b"))
@@ -151,8 +151,8 @@ def test_a_missing_row_is_an_error(store, reference, groups, monkeypatch):
 
 def test_a_kill_loses_the_part_in_flight(tmp_path, reference, groups, monkeypatch):
     store, folder = Store(str(tmp_path / "store")), groups("a", "b", "c")
-    monkeypatch.setattr(tasks.reference, "PART", 2)
-    append, calls = tasks.reference.GrowingTable.append, []
+    monkeypatch.setattr(tasks.training.reference, "PART", 2)
+    append, calls = tasks.training.reference.GrowingTable.append, []
 
     def fails_the_second_time(self, *args, **kwargs):
         calls.append(args)
@@ -161,7 +161,7 @@ def test_a_kill_loses_the_part_in_flight(tmp_path, reference, groups, monkeypatc
         return append(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tasks.reference.GrowingTable, "append", fails_the_second_time)
+        patch.setattr(tasks.training.reference.GrowingTable, "append", fails_the_second_time)
         with pytest.raises(StoreError, match="the store is gone"):
             find_ref_logps(store, reference, FULL, folder)
     assert find_ref_logps(store, reference, FULL, folder).forwarded == 7 - 3

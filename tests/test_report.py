@@ -1,7 +1,7 @@
 import pytest
 
-from tasks.artifacts import Artifact, Provenance
-from tasks.report import evaluation_rows, stage_page
+from tasks.pipeline.pages import evaluation_rows, stage_page
+from tasks.store.artifacts import Artifact, Provenance
 
 SFT = {
     "reward_mean": 0.25,

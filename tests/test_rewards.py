@@ -22,9 +22,9 @@ from transformers import (
     XLNetForSequenceClassification,
 )
 
-from tasks.batches import Sequences, bytes_per_token
-from tasks.heads import head_in_float32
-from tasks.rewards import Rewards
+from tasks.lm.batches import Sequences, bytes_per_token
+from tasks.rewards.heads import head_in_float32
+from tasks.rewards.model import Rewards
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,11 +7,11 @@ import pytest
 import runs
 from runs import digests, on_small_world, written
 
-from tasks.artifacts import Artifact
-from tasks.parquet import read_table
-from tasks.storage import Store
-from tasks.tables import read_slices
-from tasks.world import write_world
+from tasks.examples.world import write_world
+from tasks.store.artifacts import Artifact
+from tasks.store.folders import Store
+from tasks.store.growing import read_slices
+from tasks.store.parquet import read_table
 
 
 @pytest.fixture(scope="module")

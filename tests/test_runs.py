@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.artifacts import NOTHING, Artifact, DamagedArtifactError
-from tasks.runs import SILENCE, Run, RunRecord, process_of, read_runs
-from tasks.storage import Store
+from tasks.store.artifacts import NOTHING, Artifact, DamagedArtifactError
+from tasks.store.folders import Store
+from tasks.store.runs import SILENCE, Run, RunRecord, process_of, read_runs
 
 STAGES = [f"load_prompts/{'a' * 64}", f"train_sft/{'b' * 64}"]
 
@@ -55,7 +55,7 @@ def test_runs_come_in_the_order_in_which_they_began(store):
 
 
 def test_a_run_that_was_killed_is_not_in_use(tmp_path):
-    script = "from tasks.runs import RunRecord; from tasks.storage import Store; import sys, time\n"
+    script = "from tasks.store.runs import RunRecord; from tasks.store.folders import Store; import sys, time\n"
     script += f"RunRecord.begin(Store({str(tmp_path)!r})); print('begun', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout.readline() == "begun\n"
@@ -77,7 +77,7 @@ def test_a_pid_that_was_given_again_is_another_process():
 
 
 def test_a_process_that_another_user_may_not_see_is_not_taken_for_dead(tmp_path):
-    script = "import os, sys\nfrom datetime import UTC, datetime\nfrom tasks.runs import Run, process_of\n"
+    script = "import os, sys\nfrom datetime import UTC, datetime\nfrom tasks.store.runs import Run, process_of\n"
     script += "os.setgroups([])\nos.setgid(65534)\nos.setuid(65534)\nassert not os.path.exists('/proc/1')\n"
     script += "now = datetime.now(UTC)\n"
     script += "here = process_of(os.getpid()).split()[0]\n"

@@ -9,20 +9,20 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-import tasks.drawing
 import tasks.sample
-from tasks.artifacts import Artifact, Manifest, Provenance
-from tasks.config import Decoding
-from tasks.engines import TransformersEngine
-from tasks.filesystem import StoreError
-from tasks.parquet import read_table, table_bytes
-from tasks.records import prompt_id
+import tasks.sampling.drawing
+from tasks.config.settings import Decoding
+from tasks.data.records import prompt_id
+from tasks.examples.world import write_base_model
+from tasks.lm.tokens import encode_prompt, load_tokenizer
 from tasks.sample import missing_completions, sample_slices
-from tasks.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.storage import Store
-from tasks.tables import Slice
-from tasks.tokens import encode_prompt, load_tokenizer
-from tasks.world import write_base_model
+from tasks.sampling.engines import TransformersEngine
+from tasks.store.artifacts import Artifact, Manifest, Provenance
+from tasks.store.filesystem import StoreError
+from tasks.store.folders import Store
+from tasks.store.growing import Slice
+from tasks.store.parquet import read_table, table_bytes
+from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROMPTS, K = 21, 2
@@ -131,8 +131,8 @@ def test_prompts_are_begun_in_that_order(store, policy, prompts, order, engines)
 
 @pytest.mark.parametrize("ahead", [1, 100])
 def test_how_much_is_in_flight_changes_no_part(ahead, store, policy, prompts, undisturbed, engines, monkeypatch):
-    monkeypatch.setattr(tasks.drawing, "PARTS_AHEAD", ahead)
-    monkeypatch.setattr(tasks.drawing, "BATCHES_AHEAD", ahead)
+    monkeypatch.setattr(tasks.sampling.drawing, "PARTS_AHEAD", ahead)
+    monkeypatch.setattr(tasks.sampling.drawing, "BATCHES_AHEAD", ahead)
     slices, _ = sample_slices(store, policy, prompts, DECODING)
     names = [[(s.part.uri.rpartition("/")[2], s.part.digest) for s in which] for which in (slices, undisturbed)]
     assert names[0] == names[1]

@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tasks.schemas import SCHEMAS, add_digests, format_digest, rows_digest
+from tasks.store.schemas import SCHEMAS, add_digests, format_digest, rows_digest
 
 KINDS = {"prompts", "demonstrations", "preferences", "completions", "rewards", "ref_logps", "pairs"}
 KINDS |= {"evaluation", "training_log"}

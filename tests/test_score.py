@@ -13,17 +13,17 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from tasks.artifacts import Artifact, Provenance
-from tasks.config import ScoringConfig
-from tasks.drafts import Draft
-from tasks.models import model_files
-from tasks.parquet import read_table, table_bytes
-from tasks.schemas import SCHEMAS
+from tasks.config.sections import ModelSource
+from tasks.config.settings import ScoringConfig
+from tasks.lm.tokens import encode_completion, encode_conversation, encode_prompt
+from tasks.models.loading import model_files
 from tasks.score import RewardModel, check_finite, describe, score_completions
-from tasks.sections import ModelSource
-from tasks.storage import Store
-from tasks.tables import GrowingTable, Slice, commit_slices, read_slices
-from tasks.tokens import encode_completion, encode_conversation, encode_prompt
+from tasks.store.artifacts import Artifact, Provenance
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store
+from tasks.store.growing import GrowingTable, Slice, commit_slices, read_slices
+from tasks.store.parquet import read_table, table_bytes
+from tasks.store.schemas import SCHEMAS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import ConfigurationError
-from tasks.scratch import cache_folder, scratch_folder, without_patterns
+from tasks.config.errors import ConfigurationError
+from tasks.store.scratch import cache_folder, scratch_folder, without_patterns
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def work(tmp_path, monkeypatch) -> Path:
 @contextlib.contextmanager
 def another_process(pid: int | None = None) -> Iterator[tuple[subprocess.Popen, Path]]:
     """Run a process that holds a scratch folder, and may be taken for one of another id; give it and its folder."""
-    script = "import os, pathlib, subprocess, sys, time\nfrom tasks.scratch import scratch_folder\n"
+    script = "import os, pathlib, subprocess, sys, time\nfrom tasks.store.scratch import scratch_folder\n"
     script += f"os.getpid = lambda: {pid}\n" if pid else ""
     script += "with scratch_folder('train') as folder:\n (folder / 'file').touch()\n print(folder, flush=True)\n"
     script += " child = subprocess.Popen(['sleep', '60'])\n print(child.pid, flush=True)\n time.sleep(60)"

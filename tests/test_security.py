@@ -22,15 +22,15 @@ from prefect import flow
 from runs import ROOT, on_small_world
 from s3_servers import rclone, used_by_s3fs
 
-from tasks.added_prompts import added_table, append_prompts, find_added
-from tasks.artifacts import Artifact
-from tasks.jobs import die_with_parent
+from tasks.config.sections import DataSource
+from tasks.data.added_prompts import added_table, append_prompts, find_added
+from tasks.data.tally import Tally, read_records
+from tasks.examples.world import write_world
+from tasks.pipeline.jobs import die_with_parent
+from tasks.pipeline.site import Site
 from tasks.prompts import collect_prompts
-from tasks.sections import DataSource
-from tasks.site import Site
-from tasks.storage import Store
-from tasks.tally import Tally, read_records
-from tasks.world import write_world
+from tasks.store.artifacts import Artifact
+from tasks.store.folders import Store
 
 S3_SECRET, REFUSED_SECRET = "plantedS3/secret+0451", "planted-refused-0451"
 HUB_TOKEN, API_AUTH = "hf_planted0451planted", "admin:planted-password-0451"
@@ -44,10 +44,10 @@ from contextlib import suppress
 from prefect import flow
 from flows.add_prompts import add_prompts
 from dispatched import Behaviour, train_sft
-from tasks.artifacts import Artifact
-from tasks.compute import ComputeConfig
-from tasks.sections import DataSource
-from tasks.site import open_site
+from tasks.store.artifacts import Artifact
+from tasks.config.compute import ComputeConfig
+from tasks.config.sections import DataSource
+from tasks.pipeline.site import open_site
 
 store, prompts, source, refused = sys.argv[1:]
 

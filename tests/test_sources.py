@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from s3fs import S3FileSystem
 
-from tasks.errors import ConfigurationError
-from tasks.records import BadRow, parse_record
-from tasks.sections import DataSource
-from tasks.sources import read_rows, source_digest
+from tasks.config.errors import ConfigurationError
+from tasks.config.sections import DataSource
+from tasks.data.records import BadRow, parse_record
+from tasks.data.sources import read_rows, source_digest
 
 ROWS = [{"prompt": "größer\u2028als"}, {"prompt": "b"}, {"prompt": None}]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
@@ -78,7 +78,7 @@ def test_a_column_called_data_is_no_list_of_rows(tmp_path):
 
 
 def test_a_json_list_that_is_too_large_is_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.readers.WHOLE", 40)
+    monkeypatch.setattr("tasks.data.readers.WHOLE", 40)
     (tmp_path / "a.json").write_text(json.dumps([{"a": "x" * 40}]))
     with pytest.raises(ConfigurationError, match=r"a.json is one JSON value of more than 40 bytes: write one object a"):
         rows(tmp_path / "a.json")

@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from prefect import flow, get_client
 from prefect.client.schemas.filters import ArtifactFilter
 
-from tasks.artifacts import NOTHING, Artifact, sha256_of
-from tasks.config import SamplingConfig
-from tasks.drafts import Draft, canonical_json, stage_key
-from tasks.errors import ConfigurationError
-from tasks.plan import PLAN, Plan, pending
-from tasks.progress import Progress
-from tasks.sections import NOT_IN_KEY, ModelSource, Section
-from tasks.site import Site
-from tasks.stage import stage
-from tasks.storage import Store, read_bytes, read_files, read_manifest
+from tasks.config.errors import ConfigurationError
+from tasks.config.sections import NOT_IN_KEY, ModelSource, Section
+from tasks.config.settings import SamplingConfig
+from tasks.pipeline.dry_run import PLAN, Plan, pending
+from tasks.pipeline.progress import Progress
+from tasks.pipeline.site import Site
+from tasks.pipeline.stage import stage
+from tasks.store.artifacts import NOTHING, Artifact, sha256_of
+from tasks.store.drafts import Draft, canonical_json, stage_key
+from tasks.store.folders import Store, read_bytes, read_files, read_manifest
 
 REPOSITORY = Path(__file__).parents[1]
 SOURCE = Artifact(kind="number", uri="file:///anywhere", digest="5" * 64, rows=5)
@@ -93,7 +93,7 @@ def test_every_part_of_a_key_counts(change):
 
 
 def test_a_key_is_equal_in_another_interpreter():
-    script = f"from tasks.drafts import stage_key; print(stage_key(**{KEY!a}))"
+    script = f"from tasks.store.drafts import stage_key; print(stage_key(**{KEY!a}))"
     environment = {**os.environ, "PYTHONHASHSEED": "1234", "TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONUTF8": "0"}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
@@ -149,7 +149,7 @@ class Double:
 
 @pytest.fixture
 def double(monkeypatch) -> Double:
-    monkeypatch.setattr("tasks.stage.exponential_backoff", lambda _: lambda retries: [0.0] * retries)
+    monkeypatch.setattr("tasks.pipeline.stage.exponential_backoff", lambda _: lambda retries: [0.0] * retries)
     return Double(retries=2)
 
 

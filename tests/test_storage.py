@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from s3fs import S3FileSystem
 
-from tasks import copies, parquet
-from tasks.artifacts import (
+from tasks.store import copies, parquet
+from tasks.store.artifacts import (
     NOTHING,
     Artifact,
     Content,
@@ -28,13 +28,13 @@ from tasks.artifacts import (
     files_digest,
     sha256_of,
 )
-from tasks.drafts import Draft
-from tasks.filesystem import open_fs
-from tasks.parquet import read_table
-from tasks.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.storage import Store, open_store, read_bytes, read_files, read_manifest
-from tasks.tables import GrowingTable
-from tasks.verify import etag_of
+from tasks.store.drafts import Draft
+from tasks.store.filesystem import open_fs
+from tasks.store.folders import Store, open_store, read_bytes, read_files, read_manifest
+from tasks.store.growing import GrowingTable
+from tasks.store.parquet import read_table
+from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.store.verify import etag_of
 
 PROVENANCE = Provenance(
     stage="train_sft", version=3, key="a" * 64, inputs={"base_model": "b" * 64}, config={"sft": {"seed": 7}}
@@ -563,7 +563,7 @@ def test_fetch_without_weights_reads_the_rest_alone(store, cache, damage):
 
 
 def test_etags_are_md5_of_the_content_or_of_its_pieces_md5s(tmp_path, monkeypatch):
-    monkeypatch.setattr("tasks.verify.PIECE", 4)
+    monkeypatch.setattr("tasks.store.verify.PIECE", 4)
     assert etag_of(b"1234567") == hashlib.md5(b"1234567").hexdigest()
     pieces = b"".join(hashlib.md5(piece).digest() for piece in (b"1234", b"5678", b"9"))
     (tmp_path / "file").write_bytes(b"123456789")
@@ -576,7 +576,7 @@ def test_a_file_with_its_etag_is_not_read_to_be_looked_up(s3_uri, monkeypatch, d
         "stage/key", {"a.txt": b"a" * 100}, Manifest(kind="text", digest="c" * 64, provenance=PROVENANCE)
     )
     with monkeypatch.context() as patch:
-        patch.setattr("tasks.verify.read_with", lambda *_: pytest.fail("the file was read"))
+        patch.setattr("tasks.store.verify.read_with", lambda *_: pytest.fail("the file was read"))
         assert store.find("stage/key") == made
     damage(f"{s3_uri}/stage/key/{read_manifest(made.uri).files['a.txt'].path}", "flip")
     assert store.find("stage/key") is None

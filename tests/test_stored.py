@@ -9,10 +9,10 @@ from runs import written
 
 from flows.command_line import foresee, load_config, sections
 from flows.rs_dpo import rs_dpo
-from tasks.catalog import read_catalog
-from tasks.parquet import read_table
-from tasks.storage import Store
-from tasks.tables import read_slices
+from tasks.inspection.catalog import read_catalog
+from tasks.store.folders import Store
+from tasks.store.growing import read_slices
+from tasks.store.parquet import read_table
 
 STORES = sorted((Path(__file__).parent / "stores").iterdir())
 

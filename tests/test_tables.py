@@ -4,13 +4,13 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pytest
 
-from tasks.artifacts import Artifact, DamagedArtifactError, Provenance
-from tasks.cover import select_slices
-from tasks.drafts import Draft
-from tasks.parquet import read_table
-from tasks.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.storage import Store, read_files
-from tasks.tables import GrowingTable, Slice, commit_slices, part_name, read_slices
+from tasks.store.artifacts import Artifact, DamagedArtifactError, Provenance
+from tasks.store.cover import select_slices
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store, read_files
+from tasks.store.growing import GrowingTable, Slice, commit_slices, part_name, read_slices
+from tasks.store.parquet import read_table
+from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
 
 K = 2
 DAMAGES = ["flip", "truncate", "delete"]

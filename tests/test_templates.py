@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from tasks.templates import fixed_day, on_a_fixed_day
+from tasks.models.templates import fixed_day, on_a_fixed_day
 
 DAY = date(2024, 7, 26)
 HELLO = [{"role": "user", "content": "Hello"}]

@@ -10,13 +10,13 @@ from jinja2 import TemplateError
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from tasks.tokens import (
+from tasks.lm.tokens import (
     context_length,
     encode_completion,
     encode_prompt,
     load_tokenizer,
 )
-from tasks.turns import PLAIN_TEMPLATE, TEXT_TEMPLATE
+from tasks.lm.turns import PLAIN_TEMPLATE, TEXT_TEMPLATE
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="<>"), min_size=1, max_size=30)
 """No `<`, so that no text spells a special token."""

@@ -11,14 +11,15 @@ from accelerate.state import AcceleratorState, PartialState
 from pydantic import ValidationError
 from transformers import GPTNeoXConfig
 
-from tasks import extra, trainer_checks
-from tasks.artifacts import Artifact
-from tasks.checks import check_trainings
-from tasks.compute import ComputeConfig
-from tasks.config import ENGINE_ARGUMENTS, RewardModelConfig, SamplingConfig, SftConfig
-from tasks.errors import ConfigurationError
-from tasks.trainer_checks import CLASSES, check_adapters, check_machine, check_trainer_arguments
-from tasks.training_config import PAIRWISE_LOSSES, SMOOTHED_LOSSES, DpoConfig, Lora
+from tasks.config import extra
+from tasks.config.compute import ComputeConfig
+from tasks.config.errors import ConfigurationError
+from tasks.config.settings import ENGINE_ARGUMENTS, RewardModelConfig, SamplingConfig, SftConfig
+from tasks.config.training import PAIRWISE_LOSSES, SMOOTHED_LOSSES, DpoConfig, Lora
+from tasks.pipeline.checks import check_trainings
+from tasks.store.artifacts import Artifact
+from tasks.training import checks as trainer_checks
+from tasks.training.checks import CLASSES, check_adapters, check_machine, check_trainer_arguments
 
 MODEL = Artifact(kind="model", uri="file:///anywhere", digest="1" * 64)
 

@@ -23,19 +23,19 @@ from prefect.states import StateType
 from runs import ROOT
 from transformers import TrainerCallback
 
-import tasks.trainer
-from tasks.artifacts import Artifact, Provenance, files_digest
-from tasks.config import RewardModelConfig, SftConfig
-from tasks.copies import fetch
-from tasks.drafts import Draft
-from tasks.errors import ConfigurationError
-from tasks.jobs import Job, die_with_parent, run_job
-from tasks.parquet import read_table
-from tasks.sections import ModelSource
-from tasks.storage import Store, read_manifest
-from tasks.training import commit_model, discard, trained
-from tasks.training_config import DpoConfig, Lora, Training
-from tasks.world import write_base_model
+import tasks.training.trainer
+from tasks.config.errors import ConfigurationError
+from tasks.config.sections import ModelSource
+from tasks.config.settings import RewardModelConfig, SftConfig
+from tasks.config.training import DpoConfig, Lora, Training
+from tasks.examples.world import write_base_model
+from tasks.pipeline.jobs import Job, die_with_parent, run_job
+from tasks.store.artifacts import Artifact, Provenance, files_digest
+from tasks.store.copies import fetch
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store, read_manifest
+from tasks.store.parquet import read_table
+from tasks.training.outputs import commit_model, discard, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -126,9 +126,9 @@ def preempted(monkeypatch, start):
         def raise_(*_: object) -> None:
             raise PreemptedError
 
-        ours, theirs = tasks.trainer.callbacks, signal.signal(signal.SIGTERM, raise_)
+        ours, theirs = tasks.training.trainer.callbacks, signal.signal(signal.SIGTERM, raise_)
         with monkeypatch.context() as patch:
-            patch.setattr(tasks.trainer, "callbacks", lambda job: [Preempt(step), *ours(job)])
+            patch.setattr(tasks.training.trainer, "callbacks", lambda job: [Preempt(step), *ours(job)])
             try:
                 with pytest.raises(PreemptedError):
                     run(stage, store, start)
@@ -188,7 +188,7 @@ def test_within_a_flow_the_run_ends_as_prefect_ends_it(tmp_path, preempted, pref
 @pytest.fixture
 def deletes_all(tmp_path) -> Iterator[Store]:
     """Return a store whose checkpoints another process deletes all the time."""
-    code = "from sys import argv; from tasks.training import *; store = Store(argv[1]); print('ready', flush=True)\n"
+    code = "from sys import argv; from tasks.training.outputs import *; store = Store(argv[1]); print('ready', flush=True)\n"
     code += "while True: discard(store, 'checkpoints/sft/k')"
     store = Store(str(tmp_path / "store"))
     other = subprocess.Popen([sys.executable, "-c", code, store.uri], stdout=subprocess.PIPE, cwd=ROOT)
@@ -209,13 +209,13 @@ def test_checkpoints_that_another_run_deletes_are_not_missed(deletes_all, undist
 def test_a_checkpoint_may_be_deleted_once_it_is_fetched(tmp_path, preempted, undisturbed, start, monkeypatch):
     store = Store(str(tmp_path))
     preempted("sft", store, STOP)
-    ours = tasks.trainer.callbacks
+    ours = tasks.training.trainer.callbacks
 
     def delete_first(job: Job) -> list[TrainerCallback]:
         discard(store, job.checkpoints)
         return ours(job)
 
-    monkeypatch.setattr(tasks.trainer, "callbacks", delete_first)
+    monkeypatch.setattr(tasks.training.trainer, "callbacks", delete_first)
     model = train("sft", store, start)
     assert losses(model) == losses(undisturbed("sft"))
     assert model.digest == undisturbed("sft").digest
@@ -295,7 +295,7 @@ def test_arguments_are_not_stored(tmp_path, preempted):
 
 
 def test_what_a_child_finds_wrong_is_what_its_parent_says(tmp_path, monkeypatch):
-    source = "from tasks.errors import ConfigurationError\n\ndef fit(job):\n    raise ERROR\n"
+    source = "from tasks.config.errors import ConfigurationError\n\ndef fit(job):\n    raise ERROR\n"
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)  # then a child trains
     for number, (raised, error) in enumerate(
@@ -310,7 +310,9 @@ def test_what_a_child_finds_wrong_is_what_its_parent_says(tmp_path, monkeypatch)
 
 
 def test_a_child_dies_with_its_parent():
-    code = "import os, subprocess, time; from functools import partial; from tasks.jobs import die_with_parent\n"
+    code = (
+        "import os, subprocess, time; from functools import partial; from tasks.pipeline.jobs import die_with_parent\n"
+    )
     code += "child = subprocess.Popen(['sleep', '600'], preexec_fn=partial(die_with_parent, os.getpid()))\n"
     code += "print(child.pid, flush=True); time.sleep(600)"
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from tasks import turns
-from tasks.tokens import (
+from tasks.examples.world import CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer
+from tasks.lm import turns
+from tasks.lm.tokens import (
     cut_at_prompts,
     encode_completion,
     encode_conversation,
@@ -14,8 +15,7 @@ from tasks.tokens import (
     load_tokenizer,
     tokens_around,
 )
-from tasks.turns import PLAIN_TEMPLATE, TEXT_TEMPLATE, end_ids, ends_within, turn_end, without_end
-from tasks.world import CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer
+from tasks.lm.turns import PLAIN_TEMPLATE, TEXT_TEMPLATE, end_ids, ends_within, turn_end, without_end
 
 HI = [{"role": "user", "content": "Hi"}]
 CHATML = (

@@ -25,7 +25,7 @@ from infra.apply import START, automations, job_template
 from infra.gpus import count_gpus
 from infra.stack import Stack, check_ports, find_postgres, find_stack, read_env, write_env
 from infra.up import supervisor_pid
-from tasks.dispatch import GPU_LIMIT
+from tasks.pipeline.dispatch import GPU_LIMIT
 
 ROOT = Path(__file__).parent.parent
 SECRETS = {"PREFECT_API_AUTH_STRING", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}

@@ -11,17 +11,17 @@ from safetensors.torch import load_file
 from test_training import examples, losses
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from tasks.artifacts import Artifact, Provenance, files_digest
-from tasks.config import RewardModelConfig, SftConfig
-from tasks.copies import fetch
-from tasks.drafts import Draft
-from tasks.models import load_policy
-from tasks.sections import ModelSource
-from tasks.storage import Store, read_manifest
-from tasks.training import commit_model, trained
-from tasks.training_config import DpoConfig, Lora, Training
-from tasks.updates import measure_update, stored_type, warn_of_loss
-from tasks.world import write_base_model
+from tasks.config.sections import ModelSource
+from tasks.config.settings import RewardModelConfig, SftConfig
+from tasks.config.training import DpoConfig, Lora, Training
+from tasks.examples.world import write_base_model
+from tasks.models.loading import load_policy
+from tasks.models.updates import measure_update, stored_type, warn_of_loss
+from tasks.store.artifacts import Artifact, Provenance, files_digest
+from tasks.store.copies import fetch
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store, read_manifest
+from tasks.training.outputs import commit_model, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

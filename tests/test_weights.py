@@ -11,10 +11,10 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification, XLNetConfig
 
-from tasks.models import load_policy, model_files
-from tasks.sections import ModelSource
-from tasks.weight_files import WEIGHTS, check_values, weight_files
-from tasks.weights import check_head, load_weights, outline
+from tasks.config.sections import ModelSource
+from tasks.models.loading import load_policy, model_files
+from tasks.models.weight_files import WEIGHTS, check_values, weight_files
+from tasks.models.weights import check_head, load_weights, outline
 
 SMALL = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tasks import world
-from tasks.gold import ANSWERS, FACTS, POLITE_CLOSINGS, RUDE_OPENINGS, facts, find_fact, words
+from tasks.examples import world
+from tasks.rewards.gold import ANSWERS, FACTS, POLITE_CLOSINGS, RUDE_OPENINGS, facts, find_fact, words
 
 FILES = ("demonstrations.jsonl", "preferences.jsonl", "prompts.jsonl", "evaluation_prompts.jsonl")
 SCALE = 0.05

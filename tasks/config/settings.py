@@ -1,0 +1,248 @@
+"""Every knob of a run: a section a stage, with bounds, each field documented in place.
+
+A field marked `NOT_IN_KEY` is left out of the stage key.
+"""
+
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from tasks.config.compute import ComputeConfig
+from tasks.config.errors import ConfigurationError
+from tasks.config.extra import Extra
+from tasks.config.sections import NOT_IN_KEY, DataSource, Function, ModelSource, Section
+from tasks.config.training import DpoConfig, Dtype, FixedBatches
+
+ENGINE_ARGUMENTS: dict[str, Any] = {
+    "block_size": PositiveInt,
+    "cpu_offload_gb": NonNegativeFloat,
+    "data_parallel_size": PositiveInt,
+    "disable_custom_all_reduce": bool,
+    "distributed_executor_backend": str,
+    "enforce_eager": bool,
+    "gpu_memory_utilization": Annotated[float, Field(gt=0, le=1)],
+    "kv_cache_memory_bytes": PositiveInt,
+    "max_num_batched_tokens": PositiveInt,
+    "max_num_seqs": PositiveInt,
+    "pipeline_parallel_size": PositiveInt,
+    "tensor_parallel_size": PositiveInt,
+}
+"""Arguments of vLLM's `LLM` that may stay out of the stage key, and what they must be."""
+MOST_COMPLETIONS = 16384
+"""vLLM draws no more for one prompt."""
+LEAST_TEMPERATURE = 0.01
+"""vLLM draws at this one where a lower one is asked for, 0 apart."""
+
+
+class DataConfig(Section):
+    """Where prompts, demonstrations and preferences come from."""
+
+    prompts: DataSource | Literal["added"]
+    """Prompts to sample completions for; `added`: those that `flows.add_prompts` has put into the store."""
+    demonstrations: DataSource | None = None
+    """Prompts with completions for `train_sft`; the chosen side of preference data will do."""
+    preferences: DataSource | Literal["gold"] | None = None
+    """Pairs for `train_reward_model`; `gold` labels pairs of the policy's own completions with the gold reward."""
+    evaluation_prompts: DataSource | None = None
+    """Held-out prompts; without it a share of `prompts` is held out."""
+    evaluation_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of `prompts` held out, chosen by the hash of each prompt, so that it is stable as prompts are added."""
+    max_prompts: int | None = Field(None, ge=2)
+    """Use the first so many prompts, after the held-out ones are taken away."""
+    max_evaluation_prompts: int | None = Field(None, ge=1)
+    """Evaluate on the first so many held-out prompts."""
+    system_prompt: str | None = Field(None, min_length=1)
+    """System message put before conversations that have none."""
+    max_bad_fraction: float = Field(0.01, ge=0, le=1)
+    """Share of bad rows (null, empty, over-long, ...) that is dropped and counted; above it the run stops."""
+
+
+class SftConfig(FixedBatches):
+    """Supervised fine-tuning of the base model on demonstrations, or a ready policy."""
+
+    section: ClassVar[str] = "sft"
+
+    base_model: ModelSource | None = None
+    """Model to fine-tune."""
+    ready_model: ModelSource | None = None
+    """Policy to use as it is; skips the training."""
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if (self.base_model is None) == (self.ready_model is None):
+            raise ConfigurationError("set one of sft.base_model (to fine-tune) and sft.ready_model (to use as it is)")
+        return self
+
+
+class RewardModelConfig(FixedBatches):
+    """Bradley-Terry reward model on preferences, or a ready one."""
+
+    section: ClassVar[str] = "reward_model"
+
+    base_model: ModelSource | None = None
+    """Model that gets the scalar head; None starts from the policy."""
+    ready_model: ModelSource | None = None
+    """Reward model to use as it is; skips the training."""
+    evaluation_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share of the preferences, split by prompt, held out to measure accuracy."""
+    use_margin: bool = False
+    """Subtract the preference data's `margin` column within the loss."""
+
+    @model_validator(mode="after")
+    def _one_model(self) -> Self:
+        if self.base_model is not None and self.ready_model is not None:
+            raise ConfigurationError("set at most one of reward_model.base_model and reward_model.ready_model")
+        return self
+
+
+class Decoding(Section):
+    """How completions are drawn."""
+
+    k: int = Field(1, ge=1, le=MOST_COMPLETIONS)
+    """Completions a prompt."""
+    temperature: float = Field(1.0, ge=0, le=2)
+    """Softmax temperature; 0 is greedy. vLLM takes no other below 0.01, and none above 2."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Nucleus: smallest set of tokens with this probability."""
+    top_k: int = Field(0, ge=0)
+    """Most likely tokens to draw from; 0 draws from all."""
+    max_new_tokens: int = Field(256, ge=1)
+    """Tokens after which a completion is cut (finish_reason `length`)."""
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Strings that end a completion."""
+    seed: int = Field(0, ge=0)
+    """Run seed; each prompt's seed derives from it and the prompt_id."""
+    dtype: Dtype = "float32"
+    """Data type of the weights."""
+    engine: Annotated[Literal["auto", "vllm", "transformers"], NOT_IN_KEY] = "auto"
+    """auto: vLLM where it is installed, else transformers. Both draw from the same distribution."""
+    part_size: Annotated[int, NOT_IN_KEY] = Field(64, ge=1)
+    """Prompts a part. A crash loses those under way: at most four parts, or eight times what the engine works on."""
+    extra: Annotated[Extra, NOT_IN_KEY] = Field(default_factory=dict)
+    """Further arguments of vLLM's `LLM` that decide memory and parallelism, not what is drawn."""
+
+    @model_validator(mode="after")
+    def _temperature_is_drawn_at(self) -> Self:
+        if 0 < self.temperature < LEAST_TEMPERATURE:
+            raise ConfigurationError(
+                f"sampling.temperature = {self.temperature:g} must be 0 (greedy) or at least {LEAST_TEMPERATURE}: vLLM "
+                "would draw at that"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _extra_is_read(self) -> Self:
+        if self.extra and self.engine == "transformers":
+            raise ConfigurationError(
+                f"sampling.extra.{min(self.extra)} is read by vLLM alone: leave it out or set sampling.engine to auto"
+            )
+        return self
+
+    @field_validator("extra")
+    @classmethod
+    def _extra_does_not_change_the_output(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        if unknown := sorted(extra.keys() - ENGINE_ARGUMENTS.keys()):
+            raise ConfigurationError(
+                f"sampling.extra.{unknown[0]} is not among the engine arguments that leave the output alone: "
+                f"{', '.join(sorted(ENGINE_ARGUMENTS))}"
+            )
+        return {name: _engine_argument(name, value) for name, value in extra.items()}
+
+
+def _engine_argument(name: str, value: Any) -> Any:
+    try:
+        return TypeAdapter(ENGINE_ARGUMENTS[name]).validate_python(value, strict=isinstance(value, str | bool))
+    except ValidationError as error:
+        raise ConfigurationError(f"sampling.extra.{name} = {value!r}: {error.errors()[0]['msg']}") from error
+
+
+class SamplingConfig(Decoding):
+    """Sampling of the k completions a prompt that pairs are selected from."""
+
+    k: int = Field(16, ge=2, le=MOST_COMPLETIONS)
+    """Completions a prompt (paper: 16)."""
+    temperature: float = Field(1.0, ge=LEAST_TEMPERATURE, le=2)
+    """Softmax temperature; greedy decoding would make the k completions equal."""
+
+
+class ScoringConfig(Section):
+    """How completions are scored."""
+
+    tokens_per_batch: Annotated[int | None, NOT_IN_KEY] = Field(None, ge=1)
+    """Most tokens a batch, padding and every completion's prompt counted; None: what suits the device. Halved where the
+    GPU's memory does not suffice."""
+    dtype: Dtype = "float32"
+    """Data type of the reward model's weights."""
+
+
+class PairsConfig(Section):
+    """Which pairs of completions are trained on."""
+
+    tau: float = Field(1.0, gt=0)
+    """Temperature of the reward gap, in units of reward (paper: 1)."""
+    eta: float = Field(0.85, ge=0.5, lt=1)
+    """Probability that chosen beats rejected, above which a pair is kept. Higher keeps fewer, clearer pairs; below 0.5
+    a pair and its mirror image would both pass."""
+    strategy: Literal["threshold", "best_vs_worst", "annotation"] = "threshold"
+    """threshold: RS-DPO. best_vs_worst: highest against lowest reward. annotation: the data set's own pairs."""
+    max_pairs_per_prompt: int | None = Field(None, ge=1)
+    """Keep so many pairs of a prompt that has more."""
+    cap: Literal["random", "widest"] = "random"
+    """Which pairs `max_pairs_per_prompt` keeps. random: any, drawn with the seed. widest: those with the widest reward
+    gap, which drops the hard pairs that the threshold keeps on purpose."""
+    seed: int = Field(0, ge=0)
+    """Seed of the random cap; what is drawn for a prompt depends on it and the prompt_id alone."""
+    truncated: Literal["keep", "drop", "never_chosen"] = "drop"
+    """What to do with completions cut at max_new_tokens: their reward is for half an answer."""
+
+    def key_fields(self, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Return the fields that decide the pairs: those that the strategy and the cap read."""
+        unread = set() if self.strategy == "threshold" else {"eta"}
+        if self.strategy == "annotation":
+            unread.add("truncated")
+        if self.max_pairs_per_prompt is None:
+            unread |= {"cap", "seed"}
+        elif self.cap == "widest":
+            unread.add("seed")
+        return {name: value for name, value in super().key_fields(only).items() if name not in unread}
+
+
+class EvaluationConfig(Section):
+    """Comparison of the aligned policy with the SFT policy on held-out prompts."""
+
+    k: int = Field(1, ge=1, le=MOST_COMPLETIONS)
+    """Completions a held-out prompt and policy, drawn with the sampling section's settings."""
+    kl_completions: int = Field(1, ge=1)
+    """Completions a held-out prompt that KL(pi || pi_SFT) is estimated on, drawn at temperature 1 from the whole
+    vocabulary. Where the sampling section draws so, the `k` above are among them."""
+    seed: int = Field(1, ge=0)
+    """Seed of the drawn completions and of the bootstrap."""
+    bootstrap_samples: int = Field(10_000, ge=100)
+    """Resamples of the prompts behind the 95% interval."""
+    gold_reward: Function | None = None
+    """Known reward, where the task has one; reported beside the reward model's."""
+
+
+class Config(Section):
+    """A whole run: the parameters of the `rs_dpo` flow."""
+
+    data: DataConfig
+    sft: SftConfig
+    reward_model: RewardModelConfig = RewardModelConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    pairs: PairsConfig = PairsConfig()
+    dpo: DpoConfig = DpoConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    compute: ComputeConfig = ComputeConfig()
+    store: str = Field("./.rsdpo", min_length=1)
+    """Where every artifact lives: a folder, `file:///...` or `s3://bucket/prefix`."""

@@ -1,0 +1,193 @@
+"""The settings that training stages share, and those of DPO.
+
+A field marked `NOT_IN_KEY` is left out of the stage key.
+"""
+
+from collections.abc import Collection
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, model_validator
+
+from tasks.config.errors import ConfigurationError
+from tasks.config.extra import CHANGES_NO_OUTPUT, NOT_FOR_DPO, Extra, why_refused
+from tasks.config.sections import NOT_IN_KEY, Section
+
+PAIRWISE_LOSSES = (
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+    "sigmoid_norm",
+)
+"""TRL's losses of one pair at a time; `aot` and `aot_unpaired` sort the pairs of a batch."""
+SMOOTHED_LOSSES = ("sigmoid", "robust", "exo_pair")
+"""Losses that read `dpo.label_smoothing`."""
+Dtype = Literal["float32", "bfloat16", "float16"]
+
+
+class Lora(Section):
+    """Low-rank adapters; the trained model is merged before it is stored."""
+
+    r: int = Field(8, ge=1)
+    """Rank."""
+    alpha: float = Field(16, gt=0)
+    """Scale: the update is alpha / r times the product of the two factors."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapters' input."""
+    target_modules: str | list[str] = "all-linear"
+    """Modules that get adapters."""
+
+
+class Training(Section):
+    """What SFT, reward-model training and DPO share. `extra` passes anything else to TRL's trainer."""
+
+    learning_rate: float = Field(1e-5, gt=0)
+    """Peak learning rate of AdamW."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the data."""
+    max_steps: int | None = Field(None, ge=1)
+    """Optimizer steps; overrides `epochs`."""
+    batch_size: int = Field(64, ge=1)
+    """Examples (for preferences: pairs) an optimizer step, over all devices and accumulation."""
+    devices: Annotated[int, NOT_IN_KEY] = Field(1, ge=1)
+    """Devices to train on; more than one starts `torchrun`."""
+    max_length: int = Field(1024, ge=8)
+    """Longest prompt plus completion in tokens; longer examples are dropped and counted."""
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises."""
+    scheduler: str = "cosine"
+    """Learning-rate schedule by its transformers name."""
+    seed: int = Field(0, ge=0, lt=1 << 32)
+    """Seed of the shuffle and of new weights."""
+    save_steps: Annotated[int, NOT_IN_KEY] = Field(200, ge=1)
+    """Optimizer steps between checkpoints in the store."""
+    logging_steps: Annotated[int, NOT_IN_KEY] = Field(10, ge=1)
+    """Optimizer steps between logged metrics."""
+    dtype: Dtype = "float32"
+    """Type of frozen weights and of autocast; trained weights are float32. bfloat16 suits GPUs."""
+    stored_dtype: Dtype | None = None
+    """Type of the stored model. None: `dtype`, but float32 where more than 1% of the training would be rounded away."""
+    lora: Lora | None = None
+    """Adapters instead of all weights."""
+    extra: Extra = Field(default_factory=dict)
+    """Further arguments of TRL's trainer configuration: those that tasks/config/extra.py lists for the section."""
+
+    section: ClassVar[str]
+    """Name in the configuration."""
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Return the names of the losses, where they can be chosen."""
+        return ()
+
+    def key_fields(self, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Return the fields that decide the trained model; trackers and loaders under `extra` do not."""
+        fields = super().key_fields(only)
+        extra = fields.pop("extra", {})
+        deciding = {name: value for name, value in extra.items() if name not in CHANGES_NO_OUTPUT}
+        return fields | {"extra": deciding} if deciding else fields
+
+    @model_validator(mode="after")
+    def _extra_does_something(self) -> Self:
+        for name in self.extra:
+            if (reason := why_refused(self.section, name, self.extra, self.losses)) is not None:
+                raise ConfigurationError(f"{self.section}.extra.{name} cannot be set: {reason}")
+        return self
+
+
+class FixedBatches(Training):
+    """Training with the same number of examples in every forward pass."""
+
+    micro_batch_size: Annotated[int, NOT_IN_KEY] = Field(8, ge=1)
+    """Examples a forward pass on one device."""
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        each, rest = divmod(self.batch_size, self.devices)
+        if rest or (each > self.micro_batch_size and each % self.micro_batch_size):
+            raise ConfigurationError(
+                f"batch_size = {self.batch_size} must be a multiple of micro_batch_size x devices = "
+                f"{self.micro_batch_size} x {self.devices}, or at most that and a multiple of devices: an optimizer "
+                "step is made of whole forward passes"
+            )
+        return self
+
+
+class DpoConfig(Training):
+    """Direct preference optimization against the SFT policy.
+
+    An optimizer step takes whole prompts with all their pairs, `batch_size` pairs or the nearest number to it; a prompt
+    that has more is cut.
+    """
+
+    section: ClassVar[str] = "dpo"
+
+    beta: float = Field(0.1, gt=0)
+    """Strength of the pull towards the reference model."""
+    loss_type: str | Annotated[tuple[str, ...], Field(min_length=1)] = "sigmoid"
+    """TRL's name of a pairwise loss, or of several that are added up."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Probability that a pair's label is wrong, for the losses sigmoid (cDPO), robust and exo_pair."""
+    loss_weights: tuple[NonNegativeFloat, ...] | None = None
+    """Weight of each loss; None: 1 each."""
+    tokens_per_batch: Annotated[int, NOT_IN_KEY] = Field(8192, ge=1)
+    """Most tokens, padding apart, in one forward and backward pass on one device. A single pair may have more."""
+    lora: Lora | None = Lora()
+    """Adapters instead of all weights (paper: r = 8)."""
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Return the names of the losses."""
+        return (self.loss_type,) if isinstance(self.loss_type, str) else self.loss_type
+
+    @model_validator(mode="after")
+    def _losses_are_of_pairs(self) -> Self:
+        if unknown := [name for name in self.losses if name not in PAIRWISE_LOSSES]:
+            raise ConfigurationError(
+                f"dpo.loss_type = {unknown[0]!r} must be one of {', '.join(PAIRWISE_LOSSES)}: a loss must be a pair's "
+                "own, whatever else is in its batch (`aot` and `aot_unpaired` sort the batch)"
+            )
+        if self.loss_weights is not None and len(self.loss_weights) != len(self.losses):
+            raise ConfigurationError(
+                f"dpo.loss_weights = {self.loss_weights} must be one weight a loss of {self.losses}"
+            )
+        if self.loss_weights is not None and not any(self.loss_weights):
+            raise ConfigurationError(
+                f"dpo.loss_weights = {self.loss_weights} must have one above 0: nothing is trained"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _smoothing_is_read(self) -> Self:
+        smooth = [name for name in self.losses if name in SMOOTHED_LOSSES]
+        if self.label_smoothing and not smooth:
+            raise ConfigurationError(
+                f"dpo.label_smoothing = {self.label_smoothing:g} is read by none of {self.losses}: leave it at 0, or "
+                f"take one of {', '.join(SMOOTHED_LOSSES)}"
+            )
+        if "exo_pair" in self.losses and not self.label_smoothing:
+            raise ConfigurationError(
+                "dpo.loss_type = 'exo_pair' needs dpo.label_smoothing above 0: its paper (arXiv:2402.00856) takes 1e-3"
+            )
+        changed = sorted(self.extra.keys() & {"f_divergence_type", "use_weighting"})
+        if changed and self.label_smoothing and "sigmoid" in self.losses:
+            raise ConfigurationError(
+                f"dpo.extra.{changed[0]} cannot be set with dpo.label_smoothing and loss_type sigmoid: cDPO has neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_dropout(self) -> Self:
+        if self.lora is not None and self.lora.dropout:
+            raise ConfigurationError(
+                f"dpo.lora.dropout = {self.lora.dropout} must be 0: {NOT_FOR_DPO['disable_dropout']}"
+            )
+        return self

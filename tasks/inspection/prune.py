@@ -1,0 +1,143 @@
+"""Deletes what no run that is kept can reach. A record of each run (`tasks/store/runs.py`) says what it looked at."""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from tasks.config.errors import ConfigurationError
+from tasks.inspection.catalog import Catalog, Entry, read_catalog
+from tasks.store.filesystem import in_parallel, persist
+from tasks.store.folders import Store
+from tasks.store.runs import RUNS, Run, read_runs
+
+ADDED_PROMPTS = "tables/prompts/"
+"""Prompts that people have added: data that nothing can compute again."""
+QUIET = timedelta(days=1)
+"""A folder without a manifest is taken for a dead writer's once nothing in it has changed for so long."""
+BATCH = 64
+WORKERS = 16
+
+
+class Pruned(NamedTuple):
+    """What went, or would go."""
+
+    entries: list[Entry]
+    """Folders; the newest last."""
+    runs: list[Run]
+    """Records of runs."""
+
+    @property
+    def size(self) -> int:
+        """Return the bytes that are free again."""
+        return sum(entry.size for entry in self.entries)
+
+
+def prune(store: Store, keep_last: int, dry_run: bool = False) -> Pruned:
+    """Delete what neither the last finished runs nor those under way can reach.
+
+    Artifacts go before the records that name them, and each batch only after another look at the runs: what a run
+    that has begun meanwhile looks at stays. Interrupted, it goes on when it is called again.
+
+    Args:
+        store: The store to tidy up.
+        keep_last: Finished runs to keep, at least 1.
+        dry_run: Delete nothing.
+
+    Raises:
+        ConfigurationError: `keep_last` is below 1, or the store has no records, so that nobody knows what is in use.
+        DamagedArtifactError: The record of a run cannot be read.
+    """
+    if keep_last < 1:
+        raise ConfigurationError(
+            f"--keep-last {keep_last} must be at least 1: without a run to keep, everything would go"
+        )
+    catalog = read_catalog(store)
+    found = Pruned(*_split(store, catalog, read_runs(store), keep_last))
+    if dry_run:
+        return found
+    gone: list[Entry] = []
+    for start in range(0, len(found.entries), BATCH):
+        still = {entry.folder for entry in _split(store, catalog, read_runs(store), keep_last)[0]}
+        batch = [entry for entry in found.entries[start : start + BATCH] if entry.folder in still]
+        for _ in in_parallel(lambda entry: store.delete(entry.folder), batch, WORKERS):
+            pass
+        gone.extend(batch)
+    for run in found.runs:
+        store.delete(f"{RUNS}/{run.id}")
+    return Pruned(gone, found.runs)
+
+
+def kept_runs(runs: list[Run], keep_last: int) -> list[Run]:
+    """Return the last finished runs, those since the oldest of them that did not finish, and those in use."""
+    finished = [run for run in runs if run.status == "finished"][-keep_last:]
+    oldest = finished[0].id if finished else ""
+    return [run for run in runs if run in finished or (run.status == "running" and run.id > oldest) or run.in_use()]
+
+
+def reached(catalog: Catalog, runs: Iterable[Run]) -> set[str]:
+    """Return the folders that runs looked at, with their inputs, the inputs of those, and all parts that these name."""
+    folders = {folder for run in runs for folder in (*run.stages, *run.artifacts.values())}
+    while missing := set(_missing_inputs(catalog, folders)) - folders:
+        folders |= missing
+    manifests = [entry.manifest for folder in folders if (entry := catalog.entries.get(folder)) and entry.manifest]
+    return folders.union(*((*manifest.parts, *manifest.keeps) for manifest in manifests))
+
+
+def _missing_inputs(catalog: Catalog, folders: set[str]) -> Iterator[str]:
+    """Yield the inputs of folders that are not among them. Equal content under another key serves as well."""
+    entries = [entry for folder in folders if (entry := catalog.entries.get(folder))]
+    have = {entry.digest for entry in entries}
+    for entry in entries:
+        digests = entry.manifest.provenance.inputs.values() if entry.manifest else ()
+        for digest in set(digests) - have:
+            yield from (source.folder for source in catalog.with_digest(digest))
+
+
+def _split(store: Store, catalog: Catalog, runs: list[Run], keep_last: int) -> tuple[list[Entry], list[Run]]:
+    """Return the entries and the records to delete.
+
+    No manifest names the parts of a stage that is not done, so what was made since an unfinished run began stays. While
+    a run is in use, every part and every folder without a manifest stays: the run may still need them.
+    """
+    if not runs:
+        raise ConfigurationError(
+            f"{store.uri} has no record of any run, so nobody knows what is in use: run the pipeline once, then prune"
+        )
+    kept, stages = kept_runs(runs, keep_last), {folder.partition("/")[0] for run in runs for folder in run.stages}
+    folders, in_use = reached(catalog, kept), [run for run in kept if run.in_use()]
+    since = min((run.started for run in kept if run.status == "running"), default=None)
+
+    def goes(entry: Entry) -> bool:
+        if entry.folder in folders or _stage_of(entry) in folders or entry.folder.startswith(ADDED_PROMPTS):
+            return False
+        if in_use and (entry.sort == "part" or entry.manifest is None):
+            return False
+        if entry.manifest is None:
+            return (entry.sort != "stage" or _stage_of(entry).partition("/")[0] in stages) and _is_quiet(store, entry)
+        return not _is_since(entry, since)
+
+    order = {"stage": 0, "checkpoint": 1, "part": 2}
+    entries = sorted(filter(goes, catalog.entries.values()), key=lambda entry: (order[entry.sort], entry.order))
+    return entries, [run for run in runs if run not in kept]
+
+
+def _stage_of(entry: Entry) -> str:
+    """Return the folder of the stage that a checkpoint, or an output itself, belongs to."""
+    return entry.folder.removeprefix("checkpoints/").partition("/step-")[0]
+
+
+def _is_since(entry: Entry, start: datetime | None) -> bool:
+    """Tell whether a folder was committed after a run began; its manifest has no fractions of a second."""
+    return start is not None and entry.made is not None and entry.made >= start.replace(microsecond=0)
+
+
+def _is_quiet(store: Store, entry: Entry) -> bool:
+    """Tell whether nothing in a folder has changed for long, and nothing changes meanwhile."""
+
+    def changed() -> list[datetime]:
+        return [store.fs.modified(path) for path in store.fs.find(store.path(entry.folder))]
+
+    try:
+        return all(datetime.now(UTC) - time > QUIET for time in persist(changed, store.uri, "read"))
+    except FileNotFoundError:  # gone between the two looks
+        return False

@@ -1,0 +1,121 @@
+"""What can be checked about a run's settings before anything is read or loaded."""
+
+import logging
+from collections.abc import Collection, Mapping
+
+from prefect.settings import PREFECT_API_URL
+
+from tasks.config.compute import ComputeConfig
+from tasks.config.errors import ConfigurationError
+from tasks.config.sections import DataSource, Section
+from tasks.config.settings import DataConfig, EvaluationConfig, PairsConfig, RewardModelConfig, SftConfig
+from tasks.config.training import DpoConfig
+from tasks.pipeline.dispatch import find_pool
+from tasks.pipeline.gpus import Need
+from tasks.pipeline.progress import log
+from tasks.store.artifacts import Artifact
+from tasks.training.checks import check_adapters, check_machine, check_trainer_arguments
+
+
+def check_run(
+    data: DataConfig,
+    sft: SftConfig,
+    reward_model: RewardModelConfig,
+    pairs: PairsConfig,
+    dpo: DpoConfig,
+    evaluation: EvaluationConfig,
+) -> None:
+    """Refuse settings that do not fit together.
+
+    Raises:
+        ConfigurationError: Names the field and the remedy.
+    """
+    if sft.base_model is not None and data.demonstrations is None:
+        raise ConfigurationError(
+            "data.demonstrations is missing: train_sft needs it; or name a ready policy in sft.ready_model"
+        )
+    if reward_model.ready_model is None and data.preferences is None:
+        raise ConfigurationError(
+            "data.preferences is missing: train_reward_model needs it; or name a ready one in reward_model.ready_model"
+        )
+    if data.preferences == "gold" and evaluation.gold_reward is None:
+        raise ConfigurationError(
+            "data.preferences = gold needs evaluation.gold_reward: the function that labels the pairs"
+        )
+    if pairs.strategy == "annotation" and not isinstance(data.preferences, DataSource):
+        raise ConfigurationError("pairs.strategy = annotation needs a file in data.preferences: the pairs to train on")
+    for section in (sft, reward_model, dpo):
+        check_trainer_arguments(section)
+
+
+def log_unread_settings(data: DataConfig, sft: SftConfig, reward_model: RewardModelConfig, pairs: PairsConfig) -> None:
+    """Name the settings that another one leaves without effect, a line for each that does."""
+    for section in (sft, reward_model):
+        if section.ready_model is not None:
+            training = section.model_dump(exclude_defaults=True).keys() - {"ready_model"}
+            _log_unread(f"{section.section}.ready_model, which is used as it is", section.section, training)
+    given = data.model_dump(exclude_none=True, exclude_defaults=True).keys()
+    if sft.ready_model is not None:
+        _log_unread("sft.ready_model, which is used as it is", "data", given & {"demonstrations"})
+    if reward_model.ready_model is not None and pairs.strategy != "annotation":
+        _log_unread("reward_model.ready_model, which is used as it is", "data", given & {"preferences"})
+    if data.evaluation_prompts is not None:
+        _log_unread("data.evaluation_prompts, all of which are held out", "data", given & {"evaluation_fraction"})
+    changed = Section.key_fields(pairs).keys() - pairs.key_fields().keys()
+    _log_unread(f"strategy = {pairs.strategy}, max_pairs_per_prompt and cap as they are", "pairs", changed)
+
+
+def _log_unread(reason: str, section: str, fields: Collection[str]) -> None:
+    if fields:
+        names = ", ".join(f"{section}.{name}" for name in sorted(fields))
+        log(f"settings without effect because of {reason}: {names}", logging.WARNING)
+
+
+def check_trainings(
+    compute: ComputeConfig, *trainings: tuple[SftConfig | RewardModelConfig | DpoConfig, Artifact]
+) -> None:
+    """Refuse what the models that are trained, or this machine where it trains them, do not allow.
+
+    Args:
+        compute: Which deployment computes which stage.
+        trainings: Sections, and the models that they train or, for DPO, that has the same modules.
+
+    Raises:
+        ConfigurationError: Names the section and the setting.
+    """
+    for section, model in trainings:
+        if getattr(section, "ready_model", None) is not None:
+            continue
+        check_adapters(section, model)
+        if f"train_{section.section}" not in compute.deployments():
+            check_machine(section)
+
+
+def check_compute(compute: ComputeConfig, needs: Mapping[str, Need]) -> None:
+    """Refuse deployments that Prefect's server does not have, and stages for which their workers have too few GPUs.
+
+    Args:
+        compute: Which deployment computes which stage.
+        needs: GPUs of stages; those that are not named need one.
+
+    Raises:
+        ConfigurationError: Names the stage and the remedy.
+    """
+    for stage, name in compute.deployments().items():
+        server = PREFECT_API_URL.value()
+        if server is None:
+            raise ConfigurationError(
+                f"compute.{stage} = {name!r} needs a Prefect server: set PREFECT_API_URL, or use `inline`"
+            )
+        pool, need = find_pool(name), needs.get(stage)
+        if pool is None:
+            raise ConfigurationError(
+                f"compute.{stage} = {name!r}: Prefect's server at {server} has no such deployment: deploy prefect.yaml "
+                "there, or use `inline`"
+            )
+        if need is not None and pool.gpus is not None and need.gpus > pool.gpus:
+            raise ConfigurationError(
+                f"{need.setting} = {need.gpus}: compute.{stage} = {name!r} runs on the pool {pool.name}, whose workers "
+                f"have {pool.gpus} GPUs each, so it would wait for ever: lower it, or give them more "
+                f"(python -m infra.apply --gpus N --gpus-per-worker {need.gpus}, and start the workers anew)"
+            )

@@ -1,0 +1,41 @@
+"""Where a run lives: the store of its artifacts, and where its stages compute."""
+
+from dataclasses import dataclass, field
+
+from tasks.config.compute import ComputeConfig
+from tasks.pipeline.dry_run import PLAN
+from tasks.pipeline.progress import log
+from tasks.store.artifacts import Artifact
+from tasks.store.folders import Store, open_store
+from tasks.store.runs import RunRecord
+
+
+@dataclass
+class Site:
+    """A store, and where the stages that fill it compute."""
+
+    store: Store
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+    record: RunRecord | None = None
+    """What `prune` keeps for this run; None for a part of another run."""
+    computed: dict[str, int] = field(default_factory=dict)
+    """Stages that the store did not have, and how much of each was missing; 0 where its table was full."""
+
+    def finish(self, artifacts: dict[str, Artifact]) -> dict[str, Artifact]:
+        """Record the artifacts of a run that has ended, and say what it computed."""
+        if self.record is not None:
+            self.record.finish(artifacts)
+        done = {stage: left for stage, left in self.computed.items() if left}
+        missing = ", ".join(f"{stage} ({left})" if left > 1 else stage for stage, left in done.items())
+        log(f"computed {missing}" if missing else "nothing new: the store has every stage")
+        return artifacts
+
+
+def open_site(store: str, compute: ComputeConfig) -> Site:
+    """Open a store for a run.
+
+    Raises:
+        ConfigurationError: The URI is wrong, or the store cannot be written.
+    """
+    opened = open_store(store)
+    return Site(opened, compute, None if PLAN.get() else RunRecord.begin(opened))

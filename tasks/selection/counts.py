@@ -1,0 +1,83 @@
+"""What is recorded of a pair selection: counts and quantiles, in constant memory."""
+
+from typing import Any
+
+import numpy as np
+
+from tasks.config.settings import PairsConfig
+
+
+class PairCounts:
+    """Counts over all parts, in constant memory."""
+
+    SAMPLE = 8192
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self.pairs = self.possible = self.prompts = self.active = self.completions = self.truncated = 0
+        self._gaps = np.empty(0)
+        self._every = 1
+
+    def add(self, rewards: np.ndarray, truncated: np.ndarray, selected_rows: np.ndarray) -> None:
+        """Count one part.
+
+        Args:
+            rewards: (n, k) rewards; NaN where a sample is missing or has none.
+            truncated: (n, k) bool: cut at max_new_tokens.
+            selected_rows: The row of each selected pair.
+        """
+        present = (~np.isnan(rewards)).sum(axis=1)
+        first = -self.prompts % self._every  # of the prompts in the sample, which is spaced evenly over all parts
+        self.prompts += present.size
+        self.completions += int(present.sum())
+        self.truncated += int(truncated.sum())
+        self.possible += int((present * (present - 1) // 2).sum())
+        self.pairs += selected_rows.size
+        self.active += np.unique(selected_rows).size
+        widest_gaps = np.nan_to_num(np.fmax.reduce(rewards, axis=1) - np.fmin.reduce(rewards, axis=1))
+        self._gaps = np.concatenate([self._gaps, widest_gaps[first :: self._every]])
+        while self._gaps.size > self.SAMPLE:
+            self._gaps, self._every = self._gaps[::2], 2 * self._every
+
+    def quantiles(self) -> dict[str, float]:
+        """Return quantiles of each prompt's widest reward gap, from an even sample of the prompts."""
+        values = np.quantile(self._gaps, [0.1, 0.5, 0.9, 1.0]) if self._gaps.size else np.zeros(4)
+        return {name: round(float(value), 6) for name, value in zip(("10%", "50%", "90%", "max"), values, strict=True)}
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the manifest records."""
+        return {
+            "prompts": self.prompts,
+            "prompts_without_pair": self.prompts - self.active,
+            "completions": self.completions,
+            "truncated_completions": self.truncated,
+            "possible_pairs": self.possible,
+            "acceptance_rate": self.pairs / self.possible if self.possible else 0.0,
+            "widest_gap_quantiles": self.quantiles(),
+        }
+
+    def explain_none(self, config: PairsConfig, asked: float) -> str:
+        """Say why there is no pair, and what to change."""
+        rule, remedy = {
+            "threshold": (
+                f"pairs.eta = {config.eta:g} and pairs.tau = {config.tau:g} ask for a gap above {asked:.4g}",
+                "lower eta or tau, or raise sampling.temperature or max_new_tokens",
+            ),
+            "best_vs_worst": (
+                "pairs.strategy = best_vs_worst asks for two different rewards",
+                "raise sampling.k, temperature or max_new_tokens",
+            ),
+            "annotation": (
+                "pairs.strategy = annotation takes the data set's own pairs",
+                "check that their sides differ",
+            ),
+        }[config.strategy]
+        if self.truncated == self.completions and config.truncated != "keep" and config.strategy != "annotation":
+            remedy = (
+                f"all are truncated: raise sampling.max_new_tokens, or set pairs.truncated = {config.truncated} to keep"
+            )
+        return (
+            f"no pair was selected from {self.completions} completions of {self.prompts} prompts, of which "
+            f"{self.truncated} were truncated: {rule}, and the prompts' widest gaps have the quantiles "
+            f"{self.quantiles()}; {remedy}"
+        )

@@ -1,0 +1,239 @@
+"""The object store: committed folders in a file system or S3, over tasks/store/filesystem.py.
+
+A folder is complete when its `manifest.json` exists: it is written last, lists every file with size and hash, and names
+the content-addressed subfolder that holds them. Two writers of one folder therefore never mix: each writes its own
+subfolder, and the manifest that stands names one of them.
+"""
+
+import os
+import re
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from tasks.config.errors import ConfigurationError
+from tasks.store.artifacts import (
+    Artifact,
+    Content,
+    DamagedArtifactError,
+    FileEntry,
+    Manifest,
+    checksum_of,
+    hashes_digest,
+    is_safe,
+    library_versions,
+    safe_path,
+    sha256_of,
+)
+from tasks.store.filesystem import (
+    STORE_ERRORS,
+    as_meant,
+    explain,
+    file_uri,
+    in_parallel,
+    open_fs,
+    persist,
+    remove,
+    write_file,
+)
+from tasks.store.verify import etag_of, read_entry, verify
+
+MANIFEST = "manifest.json"
+AT_ONCE = 16
+"""Folders that are looked up at once; each look-up waits for a few requests, one after another."""
+
+
+class Store:
+    """A folder or an S3 prefix that holds committed artifacts.
+
+    Args:
+        uri: A path, `file:///...`, or `s3://bucket/prefix`, see `open_fs`; credentials come from the AWS variables.
+
+    Raises:
+        ConfigurationError: The URI has another scheme, or carries credentials.
+    """
+
+    def __init__(self, uri: str) -> None:
+        """Open the store; nothing is read or written yet."""
+        if "@" in uri.partition("://")[2].partition("/")[0]:
+            raise ConfigurationError(
+                "store must not carry credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
+            )
+        if ":" not in uri.partition("/")[0]:
+            uri = file_uri(os.path.realpath(os.path.expanduser(uri)))
+        if not uri.startswith(("file:///", "memory://")) and not re.match(r"s3://[^/]", uri):
+            raise ConfigurationError(f"store = {uri!r} must be a folder, file:///... or s3://bucket/prefix")
+        self.fs, self.root = open_fs(as_meant(uri))
+        self.uri = file_uri(self.root) if uri.startswith("file:") else uri.rstrip("/")
+
+    def __repr__(self) -> str:
+        """Name the store in logs."""
+        return f"Store({self.uri!r})"
+
+    def path(self, relative: str) -> str:
+        """Return the path of something in the store.
+
+        Raises:
+            ValueError: The path could leave the store.
+        """
+        return f"{self.root.rstrip('/')}/{safe_path(relative)}"
+
+    def folder_of(self, artifact: Artifact) -> str:
+        """Return the folder of an artifact, relative to the store.
+
+        Raises:
+            ValueError: The artifact is not in this store.
+        """
+        if not artifact.uri.startswith(self.uri + "/"):
+            raise ValueError(f"{artifact.uri} is not in the store {self.uri}")
+        return safe_path(artifact.uri.removeprefix(self.uri + "/"))
+
+    def check_writable(self) -> None:
+        """Write and delete a probe.
+
+        Raises:
+            ConfigurationError: The store cannot be written; says what to check.
+        """
+        probe = self.path(f"probe-{uuid.uuid4().hex}")
+        try:
+            write_file(self.fs, probe, b"")
+            self.fs.rm_file(probe)
+        except STORE_ERRORS as error:
+            raise ConfigurationError(f"store {explain(error, self.uri, 'written')}") from error
+
+    def commit(self, folder: str, files: Mapping[str, Content], manifest: Manifest, replace: bool = True) -> Artifact:
+        """Write files, then the manifest that makes them an artifact.
+
+        Args:
+            folder: Where, relative to the store.
+            files: Name -> bytes or local file.
+            manifest: What to record; `files`, `libraries` and `created` are filled in here.
+            replace: Put the manifest in place of one that another writer has committed meanwhile.
+
+        Returns:
+            What stands in the folder afterwards: of two writers at once, both return what the last one wrote.
+
+        Raises:
+            StoreError: Something could not be written; there is no manifest then.
+        """
+        hashes = {name: sha256_of(data) for name, data in files.items()}
+        content, entries = hashes_digest(hashes)[:16], {}
+        for name, data in files.items():
+            size = len(data) if isinstance(data, bytes) else data.stat().st_size
+            etag = etag_of(data) if self.uri.startswith("s3://") else ""
+            entries[name] = FileEntry(path=f"{content}/{name}", size=size, sha256=hashes[name], etag=etag)
+            self._put(data, f"{folder}/{content}/{name}")
+        if not replace and (found := self.find(folder)) is not None:
+            return found
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        full = manifest.model_copy(update={"files": entries, "libraries": library_versions(), "created": created})
+        self._put(full.sealed().model_dump_json(indent=2).encode(), f"{folder}/{MANIFEST}")
+        return _artifact(f"{self.uri}/{folder}", read_manifest(f"{self.uri}/{folder}"))
+
+    def find(self, folder: str) -> Artifact | None:
+        """Return the artifact in a folder, or None where it, or a part of it, is missing, incomplete or damaged.
+
+        Raises:
+            StoreError: The store cannot be read, so that nobody knows.
+        """
+        self.path(folder)
+        uri = f"{self.uri}/{folder}"
+        try:
+            manifest = read_manifest(uri)
+            verify(uri, manifest.files.values())
+        except DamagedArtifactError:
+            return None
+        parts = zip(in_parallel(self.find, manifest.parts, AT_ONCE), manifest.parts.values(), strict=True)
+        if any(found is None or found.digest != digest for found, digest in parts):
+            return None
+        return _artifact(uri, manifest)
+
+    def has_manifest(self, folder: str) -> bool:
+        """Tell whether something was committed in a folder, damaged by now or not.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        path = self.path(f"{folder}/{MANIFEST}")
+        return persist(lambda: bool(self.fs.exists(path)), f"{self.uri}/{folder}", "read")
+
+    def list(self, folder: str) -> list[str]:
+        """Return the names in a folder, sorted, strangers' left out; none where it does not exist."""
+        path = self.path(folder)
+        try:
+            found = persist(lambda: self.fs.ls(path, detail=False), f"{self.uri}/{folder}", "read")
+        except FileNotFoundError:
+            return []
+        names = [name.rstrip("/").rsplit("/", 1)[-1] for name in found]
+        return sorted(name for name in names if is_safe(name))
+
+    def delete(self, folder: str) -> None:
+        """Delete a folder, its manifest first, so that a reader never sees half of it."""
+        for path in (self.path(f"{folder}/{MANIFEST}"), self.path(folder)):
+            persist(lambda path=path: remove(self.fs, path), f"{self.uri}/{folder}", "written")  # type: ignore[misc]
+
+    def _put(self, data: Content, relative: str) -> None:
+        path = self.path(relative)
+        persist(lambda: write_file(self.fs, path, data), f"{self.uri}/{relative}", "written")
+
+
+def open_store(uri: str) -> Store:
+    """Open a store that must be writable.
+
+    Raises:
+        ConfigurationError: The URI is wrong, or the store cannot be written.
+    """
+    store = Store(uri)
+    store.check_writable()
+    return store
+
+
+def read_manifest(uri: str) -> Manifest:
+    """Return the manifest of a committed folder.
+
+    Raises:
+        DamagedArtifactError: There is none, or it cannot be parsed.
+        StoreError: The store cannot be read.
+    """
+    fs, path = open_fs(f"{uri}/{MANIFEST}")
+    try:
+        return persist(lambda: _parse(fs.cat_file(path, max_concurrency=1), uri), uri, "read")
+    except FileNotFoundError as error:
+        raise DamagedArtifactError(f"{uri} has no {MANIFEST}: it was never completed; run again") from error
+
+
+def _parse(content: bytes, uri: str) -> Manifest:
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise DamagedArtifactError(f"{uri}/{MANIFEST} is damaged; delete it and run again") from error
+    if checksum_of(content) != manifest.checksum:
+        raise DamagedArtifactError(f"{uri}/{MANIFEST} does not match its own checksum; delete it and run again")
+    return manifest
+
+
+def read_files(artifact: Artifact) -> dict[str, FileEntry]:
+    """Return the file names and entries of an artifact, in order.
+
+    Raises:
+        DamagedArtifactError: The folder holds something else by now, or nothing.
+    """
+    manifest = read_manifest(artifact.uri)
+    if manifest.digest != artifact.digest:
+        raise DamagedArtifactError(f"{artifact.uri} now holds {manifest.digest}, not {artifact.digest}; run again")
+    return dict(sorted(manifest.files.items()))
+
+
+def read_bytes(artifact: Artifact, name: str) -> bytes:
+    """Return the content of one file of an artifact.
+
+    Raises:
+        DamagedArtifactError: The file is missing or differs from the manifest.
+    """
+    return read_entry(artifact.uri, read_files(artifact)[name])
+
+
+def _artifact(uri: str, manifest: Manifest) -> Artifact:
+    return Artifact(uri=uri, **manifest.model_dump(include={"kind", "digest", "rows", "stats"}))

@@ -1,0 +1,124 @@
+"""Stored tables as Parquet: written with the schema of their kind, read verified."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.store.artifacts import Artifact, DamagedArtifactError, FileEntry
+from tasks.store.filesystem import CHUNK, open_fs, persist
+from tasks.store.folders import read_files
+from tasks.store.schemas import SCHEMAS, add_digests, rows_digest
+from tasks.store.verify import read_entry
+
+ROWS_PER_FILE, TEXT_PER_FILE = 50_000, 1 << 28
+"""Most rows of a file of conversations, and most characters: an Arrow array holds 2 GB of text."""
+
+
+def read_tables(artifact: Artifact, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield a table's Parquet files in order, each verified and cast to its schema.
+
+    Args:
+        artifact: The table.
+        columns: Decode these alone, in this order; None: all. Whole files are verified either way.
+
+    Raises:
+        DamagedArtifactError: A file is missing or differs from the manifest.
+        StoreError: The store cannot be read.
+    """
+    schema = _none_of(artifact.kind, columns).schema
+    for entry in _parquet_files(artifact):
+        content = pa.BufferReader(read_entry(artifact.uri, entry))
+        yield pq.read_table(content, columns=columns).cast(schema)
+
+
+def read_table(artifact: Artifact, columns: list[str] | None = None) -> pa.Table:
+    """Return all rows of a table, verified; `columns` as for `read_tables`."""
+    return pa.concat_tables([_none_of(artifact.kind, columns), *read_tables(artifact, columns)])
+
+
+def read_columns(artifact: Artifact, names: list[str]) -> pa.Table:
+    """Return some columns of a table that has been verified before, as `Store.find` does.
+
+    Of a file that takes several requests, only the pages of the columns are read.
+
+    Raises:
+        DamagedArtifactError: A file is missing, or cannot be decoded.
+        StoreError: The store cannot be read.
+    """
+    nothing = _none_of(artifact.kind, names)
+    tables = (_columns_of(artifact.uri, entry, names) for entry in _parquet_files(artifact))
+    return pa.concat_tables([nothing, *(table.cast(nothing.schema) for table in tables)])
+
+
+def table_bytes(table: pa.Table, kind: str) -> bytes:
+    """Return a table as Parquet (zstd) with the schema of its kind."""
+    schema, sink = SCHEMAS[kind], pa.BufferOutputStream()
+    rows = table.select(schema.names).cast(schema)
+    pq.write_table(rows, sink, compression="zstd", use_dictionary=_dictionaries(schema))
+    return bytes(sink.getvalue())
+
+
+def conversation_files(rows: list[dict[str, Any]], kind: str) -> tuple[dict[str, bytes], int]:
+    """Return rows with `messages` as Parquet files by name, and the digest of all rows.
+
+    The name of the file that a prompt was read from, its `source`, is not what the prompt is, and not in the digest.
+    """
+    files, digests = {}, []
+    for number, piece in enumerate(_pieces(rows)):
+        table = pa.Table.from_pylist(piece, SCHEMAS[kind])
+        files[f"rows-{number:05d}.parquet"] = table_bytes(table, kind)
+        digests.append(rows_digest(table.drop_columns("source") if kind == "prompts" else table))
+    return files, add_digests(digests)
+
+
+def _pieces(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Cut rows into those of a file each."""
+    piece: list[dict[str, Any]] = []
+    text = 0
+    for row in rows:
+        own = sum(len(message["content"]) for message in row["messages"])
+        if piece and (len(piece) == ROWS_PER_FILE or text + own > TEXT_PER_FILE):
+            yield piece
+            piece, text = [], 0
+        piece.append(row)
+        text += own
+    if piece:
+        yield piece
+
+
+def _dictionaries(schema: pa.Schema) -> bool | list[str]:
+    """Return the columns that repeat themselves; floats hardly do, and zstd packs them better plain (pairs: by 30%)."""
+    if any(pa.types.is_nested(field.type) for field in schema):
+        return True  # Parquet names nested columns by paths
+    return [field.name for field in schema if not pa.types.is_floating(field.type)]
+
+
+def _none_of(kind: str, columns: list[str] | None) -> pa.Table:
+    """Return a table of a kind, or some of its columns, without rows."""
+    empty = SCHEMAS[kind].empty_table()
+    return empty if columns is None else empty.select(columns)
+
+
+def _parquet_files(artifact: Artifact) -> list[FileEntry]:
+    return [entry for name, entry in read_files(artifact).items() if name.endswith(".parquet")]
+
+
+def _columns_of(uri: str, entry: FileEntry, names: list[str]) -> pa.Table:
+    if entry.size <= CHUNK:
+        return pq.read_table(pa.BufferReader(read_entry(uri, entry)), columns=names)
+    where = f"{uri}/{entry.path}"
+    fs, path = open_fs(where)
+
+    def attempt() -> pa.Table:
+        try:
+            with fs.open(path, "rb", cache_type="none") as file:  # the default would read ahead, past the columns
+                return pq.read_table(file, columns=names)
+        except pa.ArrowInvalid as error:
+            raise DamagedArtifactError(f"{where} cannot be decoded ({error}); run again") from error
+
+    try:
+        return persist(attempt, where, "read")
+    except FileNotFoundError as error:
+        raise DamagedArtifactError(f"{where} is missing; run again") from error

@@ -1,0 +1,151 @@
+"""The record of a run, in the store itself: which stages it looked at, so that pruning knows what is in use.
+
+A record is a committed folder without files, `runs/<start>-<random>`, rewritten before each stage. A run that is killed
+leaves a record that says `running`; whether it still runs is told from its process, or from its last sign of life.
+"""
+
+import json
+import os
+import secrets
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.store.artifacts import Artifact, DamagedArtifactError, Manifest, Provenance, SafePath, sha256_of
+from tasks.store.filesystem import in_parallel
+from tasks.store.folders import Store, read_manifest
+
+RUNS = "runs"
+KIND = "run"
+SILENCE = timedelta(days=7)
+"""After so long without a new stage a run of another host, whose processes cannot be seen from here, is over."""
+READERS = 32
+
+
+class Run(BaseModel):
+    """What a record says: the `stats` of its manifest."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    """Name of the record's folder; the names sort by start."""
+    status: Literal["running", "finished"] = "running"
+    host: str
+    pid: int
+    process: str
+    """Tells the process from others that have, or had, its pid: see `process_of`."""
+    started: datetime
+    updated: datetime
+    stages: tuple[SafePath, ...] = ()
+    """Folders of the stages that it looked at, in order."""
+    artifacts: dict[str, SafePath] = {}
+    """What a finished run returned: name -> folder."""
+
+    def in_use(self) -> bool:
+        """Tell whether the run goes on: its process lives here, or it wrote from elsewhere not long ago."""
+        if self.status == "finished":
+            return False
+        if self.process and _machine(self.process) == _machine(process_of(os.getpid())) and not _is_hidden(self.pid):
+            return process_of(self.pid) == self.process
+        return datetime.now(UTC) - self.updated < SILENCE
+
+
+class RunRecord:
+    """Writes the record of the run under way in this process."""
+
+    def __init__(self, store: Store, run: Run) -> None:
+        """Continue a record; nothing is written yet."""
+        self.store = store
+        self.run = run
+
+    @classmethod
+    def begin(cls, store: Store) -> Self:
+        """Write the record of a run that begins now."""
+        now = datetime.now(UTC)
+        name = f"{now:%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
+        pid = os.getpid()
+        run = Run(id=name, host=socket.gethostname(), pid=pid, process=process_of(pid), started=now, updated=now)
+        record = cls(store, run)
+        record._write()
+        return record
+
+    def note(self, folder: str) -> None:
+        """Write down that the run is about to look at a stage's folder; one that it noted before writes nothing."""
+        if folder not in self.run.stages:
+            self._write(stages=(*self.run.stages, folder))
+
+    def finish(self, artifacts: dict[str, Artifact]) -> None:
+        """Write down that the run is over and what it returned; artifacts outside of the store are left out."""
+        here = {name: artifact for name, artifact in artifacts.items() if artifact.uri.startswith(self.store.uri + "/")}
+        inside = {name: self.store.folder_of(artifact) for name, artifact in here.items()}
+        self._write(status="finished", artifacts=inside)
+
+    def _write(self, **changes: Any) -> None:
+        self.run = self.run.model_copy(update={"updated": datetime.now(UTC), **changes})
+        stats = self.run.model_dump(mode="json")
+        digest = sha256_of(json.dumps(stats, sort_keys=True).encode())
+        provenance = Provenance(stage=KIND, version=1, key=self.run.id)
+        manifest = Manifest(kind=KIND, digest=digest, stats=stats, provenance=provenance)
+        self.store.commit(f"{RUNS}/{self.run.id}", {}, manifest)
+
+
+def list_runs(store: Store) -> tuple[list[Run], list[str]]:
+    """Return the runs of a store, oldest first, and the folders of records that cannot be read."""
+    folders = [f"{RUNS}/{name}" for name in store.list(RUNS)]
+    found = list(in_parallel(lambda folder: _read(store, folder), folders, READERS))
+    damaged = [folder for folder, run in zip(folders, found, strict=True) if run is None and store.has_manifest(folder)]
+    return [run for run in found if run is not None], damaged
+
+
+def read_runs(store: Store) -> list[Run]:
+    """Return the runs of a store, oldest first.
+
+    Raises:
+        DamagedArtifactError: A record cannot be read, so that nobody knows what its run uses.
+    """
+    runs, damaged = list_runs(store)
+    if damaged:
+        raise DamagedArtifactError(
+            f"{store.uri}/{damaged[0]} is damaged, so nobody knows what that run uses: delete it if the run is over"
+        )
+    return runs
+
+
+def process_of(pid: int) -> str:
+    """Return where a process is (boot and PID namespace) and its start in clock ticks; "" where there is none (Linux).
+
+    Host names would not do: clones and containers share them. A lock would not either: S3 has none. The number of a
+    namespace is given again only when no process is left in it, and a start then differs: so no live run looks dead.
+    """
+    try:
+        # The name, in parentheses, may hold spaces; the start is the 22nd field of all, the 20th after the name.
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return "" if state == "Z" else f"{boot}/{os.readlink('/proc/self/ns/pid')} {fields[18]}"
+
+
+def _is_hidden(pid: int) -> bool:
+    """Tell whether a process is another user's that /proc does not show (`hidepid`, as on shared machines)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return not Path(f"/proc/{pid}").exists()
+    except ProcessLookupError:
+        return False
+    return False
+
+
+def _machine(process: str) -> str:
+    return process.partition(" ")[0]
+
+
+def _read(store: Store, folder: str) -> Run | None:
+    try:
+        return Run.model_validate(read_manifest(f"{store.uri}/{folder}").stats)
+    except (DamagedArtifactError, ValidationError):
+        return None

@@ -1,0 +1,188 @@
+"""Log-probabilities of completions under the reference, computed once and kept in a table that grows.
+
+A row is found by the tokens of its prompt and completion, within the table of one reference model and one way to
+compute. So it serves every later run, whatever its threshold, loss or machine, and none that it does not belong to.
+"""
+
+import itertools
+import os
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.config.errors import ConfigurationError
+from tasks.config.sections import Section
+from tasks.config.training import DpoConfig, Dtype
+from tasks.models.loading import device, load_policy, model_folder, trusts_remote_code
+from tasks.pipeline.jobs import Job, run_job
+from tasks.pipeline.progress import Progress, log
+from tasks.store.artifacts import Artifact, DamagedArtifactError, Provenance
+from tasks.store.drafts import stage_key
+from tasks.store.folders import Store, read_manifest
+from tasks.store.growing import GrowingTable, part_name
+from tasks.store.parquet import read_table
+
+TABLE_VERSION = 2
+GROUPS = "groups.parquet"
+PER_COMPLETION = ("completion_ids", "completions", "sequence_ids")
+PART = 4096
+"""Completions a part: what a crash can lose."""
+
+
+class Precision(Section):
+    """How log-probabilities under a reference are computed."""
+
+    weights: Dtype = "float32"
+    computed_in: Dtype = "float32"
+
+
+class RefLogps(NamedTuple):
+    """What the reference says of the completions of some pairs."""
+
+    of: dict[str, float]
+    """Sequence id -> log pi_ref(y | x), in nats."""
+    parts: dict[str, str]
+    """Folder -> digest of the parts that hold them."""
+    forwarded: int
+    """Completions that had to be computed."""
+
+
+def ref_logps_table(store: Store, reference: Artifact, dpo: DpoConfig) -> GrowingTable:
+    """Return the table of a reference's log-probabilities, computed as its training computes the policy's."""
+    inputs = {"reference_model": reference.digest}
+    precision = Precision(weights="float32" if dpo.lora is None else dpo.dtype, computed_in=dpo.dtype)
+    key, config = stage_key("ref_logps", TABLE_VERSION, precision.key_fields(), inputs), precision.model_dump()
+    provenance = Provenance(stage="ref_logps", version=TABLE_VERSION, key=key, inputs=inputs, config=config)
+    return GrowingTable(store, "ref_logps", provenance)
+
+
+def find_ref_logps(store: Store, reference: Artifact, dpo: DpoConfig, groups: Path) -> RefLogps:
+    """Return the reference's log-probabilities of all completions of the groups; compute those that are missing.
+
+    Args:
+        store: Holds the table.
+        reference: The policy before the training.
+        dpo: Settings of the training.
+        groups: Folder with the groups in `groups.parquet`.
+
+    Raises:
+        DamagedArtifactError: The table holds a part of another reference, or lacks a row after all.
+        ConfigurationError: A row is no number: the reference model is broken.
+    """
+    table = ref_logps_table(store, reference, dpo)
+    wanted = {id_ for rows in read_groups(groups) for ids in rows["sequence_ids"].to_pylist() for id_ in ids}
+    found, parts = look_up(table, wanted)
+    if missing := len(wanted) - len(found):
+        log(f"log-probabilities under the reference: {missing} completions to compute, {len(found)} are in the store")
+        job = Job(
+            fit="tasks.training.reference:fit",
+            folder=groups,
+            model=model_folder(reference),
+            store=store.uri,
+            table=table.provenance,
+            config=dpo.model_dump(mode="json"),
+            trust_remote_code=trusts_remote_code(reference),
+        )
+        run_job(job)
+        found, parts = look_up(table, wanted)
+    if lost := wanted - found.keys():
+        raise DamagedArtifactError(f"{table.folder} lacks {len(lost)} completions, first {min(lost)}: run again")
+    return RefLogps(found, parts, missing)
+
+
+def look_up(table: GrowingTable, wanted: set[str]) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the log-probability of each wanted sequence that the table has, and the parts that hold them.
+
+    Raises:
+        DamagedArtifactError: A part belongs to another table.
+        ConfigurationError: A row is no number: the reference model is broken.
+    """
+    found: dict[str, float] = {}
+    parts: dict[str, str] = {}
+    for part in table.parts():
+        if read_manifest(part.uri).provenance.key != table.provenance.key:
+            raise DamagedArtifactError(f"{part.uri} was computed for another reference model or data type: delete it")
+        rows = read_table(part, ["sequence_id", "logps"])
+        rows = rows.filter(pc.is_in(rows["sequence_id"], pa.array(wanted - found.keys(), pa.string())))
+        if not np.isfinite(rows["logps"].to_numpy()).all():
+            raise ConfigurationError(
+                f"{part.uri} holds log-probabilities that are no numbers: the reference model is broken"
+            )
+        if rows.num_rows:
+            found |= dict(zip(rows["sequence_id"].to_pylist(), rows["logps"].to_pylist(), strict=True))
+            parts[table.store.folder_of(part)] = part.digest
+    return found, parts
+
+
+def fit(job: Job) -> None:
+    """Compute what the job's table lacks of its groups: each of several processes its own share, part by part."""
+    import torch
+
+    from tasks.lm.logps import CompletionLogps
+    from tasks.training.trainer import weight_dtype
+
+    assert job.table is not None
+    dpo, table = DpoConfig.model_validate(job.config), GrowingTable(Store(job.store), "ref_logps", job.table)
+    known, _ = look_up(table, {id_ for row in _share(job.folder) for id_ in row["sequence_ids"]})
+    todo = sum(id_ not in known for row in _share(job.folder) for id_ in row["sequence_ids"])
+    model = load_policy(job.model, weight_dtype(dpo), job.trust_remote_code).to(device())
+    computed_in = None if dpo.dtype == "float32" else getattr(torch, dpo.dtype)
+    logps = CompletionLogps(model, autocast=computed_in)
+    if logps.not_shared:
+        log(f"each completion is forwarded with its prompt: {logps.not_shared}")
+    progress, done = Progress("reference log-probabilities", todo), 0
+    for rows in _parts(_share(job.folder), known):
+        completions = [ids for row in rows for ids in row["completions"]]
+        prompt_of = [number for number, row in enumerate(rows) for _ in row["completions"]]
+        found = logps([row["prompt"] for row in rows], completions, prompt_of)
+        table.append(*_part(rows, found))
+        done += len(completions)
+        progress.move_to(done)
+    progress.close()
+
+
+def read_groups(folder: Path) -> Iterator[pa.Table]:
+    """Yield the groups of a folder, some at a time."""
+    with pq.ParquetFile(folder / GROUPS) as file:
+        for batch in file.iter_batches(batch_size=1024):
+            yield pa.Table.from_batches([batch])
+
+
+def _share(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the groups that are this process's to compute."""
+    rank, processes = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    groups = (row for table in read_groups(folder) for row in table.to_pylist())
+    return itertools.islice(groups, rank, None, processes)
+
+
+def _parts(groups: Iterator[dict[str, Any]], known: Container[str]) -> Iterator[list[dict[str, Any]]]:
+    """Yield groups, without the completions that are known, in parts of at least `PART` completions but the last."""
+    part: list[dict[str, Any]] = []
+    held = 0
+    for group in groups:
+        new = [i for i, id_ in enumerate(group["sequence_ids"]) if id_ not in known]
+        if new:
+            part.append(group | {name: [group[name][i] for i in new] for name in PER_COMPLETION})
+            held += len(new)
+        if held >= PART:
+            yield part
+            part, held = [], 0
+    if part:
+        yield part
+
+
+def _part(groups: list[dict[str, Any]], logps: np.ndarray) -> tuple[str, pa.Table]:
+    """Return the name of a part and its rows."""
+    sequence_ids = [id_ for group in groups for id_ in group["sequence_ids"]]
+    columns = {
+        "prompt_id": [group["prompt_id"] for group in groups for _ in group["completions"]],
+        "completion_id": [id_ for group in groups for id_ in group["completion_ids"]],
+        "sequence_id": sequence_ids,
+        "logps": logps,
+    }
+    return part_name(sequence_ids), pa.table(columns)

@@ -1,0 +1,240 @@
+"""The trainer's side of a job: arguments, checkpoints to the store, SIGTERM, progress, and the saved model.
+
+Imports torch and transformers, so import it inside functions only.
+"""
+
+import copy
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+
+from tasks.config.training import FixedBatches, Lora, Training
+from tasks.models.updates import measure_update, stored_type
+from tasks.pipeline.jobs import Job, on_sigterm
+from tasks.pipeline.progress import Progress, log
+from tasks.store.artifacts import Manifest, Provenance, files_digest
+from tasks.store.folders import Store
+from tasks.training.adapters import ADAPTER, merged
+from tasks.training.outputs import CHECKPOINT, OUTPUT, UPDATE, checkpoint_steps, discard
+
+NOT_RESUMED_FROM = "training_args.bin"
+"""A pickle that the trainer writes into each checkpoint and never reads."""
+
+
+class StoreCheckpoints(TrainerCallback):
+    """Commits each checkpoint to the store, and deletes those before."""
+
+    def __init__(self, job: Job) -> None:
+        """Write under the job's folder of checkpoints."""
+        self.store = Store(job.store)
+        self.folder = job.checkpoints
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Copy the folder that the trainer has just written."""
+        if not state.is_world_process_zero:
+            return
+        local = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        found = {str(path.relative_to(local)): path for path in sorted(local.rglob("*")) if path.is_file()}
+        files = {name: path for name, path in found.items() if name != NOT_RESUMED_FROM}
+        provenance = Provenance(stage="checkpoint", version=1, key=self.folder.rpartition("/")[2])
+        manifest = Manifest(
+            kind="checkpoint", digest=files_digest(files), rows=state.global_step, provenance=provenance
+        )
+        try:
+            self.store.commit(f"{self.folder}/step-{state.global_step}", files, manifest)
+        except OSError as error:
+            if not isinstance(error.__cause__ or error, FileNotFoundError | FileExistsError):
+                raise
+            log(f"no checkpoint of step {state.global_step}: another run of this training is ahead, and deleted it")
+        for step in checkpoint_steps(self.store, self.folder):
+            if step < state.global_step:
+                discard(self.store, f"{self.folder}/step-{step}")
+
+
+class StopOnSigterm(TrainerCallback):
+    """On SIGTERM, ends the optimizer step in flight, has a checkpoint saved, and stops.
+
+    The trainer's own `enable_jit_checkpoint` waits three seconds first, may save amid a step, and tells no callback of
+    what it saved.
+    """
+
+    def __init__(self) -> None:
+        """Go on until told."""
+        self.told = False
+
+    def receive(self, *_: Any) -> None:
+        """Take the signal, as often as it comes."""
+        self.told = True
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Save and stop where this process, or any that trains with it, was told: all at the same step."""
+        if args.world_size > 1:
+            told = torch.tensor(int(self.told), device=args.device)
+            torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+            self.told = bool(told)
+        if self.told:
+            control.should_log = control.should_save = control.should_training_stop = True
+
+
+class ReportProgress(TrainerCallback):
+    """Shows steps and loss as a bar and in Prefect's UI."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Open the bar at the step that the training begins with."""
+        self.progress = Progress("training steps", state.max_steps, state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Move the bar to the current step."""
+        loss = (logs or {}).get("loss")
+        self.progress.move_to(state.global_step, "" if loss is None else f"loss {float(loss):.4f}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Close the bar."""
+        self.progress.close()
+
+
+def trainer_arguments(job: Job, config: Training) -> dict[str, Any]:
+    """Return the arguments that TRL's three trainer configurations have in common."""
+    return {
+        "output_dir": str(job.folder / "trainer"),
+        "learning_rate": config.learning_rate,
+        "num_train_epochs": config.epochs,
+        "max_steps": config.max_steps or -1,
+        "warmup_steps": config.warmup_ratio,
+        "lr_scheduler_type": config.scheduler,
+        "seed": config.seed,
+        "save_strategy": "steps",
+        "save_steps": config.save_steps,
+        "save_total_limit": 1,
+        "logging_steps": config.logging_steps,
+        "bf16": config.dtype == "bfloat16",
+        "fp16": config.dtype == "float16",
+        "gradient_checkpointing": False,
+        "report_to": "none",
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "disable_tqdm": True,
+        "max_length": None,
+        **config.extra,
+    }
+
+
+def fixed_batches(config: FixedBatches) -> dict[str, Any]:
+    """Return the arguments that give every forward pass the same number of examples."""
+    micro_batch = min(config.micro_batch_size, max(1, config.batch_size // config.devices))
+    accumulated = max(1, config.batch_size // (micro_batch * config.devices))
+    return {"per_device_train_batch_size": micro_batch, "gradient_accumulation_steps": accumulated}
+
+
+def weight_dtype(config: Training) -> torch.dtype:
+    """Return the type to load weights in: half precision for frozen ones only, so that small updates are not lost."""
+    return getattr(torch, config.dtype) if config.lora is not None else torch.float32
+
+
+def lora_config(lora: Lora | None, task_type: str, new: list[str] | None = None) -> Any:
+    """Return peft's configuration, or None.
+
+    Args:
+        lora: The section's adapters.
+        task_type: peft's name of what is trained.
+        new: Modules that no model has trained yet: they are trained whole, and stored with the adapter.
+    """
+    from peft import LoraConfig
+
+    if lora is None:
+        return None
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type=task_type,
+        modules_to_save=new,
+    )
+
+
+def callbacks(job: Job) -> list[TrainerCallback]:
+    """Return the callbacks of every training stage."""
+    return [StoreCheckpoints(job), ReportProgress()]
+
+
+def train(trainer: Trainer, checkpoint: str | None) -> None:
+    """Train from a checkpoint or the start to the end, or to SIGTERM, which then has its ordinary effect."""
+    if checkpoint is not None and _is_last(checkpoint):  # else the trainer would go one step too far
+        trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
+    stop = StopOnSigterm()
+    trainer.add_callback(stop)
+    try:
+        with on_sigterm(stop.receive):
+            trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        if stop.told:
+            signal.raise_signal(signal.SIGTERM)  # Prefect ends the flow run, another process dies of it
+            sys.exit(128 + signal.SIGTERM)
+
+
+def _is_last(checkpoint: str) -> bool:
+    state = TrainerState.load_from_json(f"{checkpoint}/{TRAINER_STATE_NAME}")
+    return bool(state.global_step >= state.max_steps)
+
+
+def run_trainer(trainer: Trainer, job: Job, config: Training) -> None:
+    """Train from the job's checkpoint, or the start, and write the model, adapters merged, and the log."""
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = job.folder / CHECKPOINT
+    train(trainer, str(checkpoint) if checkpoint.exists() else None)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    weights = trainer.accelerator.get_state_dict(trainer.model)  # whole also where the model is sharded
+    if not trainer.is_world_process_zero():
+        return
+    save_model(model, weights, trainer.processing_class, job, config)
+    (job.folder / "log.json").write_text(json.dumps(trainer.state.log_history))
+
+
+def save_model(model: Any, weights: dict[str, torch.Tensor], tokenizer: Any, job: Job, config: Training) -> None:
+    """Write a trained model in the type that keeps its update, the share that is kept, and its adapter by itself."""
+    adapted = config.lora is not None
+    if adapted:
+        model.save_pretrained(job.folder / ADAPTER, state_dict=weights)
+        model = model.get_base_model()
+    start, new = _before_training(model, job, weight_dtype(config))
+    if adapted:
+        model = merged(start, job.folder / ADAPTER)
+        weights = model.state_dict()
+    before = ((name, weight) for name, weight in start.named_parameters() if name not in new)
+    update = measure_update(before, weights)
+    stored_in = stored_type(config.stored_dtype, config.dtype, update["kept"])
+    dtype = getattr(torch, stored_in)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.dtype = dtype
+    model.save_pretrained(job.folder / OUTPUT, state_dict=_rounded(weights, dtype))
+    tokenizer.save_pretrained(job.folder / OUTPUT)
+    (job.folder / UPDATE).write_text(json.dumps({"stored": stored_in, "computed_in": config.dtype, **update}))
+
+
+def _rounded(weights: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return weights in a type; tied ones stay one tensor, which is then stored once."""
+    once: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    for value in weights.values():
+        once.setdefault((value.data_ptr(), value.shape), value.to(dtype) if value.is_floating_point() else value)
+    return {name: once[value.data_ptr(), value.shape] for name, value in weights.items()}
+
+
+def _before_training(model: PreTrainedModel, job: Job, dtype: torch.dtype) -> tuple[PreTrainedModel, set[str]]:
+    """Return the model that the training began with, on the CPU, and the names of the weights that were new to it."""
+    start, loaded = type(model).from_pretrained(
+        job.model,
+        config=copy.deepcopy(model.config),
+        dtype=dtype,
+        use_safetensors=True,
+        trust_remote_code=job.trust_remote_code,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # a head of two labels gave way to one with one
+    )
+    return start, {*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])}
