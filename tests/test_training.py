@@ -188,8 +188,8 @@ def test_within_a_flow_the_run_ends_as_prefect_ends_it(tmp_path, preempted, pref
 @pytest.fixture
 def deletes_all(tmp_path) -> Iterator[Store]:
     """Return a store whose checkpoints another process deletes all the time."""
-    code = "from sys import argv; from tasks.training.outputs import *; store = Store(argv[1]); print('ready', flush=True)\n"
-    code += "while True: discard(store, 'checkpoints/sft/k')"
+    code = "from sys import argv; from tasks.training.outputs import *; store = Store(argv[1])\n"
+    code += "print('ready', flush=True)\nwhile True: discard(store, 'checkpoints/sft/k')"
     store = Store(str(tmp_path / "store"))
     other = subprocess.Popen([sys.executable, "-c", code, store.uri], stdout=subprocess.PIPE, cwd=ROOT)
     try:
