@@ -34,7 +34,7 @@ from tasks.sft import train_sft
 from tasks.store.artifacts import Artifact
 
 
-def describe_run() -> str:
+def name_run() -> str:
     """Name a run by what it works on."""
     parameters = runtime.flow_run.parameters
     data, sampling, pairs = (parameters[name] for name in ("data", "sampling", "pairs"))
@@ -47,7 +47,7 @@ def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
     cancel_children(flow_run.id)
 
 
-@flow(name="rs-dpo", flow_run_name=describe_run, on_cancellation=[cancel_stages])
+@flow(name="rs-dpo", flow_run_name=name_run, on_cancellation=[cancel_stages])
 def rs_dpo(
     data: DataConfig,
     sft: SftConfig,
