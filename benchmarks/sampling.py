@@ -19,15 +19,15 @@ from typing import Any
 import pyarrow as pa
 from _side_by_side import faster, options, report, take_turns
 
-import tasks.sample
+import tasks.sampling.completions
 from tasks.config.sections import ModelSource
 from tasks.config.settings import Decoding
+from tasks.data.prompt_table import PromptTable
 from tasks.data.records import prompt_id
 from tasks.examples.world import world_files, write_base_model
 from tasks.lm.tokens import encode_prompt, load_tokenizer
-from tasks.models.loading import locate_model
-from tasks.prompts import PromptTable
-from tasks.sample import sample_slices
+from tasks.models.locate import locate_model
+from tasks.sampling.completions import sample_slices
 from tasks.sampling.drawing import prompt_seed
 from tasks.sampling.engines import VllmEngine
 from tasks.store.artifacts import Artifact, Manifest, Provenance
@@ -106,7 +106,7 @@ def main() -> None:
         requests = requests_of(policy, prompts, decoding.seed)
         longest = max(len(ids) for ids, _ in requests.values())
         engine = OpenEngine(model, decoding, longest + decoding.max_new_tokens, False)
-        tasks.sample.open_engine = lambda *_: engine
+        tasks.sampling.completions.open_engine = lambda *_: engine
 
         stores = (Store(f"{folder}/{turn}") for turn in itertools.count())
         ours, bare = draw_ours(engine, policy, prompts, next(stores)), draw_bare(engine, requests.values())  # and warm

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.settings import RewardModelConfig, ScoringConfig
+from tasks.data.prompt_table import hash_fraction
 from tasks.lm.tokens import are_short, check_any_short, encode_conversations, keep_short, load_tokenizer, one_by_one
 from tasks.models.loading import longest, model_tokenizer, trusts_remote_code
 from tasks.models.weights import load_weights
@@ -18,8 +19,7 @@ from tasks.pipeline.dry_run import pending
 from tasks.pipeline.jobs import Job
 from tasks.pipeline.progress import log
 from tasks.pipeline.stage import stage
-from tasks.prompts import hash_fraction
-from tasks.score import RewardModel
+from tasks.rewards.scoring import RewardModel
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
 from tasks.store.parquet import read_columns, read_table, read_tables
@@ -132,7 +132,7 @@ def fit(job: Job) -> None:
 
 
 def _preview(
-    draft: Draft, base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig
+    base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig
 ) -> tuple[Artifact, dict[str, Any]]:
     cost = {"pairs": preferences.rows, "epochs": reward_model.epochs}
     return pending(0, "train_reward_model", **base_model.stats), cost
@@ -141,8 +141,10 @@ def _preview(
 @stage(
     version=3,
     preview=_preview,
+    given=lambda base_model, reward_model: base_model if reward_model.ready_model else None,
+    gpus="reward_model",
+    run_name="reward model on {preferences.rows} pairs",
     retries=2,
-    ready=lambda base_model, preferences, reward_model: base_model if reward_model.ready_model else None,
 )
 def train_reward_model(
     out: Draft, base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig
