@@ -11,6 +11,8 @@ from hypothesis.extra.numpy import arrays
 
 from tasks.config.settings import EvaluationConfig, SamplingConfig, ScoringConfig
 from tasks.evaluate import Drawn, compare, distinct_2, method, policy_stats, win_rate
+from tasks.evaluation.divergence import per_sequence, per_token
+from tasks.evaluation.intervals import bootstrap_interval
 from tasks.pipeline.pages import evaluation_rows
 from tasks.rewards.functions import GoldReward
 
@@ -75,6 +77,16 @@ def test_the_seed_decides_the_interval():
     ours, theirs = random.normal(size=(31, 3)), random.normal(size=(31, 2))
     assert win_rate(ours, theirs, 200, 1) == win_rate(ours, theirs, 200, 1)
     assert win_rate(ours, theirs, 200, 1) != win_rate(ours, theirs, 200, 2)
+
+
+@pytest.mark.parametrize("statistic", [per_sequence, per_token])
+def test_an_interval_is_that_of_one_resample_after_another(statistic, monkeypatch):
+    monkeypatch.setattr("tasks.evaluation.intervals.CHUNK", 100)  # 7 resamples of 13 prompts at once, and 4 at last
+    rows = np.random.default_rng(0).gamma(2.0, size=(13, 2))
+    random = np.random.default_rng(5)
+    one_by_one = [statistic(rows[random.integers(0, 13, 13)], axis=0) for _ in range(200)]
+    expected = np.quantile(one_by_one, [0.025, 0.975])
+    assert bootstrap_interval(rows, statistic, 200, 5) == pytest.approx(tuple(expected))
 
 
 @given(rewards())
