@@ -20,6 +20,7 @@ import pytest
 from prefect import flow, get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.states import StateType
+from processes import is_alive, wait_until_gone
 from runs import ROOT
 from transformers import TrainerCallback
 
@@ -317,7 +318,7 @@ def test_a_child_dies_with_its_parent():
     code += "print(child.pid, flush=True); time.sleep(600)"
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
     assert parent.stdout is not None
-    child = int(parent.stdout.readline())
+    child = psutil.Process(int(parent.stdout.readline()))
     assert is_alive(child)
     parent.kill()
     parent.communicate()
@@ -327,22 +328,6 @@ def test_a_child_dies_with_its_parent():
 def test_a_child_whose_parent_was_gone_before_it_asked_dies_too():
     another = functools.partial(die_with_parent, os.getppid())
     assert subprocess.Popen(["sleep", "600"], preexec_fn=another).wait(60) == -signal.SIGKILL
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that ended and that nobody asked after does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until_gone(pids: list[int]) -> None:
-    for _ in range(600):
-        if not any(is_alive(pid) for pid in pids):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"{[pid for pid in pids if is_alive(pid)]} outlived the process that started them")
 
 
 MANY = {"max_steps": 200, "save_steps": 10, "logging_steps": 1}
@@ -429,7 +414,7 @@ def test_two_ranks_stop_at_one_step_and_go_on_from_it(tmp_path, start):
     terminate_amid_a_step(process, ranks)
     process.communicate(timeout=300)
     assert process.returncode == 143
-    wait_until_gone([torchrun.pid, *(rank.pid for rank in ranks)])
+    wait_until_gone([torchrun, *ranks])
     (saved,) = steps_in(store)
     assert int(saved.removeprefix("step-")) < MANY["max_steps"]
     assert store.find("sft/k") is None
@@ -450,7 +435,7 @@ def test_the_ranks_die_with_a_killed_parent(tmp_path, start):
     assert len(below) == 3
     process.kill()
     process.communicate()
-    wait_until_gone([child.pid for child in below])
+    wait_until_gone(below)
 
 
 @pytest.mark.slow
