@@ -29,7 +29,7 @@ from trl import DPOConfig as DpoArguments
 from tasks.config.sections import ModelSource
 from tasks.config.training import DpoConfig
 from tasks.dpo import fit, with_ref_logps
-from tasks.models.loading import locate_model
+from tasks.models.locate import locate_model
 from tasks.pipeline.jobs import EXAMPLES, Job
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store

@@ -22,12 +22,12 @@ from _side_by_side import faster, options, report, take_turns
 import tasks.sample
 from tasks.config.sections import ModelSource
 from tasks.config.settings import Decoding
+from tasks.data.prompt_table import PromptTable
 from tasks.data.records import prompt_id
 from tasks.examples.world import world_files, write_base_model
 from tasks.lm.tokens import encode_prompt, load_tokenizer
-from tasks.models.loading import locate_model
-from tasks.prompts import PromptTable
-from tasks.sample import sample_slices
+from tasks.models.locate import locate_model
+from tasks.sampling.completions import sample_slices
 from tasks.sampling.drawing import prompt_seed
 from tasks.sampling.engines import VllmEngine
 from tasks.store.artifacts import Artifact, Manifest, Provenance

@@ -21,9 +21,9 @@ from tasks.config.settings import (
 from tasks.config.training import DpoConfig
 from tasks.dpo import check_prompts, train_dpo
 from tasks.evaluate import evaluate_policy, method
-from tasks.models.loading import import_policy, import_reward_model
+from tasks.import_model import import_policy, import_reward_model
 from tasks.pairs import build_pairs
-from tasks.pipeline.checks import check_compute, check_run, check_trainings, log_unread_settings
+from tasks.pipeline.checks import check_compute, check_run, log_unread_settings
 from tasks.pipeline.dispatch import cancel_children
 from tasks.pipeline.gpus import gpus_needed
 from tasks.pipeline.shards import sample_and_score_in_shards
@@ -36,6 +36,7 @@ from tasks.sample import sample_completions
 from tasks.score import score_completions
 from tasks.sft import check_demonstrations, train_sft
 from tasks.store.artifacts import NOTHING, Artifact
+from tasks.training.checks import check_trainings
 from tasks.training_data import load_demonstrations, load_preferences
 
 

@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from tasks.config.sections import Section
 from tasks.config.settings import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
+from tasks.data.prompt_table import PromptTable
 from tasks.evaluation.divergence import KlSettings, estimate_kl, own_distribution, read_sorted
 from tasks.evaluation.intervals import bootstrap_interval
 from tasks.pipeline.dry_run import pending
 from tasks.pipeline.stage import stage
-from tasks.prompts import PromptTable
 from tasks.rewards.functions import GoldReward, gold_rewards, load_gold
-from tasks.sample import sample_slices
-from tasks.score import score_slices
+from tasks.rewards.scoring import score_slices
+from tasks.sampling.completions import sample_slices
 from tasks.store.artifacts import Artifact, DamagedArtifactError, sha256_of
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store

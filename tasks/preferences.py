@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
+from tasks.data.prompt_table import PromptTable
 from tasks.lm.tokens import context_length, encode_completion, encode_prompt
 from tasks.lm.turns import ends_within, without_end
 from tasks.models.loading import model_folder, model_tokenizer
 from tasks.pipeline.dry_run import pending
 from tasks.pipeline.stage import stage
-from tasks.prompts import PromptTable
 from tasks.rewards.functions import GoldReward, gold_rewards
 from tasks.sampling.drawing import completion_rows
 from tasks.sampling.samples import Sample

@@ -4,7 +4,6 @@ Every row that is left out is counted under a reason. Held-out prompts are chose
 held out for evaluation enters neither sampling nor training.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +11,9 @@ from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource
 from tasks.config.settings import DataConfig
 from tasks.data.added_prompts import find_added, read_added
-from tasks.data.records import BadRow, Messages, Record, Role, prompt_id, recognise
+from tasks.data.loading import READ_OF_EXAMPLES, READ_OF_PROMPTS, commit_rows, held_out_rule, instruct
+from tasks.data.prompt_table import hash_fraction
+from tasks.data.records import BadRow, Record, Role, prompt_id, recognise
 from tasks.data.sources import read_rows, source_digest
 from tasks.data.tally import Tally, log_unread_files, read_records
 from tasks.models.demands import AsRead, Reader, as_read_by
@@ -20,12 +21,7 @@ from tasks.pipeline.stage import stage
 from tasks.store.artifacts import NOTHING, Artifact
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.parquet import conversation_files, read_table
-from tasks.store.schemas import format_digest
-
-READ_OF_EXAMPLES = ("evaluation_prompts", "evaluation_fraction", "system_prompt", "max_bad_fraction")
-READ_OF_PROMPTS = (*READ_OF_EXAMPLES, "max_prompts")
-"""Fields of the data section that decide what is loaded. The data themselves are in the stage key by their digest."""
+from tasks.store.parquet import read_table
 
 
 class DataFiles(NamedTuple):
@@ -35,30 +31,6 @@ class DataFiles(NamedTuple):
     demonstrations: Artifact
     preferences: Artifact
     evaluation_prompts: Artifact
-
-
-class PromptTable:
-    """Prompts by prompt_id."""
-
-    def __init__(self, prompts: Artifact) -> None:
-        """Read a prompts artifact."""
-        table = read_table(prompts, ["prompt_id", "messages"])
-        self.ids: list[str] = table["prompt_id"].to_pylist()
-        self._messages = table["messages"]  # in chunks, since an Arrow array holds no more than 2 GB of text
-        self._rows = {prompt_id: row for row, prompt_id in enumerate(self.ids)}
-
-    def __contains__(self, prompt_id: str) -> bool:
-        """Tell whether the prompt is in the table."""
-        return prompt_id in self._rows
-
-    def __getitem__(self, prompt_id: str) -> Messages:
-        """Return the conversation of a prompt."""
-        return list(self._messages[self._rows[prompt_id]].as_py())
-
-
-def hash_fraction(text: str) -> float:
-    """Return a number in [0, 1) that depends on the text alone."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 def find_data(store: Store, data: DataConfig) -> DataFiles:
@@ -191,14 +163,6 @@ def _open_prompts(
     return instruct(read_records(given, "prompts", tally), data), tally
 
 
-def instruct(records: Iterator[tuple[str, Record]], data: DataConfig) -> Iterator[tuple[str, Record]]:
-    """Yield records with the configured system message put before conversations that have none."""
-    for where, record in records:
-        if data.system_prompt and record.messages[0]["role"] != "system":
-            record.messages.insert(0, {"role": "system", "content": data.system_prompt})
-        yield where, record
-
-
 def _first(rows: dict[str, dict[str, Any]], limit: int | None, tally: Tally) -> list[dict[str, Any]]:
     """Return the first `limit` rows, and count the others as left out."""
     kept = list(rows.values())[:limit]
@@ -210,16 +174,3 @@ def _first(rows: dict[str, dict[str, Any]], limit: int | None, tally: Tally) -> 
 def _readers(base_model: Artifact, reward_base: Artifact) -> list[Reader]:
     """Return the models that will read the prompts; a reward model that is made from the policy reads as that does."""
     return [Reader("policy", base_model), Reader("reward model", reward_base or base_model)]
-
-
-def held_out_rule(held_out: Artifact, data: DataConfig) -> Callable[[str], str | None]:
-    """Return a function that gives the reason to leave a prompt out of training, or None."""
-    ids = frozenset(read_table(held_out)["prompt_id"].to_pylist())
-    share = 0.0 if data.evaluation_prompts else data.evaluation_fraction
-    return lambda id_: "held out for evaluation" if id_ in ids or hash_fraction(id_) < share else None
-
-
-def commit_rows(out: Draft, kind: str, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Artifact:
-    """Commit the rows of a table of conversations."""
-    files, digest = conversation_files(rows, kind)
-    return out.commit(kind, files, format_digest(digest), rows=len(rows), stats=stats)

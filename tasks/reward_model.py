@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.settings import RewardModelConfig, ScoringConfig
+from tasks.data.prompt_table import hash_fraction
 from tasks.lm.tokens import are_short, check_any_short, encode_conversations, keep_short, load_tokenizer, one_by_one
 from tasks.models.loading import longest, model_tokenizer, trusts_remote_code
 from tasks.models.weights import load_weights
@@ -18,8 +19,7 @@ from tasks.pipeline.dry_run import pending
 from tasks.pipeline.jobs import Job
 from tasks.pipeline.progress import log
 from tasks.pipeline.stage import stage
-from tasks.prompts import hash_fraction
-from tasks.score import RewardModel
+from tasks.rewards.scoring import RewardModel
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
 from tasks.store.parquet import read_columns, read_table, read_tables

@@ -2,89 +2,14 @@
 
 from typing import Any
 
-from tasks.config.settings import Decoding, SamplingConfig
-from tasks.lm.tokens import context_length, encode_prompt, load_tokenizer
-from tasks.models.loading import model_folder, trusts_remote_code
-from tasks.models.updates import warn_of_loss
+from tasks.config.settings import SamplingConfig
 from tasks.pipeline.dry_run import pending
-from tasks.pipeline.progress import log
 from tasks.pipeline.stage import Work, stage
-from tasks.prompts import PromptTable
-from tasks.sampling.drawing import Drawing, Request, cut_into_parts, requests_for
-from tasks.sampling.engines import open_engine
-from tasks.store.artifacts import NOTHING, Artifact, Provenance
-from tasks.store.cover import Selection, select_slices
-from tasks.store.drafts import Draft, stage_key
+from tasks.sampling.completions import completion_stats, completions_table, missing_completions, sample_slices
+from tasks.store.artifacts import NOTHING, Artifact
+from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.growing import GrowingTable, Slice, commit_slices, read_ahead
-
-TABLE_VERSION = 3
-DECIDES_A_COMPLETION = frozenset(Decoding.model_fields) - {"k"}
-
-
-def completions_table(store: Store, policy: Artifact, decoding: Decoding) -> GrowingTable:
-    """Return the table that holds every completion of a policy under some settings, whatever run drew it.
-
-    `k` is not among the settings: the first completions of a prompt are the same however many are drawn.
-    """
-    shared = Decoding(**{name: getattr(decoding, name) for name in Decoding.model_fields})
-    inputs, config = {"policy": policy.digest}, {"decoding": shared.model_dump(mode="json", exclude={"k"})}
-    key = stage_key("completions", TABLE_VERSION, shared.key_fields(DECIDES_A_COMPLETION), inputs)
-    provenance = Provenance(stage="completions", version=TABLE_VERSION, key=key, inputs=inputs, config=config)
-    return GrowingTable(store, "completions", provenance)
-
-
-def select_completions(store: Store, policy: Artifact, prompts: PromptTable, decoding: Decoding) -> Selection:
-    """Return what the store has of the prompts' k completions, and what is missing."""
-    every = frozenset(range(decoding.k))
-    return select_slices(completions_table(store, policy, decoding).parts(), dict.fromkeys(prompts.ids, every))
-
-
-def missing_completions(
-    store: Store, policy: Artifact, prompts: Artifact, decoding: Decoding
-) -> dict[str, frozenset[int]]:
-    """Return which of the prompts' k completions are not in the store: their ids by prompt."""
-    return select_completions(store, policy, PromptTable(prompts), decoding).missing
-
-
-def sample_slices(store: Store, policy: Artifact, prompts: Artifact, decoding: Decoding) -> tuple[list[Slice], int]:
-    """Return the slices with the prompts' k completions, and how many prompts were sampled for them.
-
-    The longest prompts go first, and a part is consecutive prompts, committed as soon as they are all drawn. A
-    completion's seed is its own, so what is drawn depends neither on its neighbours nor on a run that was killed
-    before, as far as the kernels round alike in batches of any shape. In float32 on CPU they do; in bfloat16 on GPUs a
-    logit's last bit may flip a token, and the rest of the completion is then another draw from the same distribution.
-    """
-    table, wanted = completions_table(store, policy, decoding), PromptTable(prompts)
-    selection = select_completions(store, policy, wanted, decoding)
-    sampled = len(selection.missing)
-    if sampled:
-        for part, requests in _draw(table, policy, wanted, selection, decoding):
-            selection.add(part, dict.fromkeys(request.prompt_id for request in requests))
-    return selection.slices(), sampled
-
-
-def _draw(
-    table: GrowingTable, policy: Artifact, prompts: PromptTable, selection: Selection, decoding: Decoding
-) -> list[tuple[Artifact, list[Request]]]:
-    warn_of_loss(policy, decoding.dtype, "sampling.dtype")
-    folder = model_folder(policy)
-    trust = trusts_remote_code(policy)
-    tokenizer = load_tokenizer(folder, trust)
-
-    def encode(prompt_id: str) -> list[int]:
-        return encode_prompt(tokenizer, prompts[prompt_id])
-
-    missing = selection.missing
-    lengths = {prompt_id: len(encode(prompt_id)) for prompt_id in missing}  # the ids themselves would fill the memory
-    parts = cut_into_parts(requests_for(missing), lengths, selection.begun, decoding.part_size)
-    longest = max(lengths.values()) + decoding.max_new_tokens
-    engine = open_engine(folder, decoding, min(longest, context_length(folder)), trust)
-    log(f"sampling {len(missing)} prompts, {sum(map(len, missing.values()))} completions, with {engine.name}")
-    try:
-        return Drawing(table, engine, parts, encode, decoding).run()
-    finally:
-        engine.close()
+from tasks.store.growing import commit_slices
 
 
 def _preview(
@@ -117,18 +42,3 @@ def sample_completions(
     """Draw k completions a prompt: y_1 .. y_k ~ pi_SFT(. | x); annotated ones take their place where there are any."""
     slices, sampled = sample_slices(out.store, policy, prompts, sampling)
     return commit_slices(out, "completions", slices, {"sampled_prompts": sampled, **completion_stats(slices)})
-
-
-def completion_stats(slices: list[Slice]) -> dict[str, Any]:
-    """Return the number of completions, their tokens, and the share that was cut at max_new_tokens."""
-    completions = tokens = cut = 0
-    for table in read_ahead(slices, ["num_tokens", "finish_reason"]):
-        completions += table.num_rows
-        tokens += sum(table["num_tokens"].to_pylist())
-        cut += table["finish_reason"].to_pylist().count("length")
-    return {
-        "completions": completions,
-        "tokens": tokens,
-        "mean_tokens": tokens / completions,
-        "truncation_rate": cut / completions,
-    }

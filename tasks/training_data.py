@@ -8,11 +8,11 @@ from typing import Any
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource
 from tasks.config.settings import DataConfig
+from tasks.data.loading import READ_OF_EXAMPLES, commit_rows, held_out_rule, instruct
 from tasks.data.records import BadRow, Record, Role, prompt_id
 from tasks.data.tally import Tally, read_records
 from tasks.models.demands import Reader, as_read_by
 from tasks.pipeline.stage import stage
-from tasks.prompts import READ_OF_EXAMPLES, commit_rows, held_out_rule, instruct
 from tasks.store.artifacts import NOTHING, Artifact
 from tasks.store.drafts import Draft
 

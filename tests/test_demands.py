@@ -9,12 +9,14 @@ from tokenizers import Tokenizer
 from tasks.config.sections import ModelSource
 from tasks.config.settings import DataConfig, RewardModelConfig, SftConfig
 from tasks.config.training import DpoConfig
+from tasks.data.prompt_table import PromptTable
 from tasks.data.records import prompt_id
 from tasks.dpo import check_prompts
+from tasks.import_model import model_files
 from tasks.lm.tokens import encode_completion, encode_prompt, load_tokenizer
-from tasks.models.loading import model_files, model_tokenizer
+from tasks.models.loading import model_tokenizer
 from tasks.preferences import annotate, load_annotations
-from tasks.prompts import PromptTable, load_held_out, load_prompts
+from tasks.prompts import load_held_out, load_prompts
 from tasks.reward_model import check_preferences
 from tasks.sft import check_demonstrations
 from tasks.store.artifacts import NOTHING, Artifact, Provenance

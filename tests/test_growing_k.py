@@ -21,7 +21,8 @@ from tasks.pipeline.shards import Sharded
 from tasks.pipeline.site import Site
 from tasks.rewards.scored import read_scored
 from tasks.rewards.table import unscored
-from tasks.sample import sample_completions, sample_slices
+from tasks.sample import sample_completions
+from tasks.sampling.completions import sample_slices
 from tasks.sampling.drawing import Request, cut_into_parts, requests_for
 from tasks.sampling.engines import TransformersEngine
 from tasks.score import score_completions
@@ -288,8 +289,8 @@ def test_shards_score_whole_prompts_and_only_what_has_no_reward(policy, reward_m
 
 
 def score_texts(reward_model: Artifact, store: Store, texts: dict[tuple[str, int], str]) -> dict:
-    from tasks.prompts import PromptTable
-    from tasks.score import RewardModel
+    from tasks.data.prompt_table import PromptTable
+    from tasks.rewards.scoring import RewardModel
 
     messages, model = PromptTable(prompts(store)), RewardModel(Path(reward_model.uri), ScoringConfig())
     found = model.score([messages[id_] for id_, _ in texts], list(texts.values()))

@@ -16,7 +16,7 @@ from tasks.pipeline.site import Site
 from tasks.pipeline.stage import stage
 from tasks.prompts import load_held_out, load_prompts
 from tasks.rewards.functions import GoldReward
-from tasks.sample import completions_table
+from tasks.sampling.completions import completions_table
 from tasks.store.artifacts import NOTHING, Artifact
 from tasks.store.drafts import Draft, provenance_of
 from tasks.store.folders import Store

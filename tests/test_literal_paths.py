@@ -15,7 +15,7 @@ from tasks.config.sections import DataSource, ModelSource
 from tasks.data.sources import read_rows, source_digest
 from tasks.inspection.catalog import read_catalog
 from tasks.inspection.prune import prune
-from tasks.models.loading import locate_model
+from tasks.models.locate import locate_model
 from tasks.store import copies
 from tasks.store.artifacts import Artifact, Manifest, Provenance, files_digest
 from tasks.store.filesystem import as_meant, file_uri, open_fs

@@ -9,9 +9,10 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tasks.config.sections import ModelSource
+from tasks.import_model import model_files
 from tasks.lm.tokens import load_tokenizer
 from tasks.models.form import mended_generation, stop_ids
-from tasks.models.loading import model_files, trained_files
+from tasks.models.loading import trained_files
 from tasks.models.tokenizer_checks import PROBE
 
 QUESTION = [{"role": "user", "content": "Hello, zebra"}]

@@ -14,18 +14,12 @@ from transformers import (
 
 from tasks.config.sections import ModelSource
 from tasks.config.settings import RewardModelConfig, SftConfig
+from tasks.import_model import import_model, import_policy, import_reward_model, model_files, store_model
 from tasks.lm.tokens import encode_prompt, load_tokenizer
 from tasks.lm.turns import PLAIN_TEMPLATE, TEXT_TEMPLATE
 from tasks.models.form import unread_template
-from tasks.models.loading import (
-    import_model,
-    import_policy,
-    import_reward_model,
-    locate_model,
-    model_files,
-    model_folder,
-    store_model,
-)
+from tasks.models.loading import model_folder
+from tasks.models.locate import locate_model
 from tasks.pipeline.dry_run import PLAN, Plan
 from tasks.pipeline.site import Site
 from tasks.store.artifacts import NOTHING, Artifact, Provenance, files_digest

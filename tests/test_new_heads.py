@@ -16,7 +16,7 @@ from transformers import (
 
 from tasks.config.sections import ModelSource
 from tasks.config.settings import RewardModelConfig
-from tasks.models.loading import model_files
+from tasks.import_model import model_files
 from tasks.models.weights import load_weights
 from tasks.reward_model import fit
 from tasks.training import trainer

@@ -11,9 +11,9 @@ from transformers import GPTNeoXConfig, GPTNeoXForSequenceClassification, GPTNeo
 
 from tasks.config.sections import ModelSource
 from tasks.config.settings import ScoringConfig
+from tasks.import_model import model_files
 from tasks.lm.tokens import encode_conversation
-from tasks.models.loading import model_files
-from tasks.score import RewardModel
+from tasks.rewards.scoring import RewardModel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

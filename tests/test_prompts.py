@@ -15,18 +15,11 @@ from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource, ModelSource
 from tasks.config.settings import DataConfig
 from tasks.data.added_prompts import added_table, append_prompts, find_added, read_added
+from tasks.data.prompt_table import PromptTable, hash_fraction
 from tasks.data.records import prompt_id
 from tasks.data.tally import Tally, read_records
-from tasks.models.loading import model_files
-from tasks.prompts import (
-    PromptTable,
-    collect_prompts,
-    find_data,
-    hash_fraction,
-    load_evaluation_prompts,
-    load_held_out,
-    load_prompts,
-)
+from tasks.import_model import model_files
+from tasks.prompts import collect_prompts, find_data, load_evaluation_prompts, load_held_out, load_prompts
 from tasks.store.artifacts import NOTHING, Artifact, DamagedArtifactError, Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store, read_files

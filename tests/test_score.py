@@ -15,9 +15,10 @@ from transformers import (
 
 from tasks.config.sections import ModelSource
 from tasks.config.settings import ScoringConfig
+from tasks.import_model import model_files
 from tasks.lm.tokens import encode_completion, encode_conversation, encode_prompt
-from tasks.models.loading import model_files
-from tasks.score import RewardModel, check_finite, describe, score_completions
+from tasks.rewards.scoring import RewardModel, check_finite
+from tasks.score import describe, score_completions
 from tasks.store.artifacts import Artifact, Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store

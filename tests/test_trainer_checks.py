@@ -16,10 +16,9 @@ from tasks.config.compute import ComputeConfig
 from tasks.config.errors import ConfigurationError
 from tasks.config.settings import ENGINE_ARGUMENTS, RewardModelConfig, SamplingConfig, SftConfig
 from tasks.config.training import PAIRWISE_LOSSES, SMOOTHED_LOSSES, DpoConfig, Lora
-from tasks.pipeline.checks import check_trainings
 from tasks.store.artifacts import Artifact
 from tasks.training import checks as trainer_checks
-from tasks.training.checks import CLASSES, check_adapters, check_machine, check_trainer_arguments
+from tasks.training.checks import CLASSES, check_adapters, check_machine, check_trainer_arguments, check_trainings
 
 MODEL = Artifact(kind="model", uri="file:///anywhere", digest="1" * 64)
 

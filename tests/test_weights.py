@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification, XLNetConfig
 
 from tasks.config.sections import ModelSource
-from tasks.models.loading import load_policy, model_files
+from tasks.import_model import model_files
+from tasks.models.loading import load_policy
 from tasks.models.weight_files import WEIGHTS, check_values, weight_files
 from tasks.models.weights import check_head, load_weights, outline
 

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, runtime_checkable
 
 from pydantic import (
     AfterValidator,
@@ -27,7 +27,6 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, to_jsonable_python
 
 from tasks.config.errors import ConfigurationError
-from tasks.store.artifacts import Artifact
 
 NOT_IN_KEY = "not in the stage key"
 _SECRET_NAME = re.compile(
@@ -95,11 +94,18 @@ class Section(BaseModel):
         return {name: value for name, (field, value) in fields.items() if not is_default(field, value)}
 
 
+@runtime_checkable
+class Digested(Protocol):
+    """What is named by its content, such as an artifact."""
+
+    digest: str
+
+
 def key_value(value: Any) -> Any:
     """Return a value as it counts in a stage key, as plain JSON: artifacts by digest, sections by their key fields."""
     if isinstance(value, Section):
         return value.key_fields()
-    if isinstance(value, Artifact):
+    if isinstance(value, Digested):
         return value.digest
     if isinstance(value, Mapping):
         return {str(name): key_value(item) for name, item in value.items()}

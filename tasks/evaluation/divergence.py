@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.settings import Decoding
+from tasks.data.prompt_table import PromptTable
 from tasks.evaluation.intervals import bootstrap_interval
 from tasks.lm.tokens import encode_prompt
 from tasks.models.loading import device, load_policy, model_folder, model_tokenizer, trusts_remote_code
-from tasks.prompts import PromptTable
-from tasks.sample import sample_slices
+from tasks.sampling.completions import sample_slices
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
 from tasks.store.growing import Slice

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.config.errors import ConfigurationError
+from tasks.data.prompt_table import PromptTable
 from tasks.inspection.catalog import Catalog, Entry
-from tasks.prompts import PromptTable
 from tasks.rewards.table import part_of, scored_part
 from tasks.store.filesystem import in_parallel
 from tasks.store.folders import Store

@@ -13,8 +13,6 @@ from tasks.config.training import DpoConfig
 from tasks.pipeline.dispatch import find_pool
 from tasks.pipeline.gpus import Need
 from tasks.pipeline.progress import log
-from tasks.store.artifacts import Artifact
-from tasks.training.checks import check_adapters, check_machine, check_trainer_arguments
 
 
 def check_run(
@@ -44,8 +42,6 @@ def check_run(
         )
     if pairs.strategy == "annotation" and not isinstance(data.preferences, DataSource):
         raise ConfigurationError("pairs.strategy = annotation needs a file in data.preferences: the pairs to train on")
-    for section in (sft, reward_model, dpo):
-        check_trainer_arguments(section)
 
 
 def log_unread_settings(data: DataConfig, sft: SftConfig, reward_model: RewardModelConfig, pairs: PairsConfig) -> None:
@@ -69,26 +65,6 @@ def _log_unread(reason: str, section: str, fields: Collection[str]) -> None:
     if fields:
         names = ", ".join(f"{section}.{name}" for name in sorted(fields))
         log(f"settings without effect because of {reason}: {names}", logging.WARNING)
-
-
-def check_trainings(
-    compute: ComputeConfig, *trainings: tuple[SftConfig | RewardModelConfig | DpoConfig, Artifact]
-) -> None:
-    """Refuse what the models that are trained, or this machine where it trains them, do not allow.
-
-    Args:
-        compute: Which deployment computes which stage.
-        trainings: Sections, and the models that they train or, for DPO, that has the same modules.
-
-    Raises:
-        ConfigurationError: Names the section and the setting.
-    """
-    for section, model in trainings:
-        if getattr(section, "ready_model", None) is not None:
-            continue
-        check_adapters(section, model)
-        if f"train_{section.section}" not in compute.deployments():
-            check_machine(section)
 
 
 def check_compute(compute: ComputeConfig, needs: Mapping[str, Need]) -> None:

@@ -15,6 +15,7 @@ from prefect import task
 from prefect.client.schemas.objects import FlowRun
 
 from tasks.config.settings import SamplingConfig, ScoringConfig
+from tasks.data.prompt_table import PromptTable
 from tasks.lm.tokens import encode_prompt
 from tasks.models.loading import model_tokenizer
 from tasks.pipeline.dispatch import (
@@ -29,9 +30,9 @@ from tasks.pipeline.dry_run import PLAN
 from tasks.pipeline.progress import log
 from tasks.pipeline.site import Site
 from tasks.pipeline.stage import CRASH_SECONDS, CRASHES, may_pass_next_time
-from tasks.prompts import PromptTable
 from tasks.rewards.table import rewards_table, unscored
-from tasks.sample import completions_table, missing_completions, sample_completions, sample_slices
+from tasks.sample import sample_completions
+from tasks.sampling.completions import completions_table, missing_completions, sample_slices
 from tasks.score import score_completions
 from tasks.store.artifacts import NOTHING, Artifact
 from tasks.store.drafts import Draft, provenance_of

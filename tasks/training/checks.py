@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from tasks.config.compute import ComputeConfig
 from tasks.config.errors import ConfigurationError
-from tasks.config.training import Training
+from tasks.config.settings import RewardModelConfig, SftConfig
+from tasks.config.training import DpoConfig, Training
 from tasks.models.loading import model_folder, trusts_remote_code
 from tasks.store.artifacts import Artifact
 
@@ -24,14 +26,18 @@ STEPS = 10
 """Steps of the schedule that is built on trial."""
 
 
-def check_trainer_arguments(section: Training) -> None:
-    """Build TRL's configuration, the optimizer and the schedule, where they are not what is always built.
+def check_trainer_arguments(*sections: Training) -> None:
+    """Build TRL's configurations, the optimizers and the schedules, where they are not what is always built.
 
     Raises:
         ConfigurationError: Names the section and the argument.
     """
-    if not section.extra and section.scheduler == Training.model_fields["scheduler"].default:
-        return
+    for section in sections:
+        if section.extra or section.scheduler != Training.model_fields["scheduler"].default:
+            _build_arguments(section)
+
+
+def _build_arguments(section: Training) -> None:
     import torch
     import trl
 
@@ -148,3 +154,23 @@ def _build_optimizer(section: Training, arguments: "TrainingArguments") -> None:
         return
     if kind.__module__.startswith(("torch.", "transformers.")):
         kind([torch.zeros(1, requires_grad=True)], **settings)
+
+
+def check_trainings(
+    compute: ComputeConfig, *trainings: tuple[SftConfig | RewardModelConfig | DpoConfig, Artifact]
+) -> None:
+    """Refuse what the models that are trained, or this machine where it trains them, do not allow.
+
+    Args:
+        compute: Which deployment computes which stage.
+        trainings: Sections, and the models that they train or, for DPO, that has the same modules.
+
+    Raises:
+        ConfigurationError: Names the section and the setting.
+    """
+    for section, model in trainings:
+        if getattr(section, "ready_model", None) is not None:
+            continue
+        check_adapters(section, model)
+        if f"train_{section.section}" not in compute.deployments():
+            check_machine(section)

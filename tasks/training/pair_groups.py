@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
+from tasks.data.prompt_table import PromptTable
 from tasks.lm.tokens import encode_prompt
-from tasks.prompts import PromptTable
 from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.folders import Store
 from tasks.store.growing import read_slices, read_whole_prompts
