@@ -10,7 +10,7 @@ import trl.trainer.utils
 from datasets import Dataset
 from trl import DPOTrainer
 
-from tasks.training.packs import Group, Piece
+from tasks.training.packs import DpoExample, Piece
 
 
 class PairwiseTrainer(DPOTrainer):
@@ -25,11 +25,11 @@ class PairwiseTrainer(DPOTrainer):
         return super()._precompute_ref_logps(dataset, *args)
 
 
-def pair_rows(groups: Sequence[Group], pieces: Iterable[Piece] | None = None, with_ref: bool = True) -> list[dict]:
+def pair_rows(groups: Sequence[DpoExample], pieces: Iterable[Piece] | None = None, with_ref: bool = True) -> list[dict]:
     """Return the pairs of some pieces, or of all groups, as TRL's collator takes them."""
     whole = ((number, 0, len(group.chosen)) for number, group in enumerate(groups))
     rows = []
-    for number, first, last in whole if pieces is None else ((p.group, p.first, p.last) for p in pieces):
+    for number, first, last in whole if pieces is None else ((p.example, p.first, p.last) for p in pieces):
         group = groups[number]
         for chosen, rejected in zip(group.chosen[first:last], group.rejected[first:last], strict=True):
             row: dict[str, Any] = {"prompt_ids": list(group.prompt)}

@@ -6,14 +6,14 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from tasks.lm.turns import TEXT_TEMPLATE
-from tasks.training.packs import Group
+from tasks.training.packs import DpoExample
 
 VOCABULARY = 40
 TOKEN = st.integers(2, VOCABULARY - 1)
 
 
 @st.composite
-def groups(draw: st.DrawFn, most: int = 4) -> list[Group]:
+def groups(draw: st.DrawFn, most: int = 4) -> list[DpoExample]:
     """Return some prompts with completions, of which two may be equal, and at least one pair each."""
     found = []
     for _ in range(draw(st.integers(1, most))):
@@ -23,7 +23,7 @@ def groups(draw: st.DrawFn, most: int = 4) -> list[Group]:
         pairs = sorted(draw(st.lists(st.sampled_from(every), min_size=1, unique=True)))
         ref_logps = draw(st.lists(st.floats(-60, -1, width=32), min_size=len(completions), max_size=len(completions)))
         chosen, rejected = zip(*pairs, strict=True)
-        found.append(Group(prompt, completions, ref_logps, list(chosen), list(rejected)))
+        found.append(DpoExample(prompt, completions, ref_logps, list(chosen), list(rejected)))
     return found
 
 

@@ -15,16 +15,18 @@ from trl import DPOConfig as DpoArguments
 
 from tasks.config.training import PAIRWISE_LOSSES, DpoConfig
 from tasks.dpo import split_losses
-from tasks.training.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
-from tasks.training.packs import Group, Limits, plan
+from tasks.training.dpo_trainer import PackCollator, PackedDPOTrainer, pack_numbers
+from tasks.training.packs import DpoExample, Limits, schedule_packs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ALL_AT_ONCE = Limits(batch_size=10**6, tokens=10**9, devices=1, shared=True)
 THREE = [
-    Group([5, 6, 7], [[8, 9], [10, 11, 12, 13], [14], [8, 9]], [-9.0, -14.0, -3.0, -9.0], [0, 0, 1, 3], [1, 2, 2, 1]),
-    Group([9], [[4, 4, 4, 4, 4, 4, 4], [5]], [-25.0, -4.0], [1], [0]),
-    Group([3, 4, 5, 6, 7, 8], [[2, 3], [4, 5, 6]], [-7.5, -11.0], [0], [1]),
+    DpoExample(
+        [5, 6, 7], [[8, 9], [10, 11, 12, 13], [14], [8, 9]], [-9.0, -14.0, -3.0, -9.0], [0, 0, 1, 3], [1, 2, 2, 1]
+    ),
+    DpoExample([9], [[4, 4, 4, 4, 4, 4, 4], [5]], [-25.0, -4.0], [1], [0]),
+    DpoExample([3, 4, 5, 6, 7, 8], [[2, 3], [4, 5, 6]], [-7.5, -11.0], [0], [1]),
 ]
 
 
@@ -49,12 +51,12 @@ def arguments(folder, **changes: Any) -> DpoArguments:
     return DpoArguments(**settings | changes)
 
 
-def grouped(model: PreTrainedModel, own: list[Group], limits: Limits, args: DpoArguments, **more: Any):
+def grouped(model: PreTrainedModel, own: list[DpoExample], limits: Limits, args: DpoArguments, **more: Any):
     """Return our trainer and the packs of an epoch."""
-    planned = plan(own, limits, 1, None, 0)
+    planned = schedule_packs(own, limits, 1, None, 0)
     collator = PackCollator(own, planned.packs, limits.shared)
     args.gradient_accumulation_steps, args.max_steps = planned.accumulation, planned.steps
-    trainer = GroupedDPOTrainer(
+    trainer = PackedDPOTrainer(
         model=model,
         args=args,
         data_collator=collator,
@@ -65,7 +67,7 @@ def grouped(model: PreTrainedModel, own: list[Group], limits: Limits, args: DpoA
     return trainer, [collator([{"pack": number}]) for number in range(len(planned.packs))]
 
 
-def pairwise(model: PreTrainedModel, own: list[Group], args: DpoArguments, **more: Any):
+def pairwise(model: PreTrainedModel, own: list[DpoExample], args: DpoArguments, **more: Any):
     """Return TRL's trainer and all pairs as one batch."""
     rows = pair_rows(own)
     dataset, words = pairs_dataset(rows), tokenizer()
@@ -199,7 +201,7 @@ def test_each_completion_is_one_row(folder):
     assert rows_forwarded(*pairwise(neox(), THREE, arguments(folder))) == 2 * pairs
 
 
-def trained(folder, own: list[Group], limits: Limits) -> tuple[torch.Tensor, list[dict[str, float]]]:
+def trained(folder, own: list[DpoExample], limits: Limits) -> tuple[torch.Tensor, list[dict[str, float]]]:
     """Train for an epoch; return the weights in a row, and what was logged of each step."""
     args = arguments(folder, learning_rate=1e-2, lr_scheduler_type="constant", optim="sgd")
     trainer, _ = grouped(neox(), own, limits, args)

@@ -33,7 +33,7 @@ from tasks.store.folders import Store, read_files
 from tasks.store.growing import GrowingTable, Slice, commit_slices, groups_of, read_slices, read_whole_prompts
 from tasks.store.parquet import read_table, table_bytes
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.training.pair_groups import Grouping
+from tasks.training.dpo_examples import ExampleBuilder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROMPTS = 9
@@ -178,8 +178,8 @@ def test_pairs_and_groups_do_not_depend_on_how_completions_came(policy, reward_m
         drawn = commit_slices(draft(store, "sample", "s"), "completions", slices, {})
         scored = score(store, reward_model, drawn)
         pairs = build_pairs.body(draft(store, "pairs", "p"), scored, drawn, PairsConfig(tau=0.01, truncated="keep"))
-        grouping = Grouping(pairs, prompts(store), words(), 100)
-        groups = pa.concat_tables(grouping.join(store, drawn)).sort_by("prompt_id").to_pylist()
+        builder = ExampleBuilder(pairs, prompts(store), words(), 100)
+        groups = pa.concat_tables(builder.build(store, drawn)).sort_by("prompt_id").to_pylist()
         figures = {name: value for name, value in pairs.stats.items() if name != "widest_gap_quantiles"}
         ids = sorted(zip(*(read_table(pairs)[name].to_pylist() for name in IDS), strict=True))
         found.append((drawn.digest, scored.rows, ids, figures, groups))

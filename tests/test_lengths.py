@@ -21,11 +21,11 @@ import tasks.lm.sharing
 from tasks.config.training import DpoConfig
 from tasks.dpo import sharing
 from tasks.lm.batches import Sequences
-from tasks.lm.grouped import by_completion, lay_out, targets, wanted_states
 from tasks.lm.lengths import ANY_LENGTH, Lengths, switch_of, thresholds
 from tasks.lm.logps import CompletionLogps
+from tasks.lm.prefix_forward import by_completion, lay_out, targets, wanted_states
 from tasks.lm.sharing import lengths_of
-from tasks.rewards.model import Rewards
+from tasks.rewards.model import CompletionRewards
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -113,7 +113,7 @@ def test_log_probabilities_are_those_of_each_sequence_alone(family):
 def test_rewards_are_those_of_each_sequence_alone(family):
     model = model_of(AutoModelForSequenceClassification, FAMILIES[family][0])
     expected = alone(model, lambda logits, *_: logits.item())
-    rewards = Rewards(model)
+    rewards = CompletionRewards(model)
     assert rewards.not_shared is None
     for _ in range(2):  # nothing is remembered of the first time
         np.testing.assert_allclose(rewards(*BATCH), expected, atol=1e-5)

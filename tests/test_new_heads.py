@@ -20,7 +20,7 @@ from tasks.import_model import model_files
 from tasks.models.weights import load_weights
 from tasks.reward_model import fit
 from tasks.training import trainer
-from tasks.training.outputs import EXAMPLES, OUTPUT, Job
+from tasks.training.trained_model import EXAMPLES, OUTPUT, Job
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

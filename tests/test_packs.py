@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_groups import groups
 
-from tasks.training.packs import Group, Limits, Pack, Piece, cut, even_steps, measure, plan, spread
+from tasks.training.packs import DpoExample, Limits, Pack, Piece, cut, even_steps, measure, schedule_packs, spread
 
-HAND = Group([1, 2, 3], [[4, 5], [6, 7, 8, 9], [10]], [0.0] * 3, [0, 0, 1], [1, 2, 2])
+HAND = DpoExample([1, 2, 3], [[4, 5], [6, 7, 8, 9], [10]], [0.0] * 3, [0, 0, 1], [1, 2, 2])
 LIMITS = st.builds(
     Limits,
     batch_size=st.integers(1, 12),
@@ -27,7 +27,7 @@ def steps_of(planned) -> list[list[Pack]]:
 def pairs_of(packs: list[Pack]) -> Counter:
     """Return how often each pair is trained on: packs without weight do not count."""
     pieces = [piece for pack in packs if pack.weight for piece in pack.pieces]
-    return Counter((piece.group, pair) for piece in pieces for pair in range(piece.first, piece.last))
+    return Counter((piece.example, pair) for piece in pieces for pair in range(piece.first, piece.last))
 
 
 def test_measure_by_hand():
@@ -59,7 +59,7 @@ def test_spread_by_hand():
 @settings(max_examples=200, deadline=None)
 @given(groups(), LIMITS, st.integers(1, 3), st.integers(0, 5))
 def test_every_pair_once_an_epoch(own, limits, epochs, seed):
-    planned = plan(own, limits, epochs, None, seed)
+    planned = schedule_packs(own, limits, epochs, None, seed)
     trained = pairs_of(planned.packs)
     assert trained == {(i, pair): epochs for i, group in enumerate(own) for pair in range(len(group.chosen))}
     assert len(planned.packs) == planned.steps * planned.accumulation * limits.devices
@@ -68,7 +68,7 @@ def test_every_pair_once_an_epoch(own, limits, epochs, seed):
 @settings(max_examples=200, deadline=None)
 @given(groups(), LIMITS, st.integers(0, 5))
 def test_a_steps_pairs_weigh_the_same(own, limits, seed):
-    for packs in steps_of(plan(own, limits, 1, None, seed)):
+    for packs in steps_of(schedule_packs(own, limits, 1, None, seed)):
         total = pairs_of(packs).total()
         tokens = sum(piece.chosen_tokens for pack in packs if pack.weight for piece in pack.pieces)
         for pack in packs:
@@ -82,7 +82,7 @@ def test_a_steps_pairs_weigh_the_same(own, limits, seed):
 @settings(max_examples=200, deadline=None)
 @given(groups(), LIMITS, st.integers(0, 5))
 def test_no_pack_of_several_pairs_is_over_the_budget(own, limits, seed):
-    for pack in plan(own, limits, 1, None, seed).packs:
+    for pack in schedule_packs(own, limits, 1, None, seed).packs:
         assert sum(p.tokens for p in pack.pieces) <= limits.tokens or [p.pairs for p in pack.pieces] == [1]
 
 
@@ -90,7 +90,7 @@ def test_no_pack_of_several_pairs_is_over_the_budget(own, limits, seed):
 @given(groups(), LIMITS, LIMITS, st.floats(0.2, 2.5), st.integers(0, 5))
 def test_steps_do_not_depend_on_budget_or_devices(own, limits, other, epochs, seed):
     other = other._replace(batch_size=limits.batch_size)
-    ours, theirs = (steps_of(plan(own, each, epochs, None, seed)) for each in (limits, other))
+    ours, theirs = (steps_of(schedule_packs(own, each, epochs, None, seed)) for each in (limits, other))
     assert [pairs_of(step) for step in ours] == [pairs_of(step) for step in theirs]
 
 
@@ -98,7 +98,10 @@ def test_steps_do_not_depend_on_budget_or_devices(own, limits, other, epochs, se
 @given(groups(most=8), st.integers(1, 30), st.integers(0, 5))
 def test_steps_are_even(own, batch_size, seed):
     total = sum(len(group.chosen) for group in own)
-    sizes = [pairs_of(step).total() for step in steps_of(plan(own, Limits(batch_size, 10**9, 1, True), 1, None, seed))]
+    sizes = [
+        pairs_of(step).total()
+        for step in steps_of(schedule_packs(own, Limits(batch_size, 10**9, 1, True), 1, None, seed))
+    ]
     most = min(batch_size, max(len(group.chosen) for group in own))
     assert all(abs(size - total / -(-total // batch_size)) <= most for size in sizes)
 
@@ -107,31 +110,33 @@ def test_steps_are_even(own, batch_size, seed):
 @given(groups(), st.integers(1, 20), st.integers(0, 5))
 def test_max_steps_takes_as_many_epochs_as_it_needs(own, max_steps, seed):
     limits = Limits(2, 100, 1, True)
-    assert plan(own, limits, 1, max_steps, seed).steps == max_steps
-    long = plan(own, limits, 1, max_steps + 3, seed)
+    assert schedule_packs(own, limits, 1, max_steps, seed).steps == max_steps
+    long = schedule_packs(own, limits, 1, max_steps + 3, seed)
     assert long.packs[: max_steps * long.accumulation][0] == long.packs[0]
 
 
 def test_a_partial_epoch_is_a_part_of_the_whole():
     own = [HAND._replace(prompt=[i]) for i in range(1, 9)]
     limits = Limits(3, 100, 1, True)
-    whole, half = (plan(own, limits, epochs, None, 0) for epochs in (1, 0.5))
+    whole, half = (schedule_packs(own, limits, epochs, None, 0) for epochs in (1, 0.5))
     assert (whole.steps, half.steps) == (8, 4)
     assert half.packs == whole.packs[:4]
-    more = plan(own, limits, 1.25, None, 0)
+    more = schedule_packs(own, limits, 1.25, None, 0)
     assert more.steps == 10
     assert more.packs[:8] == whole.packs
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
     own = [HAND._replace(prompt=[i]) for i in range(1, 9)]
-    order = [pack.pieces[0].group for pack in plan(own, Limits(3, 100, 1, True), 2, None, 0).packs]
+    order = [pack.pieces[0].example for pack in schedule_packs(own, Limits(3, 100, 1, True), 2, None, 0).packs]
     assert order[:8] != order[8:]
-    assert order[:8] != [pack.pieces[0].group for pack in plan(own, Limits(3, 100, 1, True), 1, None, 1).packs]
+    assert order[:8] != [
+        pack.pieces[0].example for pack in schedule_packs(own, Limits(3, 100, 1, True), 1, None, 1).packs
+    ]
 
 
 def test_an_only_pair_goes_to_one_of_several_devices():
     only = HAND._replace(chosen=[0], rejected=[1])
-    packs = plan([only], Limits(8, 100, 3, True), 1, None, 0).packs
+    packs = schedule_packs([only], Limits(8, 100, 3, True), 1, None, 0).packs
     assert [pack.weight for pack in packs] == [1.0, 0.0, 0.0]
     assert len({pack.pieces for pack in packs}) == 1

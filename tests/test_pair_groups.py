@@ -13,7 +13,7 @@ from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable, Slice, commit_slices
 from tasks.store.parquet import table_bytes
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.training.pair_groups import Grouping, PairsByPrompt, sequence_id
+from tasks.training.dpo_examples import ExampleBuilder, PairsByPrompt, sequence_id
 
 NAMES = ("a", "b", "c")
 PROMPTS = {"a": "w5 w6", "b": "w7", "c": "w8 w9 w10"}
@@ -62,9 +62,9 @@ def completions_of(store: Store, parts: list[list[str]], tokens: dict = TOKENS) 
 
 def grouped(store: Store, pairs=PAIRS, parts=(("a", "b"), ("c",)), max_length=100, tokens=TOKENS):
     """Return the groups by prompt, and how many pairs were too long."""
-    grouping = Grouping(pairs_of(store, pairs), prompts_of(store), tokenizer(), max_length)
-    tables = list(grouping.join(store, completions_of(store, parts, tokens)))
-    return {row["prompt_id"]: row for table in tables for row in table.to_pylist()}, grouping.too_long
+    builder = ExampleBuilder(pairs_of(store, pairs), prompts_of(store), tokenizer(), max_length)
+    tables = list(builder.build(store, completions_of(store, parts, tokens)))
+    return {row["prompt_id"]: row for table in tables for row in table.to_pylist()}, builder.too_long
 
 
 def test_by_hand(store):

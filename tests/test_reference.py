@@ -14,9 +14,9 @@ from tasks.store.filesystem import StoreError
 from tasks.store.folders import Store
 from tasks.store.parquet import table_bytes
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
-from tasks.training.outputs import write_tables
-from tasks.training.pair_groups import GROUPS, sequence_id
-from tasks.training.reference import find_ref_logps, look_up, ref_logps_table
+from tasks.training.dpo_examples import EXAMPLE_SCHEMA, sequence_id
+from tasks.training.reference import WITHOUT_REF, find_ref_logps, look_up, ref_logps_table
+from tasks.training.trained_model import write_tables
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -52,7 +52,7 @@ def groups(tmp_path):
             }
             for name in names
         ]
-        write_tables(folder / "groups.parquet", [pa.Table.from_pylist(rows, GROUPS)])
+        write_tables(folder / WITHOUT_REF, [pa.Table.from_pylist(rows, EXAMPLE_SCHEMA)])
         return folder
 
     return write
@@ -72,10 +72,10 @@ def test_equals_a_plain_forward_pass(store, reference, groups):
         for name, completions in COMPLETIONS.items()
         for ids in completions
     }
-    assert found.of.keys() == expected.keys()
+    assert found.by_sequence.keys() == expected.keys()
     assert found.forwarded == len(expected) == 7
     for id_, logps in expected.items():
-        assert found.of[id_] == pytest.approx(logps, abs=1e-5)
+        assert found.by_sequence[id_] == pytest.approx(logps, abs=1e-5)
 
 
 def test_only_new_completions_are_computed(store, reference, groups):
@@ -83,10 +83,10 @@ def test_only_new_completions_are_computed(store, reference, groups):
     assert first.forwarded == 3
     more = find_ref_logps(store, reference, FULL, groups("a", "c"))
     assert more.forwarded == 2
-    assert more.of.items() >= first.of.items()
+    assert more.by_sequence.items() >= first.by_sequence.items()
     assert more.parts.keys() > first.parts.keys()
     again = find_ref_logps(store, reference, FULL, groups("c", "a"))
-    assert (again.forwarded, again.of) == (0, more.of)
+    assert (again.forwarded, again.by_sequence) == (0, more.by_sequence)
 
 
 def test_other_losses_and_thresholds_share(store, reference, groups):
@@ -110,7 +110,7 @@ def test_equal_ids_of_other_texts_are_other_completions(store, reference, groups
     changed = {"b": [[2, 3], [30, 31]]}
     found = find_ref_logps(store, reference, FULL, groups("b", completions=changed))
     assert found.forwarded == 1
-    assert found.of[sequence_id([8], (30, 31))] == pytest.approx(by_hand(neox(), [8], [30, 31]), abs=1e-5)
+    assert found.by_sequence[sequence_id([8], (30, 31))] == pytest.approx(by_hand(neox(), [8], [30, 31]), abs=1e-5)
 
 
 def test_a_prompt_and_completion_cut_elsewhere_are_another_sequence():

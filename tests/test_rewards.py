@@ -24,7 +24,7 @@ from transformers import (
 
 from tasks.lm.batches import Sequences, bytes_per_token
 from tasks.rewards.heads import head_in_float32
-from tasks.rewards.model import Rewards
+from tasks.rewards.model import CompletionRewards
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -100,7 +100,7 @@ def test_bytes_of_a_token_by_hand():
 @example(prompts=[[5, 6], [5, 6]], drawn=[([8, EOS], 0), ([9, EOS], 1), ([8, EOS], 1)], budget=2000)
 def test_a_reward_is_that_of_the_model_alone(model, prompts, drawn, budget):
     completions, prompt_of = [ids for ids, _ in drawn], [of % len(prompts) for _, of in drawn]
-    rewards = Rewards(model, budget)
+    rewards = CompletionRewards(model, budget)
     assert rewards.not_shared is None
     expected = alone(model, prompts, completions, prompt_of)
     np.testing.assert_allclose(rewards(prompts, completions, prompt_of), expected, atol=1e-5)
@@ -122,7 +122,7 @@ def test_a_reward_is_that_of_the_model_alone(model, prompts, drawn, budget):
 def test_families_that_share_prompts(model):
     prompts = [[5], list(range(20, 45)), [7, 8, 9]]
     completions, prompt_of = [[6, EOS], [EOS], list(range(50, 70)), [9] * 12, [6, EOS]], [0, 1, 2, 1, 1]
-    rewards = Rewards(model, 2000)
+    rewards = CompletionRewards(model, 2000)
     assert rewards.not_shared is None
     expected = alone(model, prompts, completions, prompt_of)
     assert np.diff(np.sort(expected)).min() > 1e-3
@@ -138,7 +138,7 @@ def test_families_that_share_prompts(model):
 )
 def test_families_that_do_not_are_scored_whole_and_it_is_said(model, reason, capsys):
     prompts, completions, prompt_of = [[5], list(range(20, 45))], [[6, EOS], [7, EOS], [9] * 12], [0, 1, 1]
-    rewards = Rewards(model, 2000)
+    rewards = CompletionRewards(model, 2000)
     assert rewards.not_shared.startswith(reason)
     for _ in range(2):
         found = rewards(prompts, completions, prompt_of)
@@ -161,13 +161,13 @@ def test_families_that_do_not_are_scored_whole_and_it_is_said(model, reason, cap
 )
 def test_families_that_read_the_padding_are_scored_one_by_one(model, reason, capsys):
     prompts, completions, prompt_of = [[5], [*range(20, 45), EOS, 7]], [[6, EOS], [7, EOS], [*[9] * 12, EOS]], [0, 1, 1]
-    rewards = Rewards(model, 2000)
+    rewards = CompletionRewards(model, 2000)
     assert reason in rewards.alone
     assert capsys.readouterr().out.count("scored by itself, not in a batch") == 1
     expected = alone(model, prompts, completions, prompt_of)
     assert np.diff(np.sort(expected)).min() > 1e-5
     np.testing.assert_allclose(rewards(prompts, completions, prompt_of), expected, rtol=1e-4)
-    assert Rewards(small(BertForSequenceClassification)).alone is None
+    assert CompletionRewards(small(BertForSequenceClassification)).alone is None
 
 
 def test_a_head_that_does_more_than_score_is_left_to_the_model():
@@ -177,7 +177,7 @@ def test_a_head_that_does_more_than_score_is_left_to_the_model():
             return type(output)(logits=2 * output.logits)
 
     model = small(Doubled, intermediate_size=64)
-    rewards = Rewards(model)
+    rewards = CompletionRewards(model)
     assert rewards.not_shared == "Doubled's head does more than `score`"
     expected = alone(model, [[5, 6]], [[7, EOS]], [0])
     np.testing.assert_allclose(rewards([[5, 6]], [[7, EOS]], [0]), expected, atol=1e-5)
@@ -201,7 +201,7 @@ def test_out_of_memory_halves_the_budget_once_and_for_all(model, capsys, not_sha
     completions = [[*range(10, 20 + number % 5), EOS] for number in range(32)]
     completions = [[100 + number, *ids] for number, ids in enumerate(completions)]
     expected = alone(model, prompts, completions, prompt_of)
-    rewards, sizes = Rewards(model, 10_000), []
+    rewards, sizes = CompletionRewards(model, 10_000), []
     rewards.not_shared = not_shared
     hook = holds(model, 100, sizes)
     try:
@@ -218,7 +218,7 @@ def test_out_of_memory_halves_the_budget_once_and_for_all(model, capsys, not_sha
 
 
 def test_a_sequence_that_does_not_fit_is_named(model):
-    rewards = Rewards(model, 100)
+    rewards = CompletionRewards(model, 100)
     hook = holds(model, 8, [])
     try:
         with pytest.raises(ValueError, match=r"of 15 tokens need more memory than cpu has free: set scoring.dtype"):
@@ -229,10 +229,10 @@ def test_a_sequence_that_does_not_fit_is_named(model):
 
 def test_another_pad_token_changes_nothing(model):
     ids = [[5], [6, 7]], [[5, 6, EOS], list(range(10, 40)), [9, EOS]], [0, 1, 0]
-    expected = Rewards(model)(*ids)
+    expected = CompletionRewards(model)(*ids)
     model.config.pad_token_id = 1
     try:
-        np.testing.assert_allclose(Rewards(model)(*ids), expected, atol=1e-5)
+        np.testing.assert_allclose(CompletionRewards(model)(*ids), expected, atol=1e-5)
     finally:
         model.config.pad_token_id = PAD
 
@@ -256,7 +256,7 @@ def test_in_bfloat16_rewards_have_no_steps():
     with torch.inference_mode():
         own = model(torch.tensor([[5, 6, 7, *ids] for ids in completions])).logits[:, 0]
     assert own.dtype == torch.bfloat16
-    rewards = Rewards(model)
+    rewards = CompletionRewards(model)
     for reason in (None, "to compare"):
         rewards.not_shared = reason
         found = rewards([[5, 6, 7]], completions, [0] * 100)
@@ -271,7 +271,7 @@ def test_in_bfloat16_rewards_have_no_steps():
 
 def test_in_bfloat16_equal_completions_tie():
     completions = [[20, EOS], [21, EOS], [20, EOS], [20, EOS]]
-    found = Rewards(large(torch.bfloat16))([[5, 6, 7]], completions, [0] * 4)
+    found = CompletionRewards(large(torch.bfloat16))([[5, 6, 7]], completions, [0] * 4)
     assert found[0] == found[2] == found[3] != found[1]
 
 

@@ -36,7 +36,7 @@ from tasks.store.copies import fetch
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store, read_manifest
 from tasks.store.parquet import read_table
-from tasks.training.outputs import commit_model, discard, trained
+from tasks.training.trained_model import commit_model, discard, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -189,7 +189,7 @@ def test_within_a_flow_the_run_ends_as_prefect_ends_it(tmp_path, preempted, pref
 @pytest.fixture
 def deletes_all(tmp_path) -> Iterator[Store]:
     """Return a store whose checkpoints another process deletes all the time."""
-    code = "from sys import argv; from tasks.training.outputs import *; store = Store(argv[1])\n"
+    code = "from sys import argv; from tasks.training.trained_model import *; store = Store(argv[1])\n"
     code += "print('ready', flush=True)\nwhile True: discard(store, 'checkpoints/sft/k')"
     store = Store(str(tmp_path / "store"))
     other = subprocess.Popen([sys.executable, "-c", code, store.uri], stdout=subprocess.PIPE, cwd=ROOT)

@@ -21,7 +21,7 @@ from tasks.store.artifacts import Artifact, Provenance, files_digest
 from tasks.store.copies import fetch
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store, read_manifest
-from tasks.training.outputs import commit_model, trained
+from tasks.training.trained_model import commit_model, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedModel
 
 from tasks.lm.batches import Sequences
-from tasks.lm.grouped import by_completion, lay_out, wanted_states
 from tasks.lm.lengths import Lengths, switch_of, thresholds
+from tasks.lm.prefix_forward import by_completion, lay_out, wanted_states
 from tasks.pipeline.progress import log
 
 TEST_WORK = {"cpu": 2e11, "cuda": 1e15}
@@ -42,7 +42,7 @@ def lengths_of(model: PreTrainedModel, shared: bool) -> Lengths:
     """Return which sequences may be forwarded together, and log where prompts are shared up to some length only.
 
     Dynamic frequencies start anew at every forward pass from now on: they would otherwise remember the longest sequence
-    of those before.
+    of all earlier passes.
 
     Args:
         model: On its device.
@@ -76,7 +76,7 @@ def _why_not_beyond(model: PreTrainedModel, tokens: int) -> str | None:
 
 
 def _disagreement(model: PreTrainedModel, prompts: Sequence[int], completions: Sequence[int]) -> str | None:
-    """Return how the hidden states with a shared prompt differ from those without on random tokens, or None.
+    """Return how the hidden states with and without shared prompts differ on random tokens, or None where they agree.
 
     Args:
         model: On its device.
@@ -86,8 +86,8 @@ def _disagreement(model: PreTrainedModel, prompts: Sequence[int], completions: S
     backbone, vocabulary = model.base_model, model.config.get_text_config().vocab_size
     random = torch.Generator().manual_seed(0)
     given, continued = (
-        [torch.randint(vocabulary, (length,), generator=random).tolist() for length in group]
-        for group in (prompts, completions)
+        [torch.randint(vocabulary, (length,), generator=random).tolist() for length in lengths]
+        for lengths in (prompts, completions)
     )
     last = len(prompts) - 1
     sequences, states = Sequences(given, continued, (0, 1, last, last - 1)), []

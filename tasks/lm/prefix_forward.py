@@ -1,9 +1,9 @@
 """Forward passes that compute each prompt once for its completions, and each completion once.
 
 A batch holds prompts and, of each, some completions. Where a model family allows it, the keys and values of the prompts
-are computed once, under gradient where there is one, and every completion continues from those of its prompt. Elsewhere
-a completion is forwarded behind a copy of its prompt. What is forwarded together is of like length. Imports torch, so
-import it inside functions only.
+are computed once, under gradient where there is one, and every completion continues from its prompt's keys and values.
+Elsewhere a completion is forwarded behind a copy of its prompt. Sequences that are forwarded together have about the
+same length. Imports torch, so import it inside functions only.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,9 +21,9 @@ from tasks.lm.lengths import ANY_LENGTH, MOST_PADDING, Lengths
 T = TypeVar("T")
 
 LEAST_FILL = 0.75
-"""Share of a bucket's longest row that its shortest has at least."""
+"""The shortest row of a bucket has at least this share of the longest one's tokens."""
 LEAST_PREFIX_FILL = 1 / MOST_PADDING
-"""Share of the longest prompt that the shortest has at least of those that are computed together."""
+"""Of prompts that are computed together, the shortest has at least this share of the longest one's tokens."""
 
 
 class Bucket(NamedTuple):
@@ -36,7 +36,7 @@ class Bucket(NamedTuple):
     wanted: torch.Tensor
     """(rows, width) bool: positions whose hidden states are wanted."""
     prompt: torch.Tensor
-    """(rows,) int: each row's prompt among those of the prefix."""
+    """(rows,) int: each row's prompt, as a row of the prefix."""
 
 
 class Part(NamedTuple):
@@ -76,7 +76,7 @@ def lay_out(sequences: Sequences, shared: bool, least_fill: float = LEAST_FILL, 
         sequences: Prompts of at least one token, and their completions.
         shared: Compute each prompt once, for the completions whose lengths allow it.
         least_fill: Share of a bucket's longest row that its shortest has at least; 0: all rows in one bucket.
-        lengths: What may be forwarded together.
+        lengths: Which sequences may be forwarded together.
     """
     prompts, completions, prompt_of = sequences
     rows: tuple[list[_Row], list[_Row]] = ([], [])
@@ -87,14 +87,14 @@ def lay_out(sequences: Sequences, shared: bool, least_fill: float = LEAST_FILL, 
     whole, sharing = rows
     parts: list[tuple[list[int], list[list[_Row]]]] = []
     if whole:
-        parts.append(([], list(_alike(whole, _length, least_fill, lambda row: lengths.kind(len(row.ids))))))
-    for some in _alike(sorted({row.prompt for row in sharing}), lambda n: len(prompts[n]), LEAST_PREFIX_FILL):
+        parts.append(([], list(_length_runs(whole, _row_length, least_fill, lambda row: lengths.kind(len(row.ids))))))
+    for some in _length_runs(sorted({row.prompt for row in sharing}), lambda n: len(prompts[n]), LEAST_PREFIX_FILL):
         own = [row for row in sharing if row.prompt in some]
-        parts.append((some, list(_alike(own, _length, least_fill))))
+        parts.append((some, list(_length_runs(own, _row_length, least_fill))))
     tokens = sum(len(row.ids) for row in [*whole, *sharing])
     tokens += sum(len(prompts[number]) - 1 for number in {row.prompt for row in sharing})
     order = [row.number for _, buckets in parts for bucket in buckets for row in bucket]
-    return Batch([_part(buckets, prompts, some) for some, buckets in parts], order, tokens)
+    return Batch([_make_part(buckets, prompts, some) for some, buckets in parts], order, tokens)
 
 
 def last_states_only(batch: Batch) -> Batch:
@@ -127,7 +127,7 @@ def wanted_states(backbone: Callable[..., Any], batch: Batch) -> torch.Tensor:
         backbone: The model without its head.
         batch: On the backbone's device.
     """
-    return torch.cat([state for part in batch.parts for state in _states(backbone, part)])
+    return torch.cat([state for part in batch.parts for state in _bucket_states(backbone, part)])
 
 
 def take_rows(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -149,7 +149,7 @@ def name_body(model: PreTrainedModel) -> None:
         model.base_model_prefix = "model"
 
 
-def takes_batches(backbone: PreTrainedModel) -> None:
+def accept_batches(backbone: PreTrainedModel) -> None:
     """Let a backbone take a `batch` and return the states that it wants, (1, tokens, hidden)."""
     plain = backbone.forward
 
@@ -161,7 +161,7 @@ def takes_batches(backbone: PreTrainedModel) -> None:
     backbone.forward = MethodType(forward, backbone)
 
 
-def _states(backbone: Callable[..., Any], part: Part) -> Iterator[torch.Tensor]:
+def _bucket_states(backbone: Callable[..., Any], part: Part) -> Iterator[torch.Tensor]:
     """Yield the wanted states of each bucket."""
     if part.prefix is None:
         for bucket in part.buckets:
@@ -180,14 +180,14 @@ def _states(backbone: Callable[..., Any], part: Part) -> Iterator[torch.Tensor]:
             input_ids=bucket.ids,
             attention_mask=torch.cat([mask[own], bucket.mask], 1),
             position_ids=lengths[own] + torch.minimum(along, bucket.mask.sum(1, keepdim=True) - 1),
-            past_key_values=_rows_of(cache, own),
+            past_key_values=_select_rows(cache, own),
             use_cache=True,
         ).last_hidden_state
         yield states[bucket.wanted]
 
 
-def _rows_of(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
-    """Return a cache that begins with the keys and values of some rows of another."""
+def _select_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
+    """Return a new cache with the keys and values of some rows of another cache."""
     chosen = DynamicCache()
     for layer in cache.layers:
         own = DynamicLayer()
@@ -198,18 +198,22 @@ def _rows_of(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
 
 
 class _Row(NamedTuple):
+    """A completion to forward, with all of its prompt before it or only the prompt's last token."""
+
     number: int
+    """The completion's number."""
     ids: list[int]
     wanted: int
-    """States before its last so many tokens."""
+    """How many of the last tokens are the completion's: the states before them are wanted."""
     prompt: int
+    """The prompt's number."""
 
 
-def _length(row: _Row) -> int:
+def _row_length(row: _Row) -> int:
     return len(row.ids)
 
 
-def _alike(
+def _length_runs(
     items: Iterable[T], length: Callable[[T], int], least_fill: float, kind: Callable[[T], int] = lambda _: 0
 ) -> Iterator[list[T]]:
     """Cut items, longest first, into runs of like length and one kind."""
@@ -223,16 +227,16 @@ def _alike(
         yield run
 
 
-def _part(buckets: list[list[_Row]], prompts: Sequence[Ids], shared: list[int]) -> Part:
-    """Return rows behind the prompts, given by their numbers, that they share."""
+def _make_part(buckets: list[list[_Row]], prompts: Sequence[Ids], shared: list[int]) -> Part:
+    """Return the buckets of rows that continue from the prompts with the numbers `shared`."""
     place = {number: new for new, number in enumerate(shared)}
     prefixes = [prompts[number][:-1] for number in shared]
-    prefix = _padded_left(prefixes) if any(prefixes) else None
-    return Part(prefix, [_bucket(bucket, place) for bucket in buckets])
+    prefix = _pad_left(prefixes) if any(prefixes) else None
+    return Part(prefix, [_make_bucket(bucket, place) for bucket in buckets])
 
 
-def _bucket(rows: list[_Row], place: dict[int, int]) -> Bucket:
-    """Return rows as tensors; `place`: each prompt's among those of the prefix, where there is one."""
+def _make_bucket(rows: list[_Row], place: dict[int, int]) -> Bucket:
+    """Return rows as tensors; `place`: number of a prompt -> its row of the prefix, where there is one."""
     width = len(rows[0].ids)
     ids = torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in rows])
     along = torch.arange(width)
@@ -241,7 +245,7 @@ def _bucket(rows: list[_Row], place: dict[int, int]) -> Bucket:
     return Bucket(ids, (along < ends).long(), wanted, torch.tensor([place.get(row.prompt, 0) for row in rows]))
 
 
-def _padded_left(sequences: list[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
+def _pad_left(sequences: list[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
     width = max(map(len, sequences))
     pads = [width - len(ids) for ids in sequences]
     ids = torch.tensor([[0] * pad + list(own) for pad, own in zip(pads, sequences, strict=True)])

@@ -1,4 +1,4 @@
-"""Pairs joined with tokens: one row a prompt, with its unique completions and the pairs of them."""
+"""Examples of a DPO training: one row a prompt, with its unique completions as tokens and the pairs of them."""
 
 import hashlib
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IDS = pa.list_(pa.int32())
-GROUPS = pa.schema(
+EXAMPLE_SCHEMA = pa.schema(
     {
         "prompt_id": pa.string(),
         "prompt": IDS,
@@ -41,41 +41,41 @@ class PairsByPrompt:
 
         A file at a time: an Arrow array holds 2 GB of text, that is 33.5 million prompt ids.
         """
-        self._code: dict[str, int] = {}
+        self._code_of: dict[str, int] = {}
         codes, ids = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)]
         for table in read_tables(pairs, ["prompt_id", "chosen_id", "rejected_id"]):
-            codes.append(self._codes(table["prompt_id"]))
+            codes.append(self._encode(table["prompt_id"]))
             ids.append(np.stack([table[name].to_numpy() for name in ("chosen_id", "rejected_id")], 1))
         code, rows = np.concatenate(codes), np.concatenate(ids)
         self.total = len(code)
         self._ids: np.ndarray = rows[np.lexsort((rows[:, 1], rows[:, 0], code))]
-        self._ends = np.cumsum(np.bincount(code, minlength=len(self._code)))
+        self._ends = np.cumsum(np.bincount(code, minlength=len(self._code_of)))
 
     def __iter__(self) -> Iterator[str]:
         """Yield the prompts."""
-        return iter(self._code)
+        return iter(self._code_of)
 
     def __contains__(self, prompt_id: str) -> bool:
         """Tell whether a prompt has pairs."""
-        return prompt_id in self._code
+        return prompt_id in self._code_of
 
     def __getitem__(self, prompt_id: str) -> np.ndarray:
         """Return the (pairs, 2) ids of chosen and rejected completions, in order."""
-        code = self._code[prompt_id]
+        code = self._code_of[prompt_id]
         return self._ids[self._ends[code - 1] if code else 0 : self._ends[code]]
 
-    def _codes(self, prompt_ids: pa.ChunkedArray) -> np.ndarray:
-        """Return the number of each prompt; one that is met for the first time gets the next."""
+    def _encode(self, prompt_ids: pa.ChunkedArray) -> np.ndarray:
+        """Return the number of each prompt; a new prompt gets the next number."""
         found = [np.empty(0, np.int32)]
         for chunk in prompt_ids.chunks:
             encoded = chunk.dictionary_encode()
-            numbers = [self._code.setdefault(id_, len(self._code)) for id_ in encoded.dictionary.to_pylist()]
+            numbers = [self._code_of.setdefault(id_, len(self._code_of)) for id_ in encoded.dictionary.to_pylist()]
             found.append(np.array(numbers, np.int32)[encoded.indices.to_numpy()])
         return np.concatenate(found)
 
 
-class Grouping:
-    """Joins pairs with tokens, a few parts of the completions at a time, and counts what it drops."""
+class ExampleBuilder:
+    """Joins pairs with tokens, a few parts of the completions at a time, and counts the pairs that it drops."""
 
     def __init__(
         self, pairs: Artifact, prompts: Artifact, tokenizer: "PreTrainedTokenizerBase", max_length: int
@@ -94,11 +94,11 @@ class Grouping:
 
     @property
     def too_long(self) -> int:
-        """Return the number of dropped pairs, once all are joined."""
+        """Return the number of dropped pairs, once all examples are built."""
         return self.pairs.total - self.kept
 
-    def join(self, store: Store, completions: Artifact) -> Iterator[pa.Table]:
-        """Yield the groups of some prompts' completions after another.
+    def build(self, store: Store, completions: Artifact) -> Iterator[pa.Table]:
+        """Yield the examples of all paired prompts, a few parts of the completions at a time.
 
         Raises:
             DamagedArtifactError: A pair names a completion that is not there.
@@ -107,10 +107,10 @@ class Grouping:
         missing = set(self.pairs)
         slices, columns = read_slices(store, completions), ["prompt_id", "completion_id", "token_ids"]
         for rows in read_whole_prompts(slices, columns):
-            found = self._tokens(rows)
+            found = self._tokens_by_prompt(rows)
             missing -= found.keys()
-            groups = [self._group(prompt_id, found[prompt_id]) for prompt_id in sorted(found)]
-            yield pa.Table.from_pylist([group for group in groups if group["chosen"]], GROUPS)
+            examples = [self._example(prompt_id, found[prompt_id]) for prompt_id in sorted(found)]
+            yield pa.Table.from_pylist([example for example in examples if example["chosen"]], EXAMPLE_SCHEMA)
         if missing:
             raise DamagedArtifactError(
                 f"the completions of {len(missing)} paired prompts are missing, first {min(missing)}: {AGAIN}"
@@ -120,8 +120,8 @@ class Grouping:
                 f"all {self.pairs.total} pairs are longer than dpo.max_length = {self.max_length} tokens: raise it"
             )
 
-    def _tokens(self, rows: pa.Table) -> dict[str, dict[int, list[int]]]:
-        """Return the token ids of the completions of each prompt that has pairs."""
+    def _tokens_by_prompt(self, rows: pa.Table) -> dict[str, dict[int, list[int]]]:
+        """Return, for each prompt that has pairs, its completions' token ids by completion_id."""
         found: dict[str, dict[int, list[int]]] = {}
         for place, (prompt_id, number) in enumerate(
             zip(rows["prompt_id"].to_pylist(), rows["completion_id"].to_pylist(), strict=True)
@@ -130,7 +130,7 @@ class Grouping:
                 found.setdefault(prompt_id, {})[number] = rows["token_ids"][place].as_py()
         return found
 
-    def _group(self, prompt_id: str, tokens: dict[int, list[int]]) -> dict[str, Any]:
+    def _example(self, prompt_id: str, tokens: dict[int, list[int]]) -> dict[str, Any]:
         pairs = self.pairs[prompt_id]
         if missing := set(pairs.flatten().tolist()) - tokens.keys():
             raise DamagedArtifactError(f"completion {prompt_id}/{min(missing)} is in a pair, and missing: {AGAIN}")

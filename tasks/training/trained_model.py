@@ -1,4 +1,7 @@
-"""What the three training stages share: a job that goes on from its last checkpoint, and the model that it leaves."""
+"""From a training stage to its trained model: the job, resumed from its last checkpoint, and the commit of the model.
+
+This is the stage's side of a training; `trainer.py` is the side of the process that trains.
+"""
 
 import contextlib
 import itertools
@@ -75,7 +78,7 @@ def commit_model(
 ) -> Artifact:
     """Commit the model in a working folder.
 
-    The digest is that of the model's files alone: the log, and the adapter that is merged into the model, lie beside.
+    The digest covers the model's files alone, not the log, nor the adapter, which is merged into the model.
 
     Args:
         out: The stage's output.
