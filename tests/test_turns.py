@@ -175,7 +175,7 @@ def test_an_end_that_the_tokenizer_does_not_call_special(test_data):
 def test_templates_whose_answers_do_not_follow_the_prompt_are_named_once(neox, monkeypatch):
     said = []
     monkeypatch.setattr(turns, "log", said.append)
-    turns._say_once.cache_clear()
+    turns._log_once_per_template.cache_clear()
     for text in ("Yes.", "No."):
         written(neox, THINKS, text)
         written(neox, CHATML, text)
