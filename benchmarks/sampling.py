@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 from _side_by_side import faster, options, report, take_turns
 
-import tasks.sample
+import tasks.sampling.completions
 from tasks.config.sections import ModelSource
 from tasks.config.settings import Decoding
 from tasks.data.prompt_table import PromptTable

@@ -20,9 +20,9 @@ from flows.run_log import RunLog, ended_by_signals, redacted
 from flows.settings_yaml import read_yaml
 from tasks.config.errors import ConfigurationError
 from tasks.config.settings import Config
+from tasks.evaluation.tables import evaluation_head, evaluation_rows
 from tasks.pipeline.dispatch import DeploymentFailedError, DeploymentRunError
 from tasks.pipeline.dry_run import PLAN, Plan
-from tasks.pipeline.pages import evaluation_rows
 from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.filesystem import STORE_ERRORS
 
@@ -60,7 +60,7 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
 
 def _run(flow: Flow[..., dict[str, Artifact]], options: argparse.Namespace) -> dict[str, Artifact]:
     try:
-        parameters = sections(load_config(options.config, options.set))
+        parameters = load_config(options.config, options.set).sections()
     except ValidationError as error:  # of the configuration, and of nothing that is read or asked later
         raise ConfigurationError(explain(error)) from error
     if not options.dry_run:
@@ -96,11 +96,6 @@ def load_config(path: str, overrides: list[str]) -> Config:
     for override in overrides:
         _override(values, override)
     return Config.model_validate(values)
-
-
-def sections(config: Config) -> dict[str, Any]:
-    """Return the sections of a configuration by name: the parameters of the flow."""
-    return {name: getattr(config, name) for name in Config.model_fields}
 
 
 def foresee(flow: Flow[..., dict[str, Artifact]], parameters: dict[str, Any]) -> Plan:
@@ -154,7 +149,7 @@ def print_report(artifacts: dict[str, Artifact], as_json: bool) -> None:
     """Print the comparison of the policies and where everything is; with `as_json` one last line for programs."""
     figures = artifacts["evaluation"].stats
     console = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=True, markup=False)  # paths have brackets
-    table = Table(f"{figures['prompts']} held-out prompts", "SFT", "RS-DPO", title="RS-DPO against its SFT policy")
+    table = Table(*evaluation_head(figures), title="RS-DPO against its SFT policy")
     for row in evaluation_rows(figures):
         table.add_row(*row)
     console.print(table)

@@ -9,7 +9,7 @@ import time
 
 from prefect import flow
 
-from flows.command_line import load_config, main, sections, stop
+from flows.command_line import load_config, main, stop
 from flows.rs_dpo import rs_dpo
 from tasks.examples.world import write_world
 from tasks.models.loading import model_folder
@@ -23,7 +23,7 @@ WORLD = ".rsdpo/world"
 def quickstart(config: str = CONFIG, overrides: list[str] | None = None, seed: int = 0) -> dict[str, Artifact]:
     """Write the world and run RS-DPO on it."""
     write_world(WORLD, seed)
-    artifacts: dict[str, Artifact] = rs_dpo(**sections(load_config(config, overrides or [])))
+    artifacts: dict[str, Artifact] = rs_dpo(**load_config(config, overrides or []).sections())
     return artifacts
 
 

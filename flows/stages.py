@@ -3,31 +3,28 @@
 The flow computes in its own process and commits to the store; the pipeline that asked for it reads it there.
 """
 
+import inspect
 import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import FrameType
+from typing import Any
 
-from prefect import flow
+from prefect import Flow, flow
 from prefect.concurrency.sync import concurrency
 
-import tasks.dpo
-import tasks.evaluate
-import tasks.reward_model
-import tasks.sample
-import tasks.score
-import tasks.sft
-from tasks.config.settings import RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
-from tasks.config.training import DpoConfig
-from tasks.evaluate import Method
+from tasks.config.compute import GPU_STAGES
 from tasks.pipeline.dispatch import GPU_LIMIT
-from tasks.pipeline.gpus import gpus_of
+from tasks.pipeline.gpus import gpus_of_run
 from tasks.pipeline.site import Site
-from tasks.store.artifacts import Artifact
+from tasks.pipeline.stage import Stage
 from tasks.store.folders import Store
 
+STAGES: dict[str, Stage[...]] = {name: getattr(import_module(module), name) for name, module in GPU_STAGES.items()}
+"""The stages that need a GPU, by name."""
 LAST_SECONDS = 4.0
 """What a run has after SIGTERM to end by itself."""
 
@@ -70,53 +67,20 @@ def ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@flow(name="train-sft", flow_run_name="SFT on {demonstrations.rows} demonstrations")
-def train_sft(store: str, base_model: Artifact, demonstrations: Artifact, sft: SftConfig) -> None:
-    """Fine-tune the base model on the demonstrations."""
-    with gpus(gpus_of(sft)):
-        tasks.sft.train_sft(Site(Store(store)), base_model, demonstrations, sft)
+def as_flow(stage: Stage[...]) -> Flow[..., None]:
+    """Return a flow that computes a stage here: its parameters are the store and the arguments of the stage."""
+
+    def compute(store: str, **arguments: Any) -> None:
+        with gpus(gpus_of_run(arguments)):
+            stage(Site(Store(store)), **arguments)
+
+    own = list(stage.signature.parameters.values())[1:]
+    parameters = [inspect.Parameter("store", inspect.Parameter.KEYWORD_ONLY, annotation=str)]
+    parameters += [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+    compute.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what Prefect reads
+    compute.__name__, compute.__doc__ = stage.name, inspect.getdoc(stage.body)
+    name, run_name = stage.name.replace("_", "-"), stage.options.get("run_name")
+    return flow(name=name, flow_run_name=run_name)(compute)
 
 
-@flow(name="train-reward-model", flow_run_name="reward model on {preferences.rows} pairs")
-def train_reward_model(
-    store: str, base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig
-) -> None:
-    """Train a reward model on preference pairs."""
-    with gpus(gpus_of(reward_model)):
-        tasks.reward_model.train_reward_model(Site(Store(store)), base_model, preferences, reward_model)
-
-
-@flow(name="sample-completions", flow_run_name="sampling {prompts.rows} prompts x {sampling.k}")
-def sample_completions(
-    store: str, policy: Artifact, prompts: Artifact, annotated: Artifact, sampling: SamplingConfig
-) -> None:
-    """Draw k completions a prompt."""
-    with gpus(gpus_of(sampling)):
-        tasks.sample.sample_completions(Site(Store(store)), policy, prompts, annotated, sampling)
-
-
-@flow(name="score-completions", flow_run_name="scoring {completions.rows} completions")
-def score_completions(
-    store: str, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
-) -> None:
-    """Score every completion with the reward model."""
-    with gpus(gpus_of(scoring)):
-        tasks.score.score_completions(Site(Store(store)), reward_model, completions, prompts, scoring)
-
-
-@flow(name="train-dpo", flow_run_name="DPO on {pairs.rows} pairs")
-def train_dpo(
-    store: str, policy: Artifact, pairs: Artifact, completions: Artifact, prompts: Artifact, dpo: DpoConfig
-) -> None:
-    """Train the policy on the pairs."""
-    with gpus(gpus_of(dpo)):
-        tasks.dpo.train_dpo(Site(Store(store)), policy, pairs, completions, prompts, dpo)
-
-
-@flow(name="evaluate-policy", flow_run_name="evaluation on {held_out.rows} prompts")
-def evaluate_policy(
-    store: str, aligned: Artifact, policy: Artifact, reward_model: Artifact, held_out: Artifact, how: Method
-) -> None:
-    """Compare the aligned policy with pi_SFT on held-out prompts."""
-    with gpus(gpus_of(how.decoding)):
-        tasks.evaluate.evaluate_policy(Site(Store(store)), aligned, policy, reward_model, held_out, how)
+globals().update({name: as_flow(stage) for name, stage in STAGES.items()})

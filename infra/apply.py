@@ -24,7 +24,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from infra.stack import ROOT
-from tasks.config.compute import STAGES
+from tasks.config.compute import GPU_STAGES
 from tasks.config.errors import ConfigurationError
 from tasks.pipeline.dispatch import GPU_LIMIT
 from tasks.store.folders import Store
@@ -38,7 +38,7 @@ QUEUES = {
     GPU_POOL: {"finish": 1, "default": 2},  # what is nearly done first
 }
 """Priorities of the queues of each pool; 1 comes first."""
-FLOWS = ("rs-dpo", "quickstart", "add-prompts", *(stage.replace("_", "-") for stage in STAGES))
+FLOWS = ("rs-dpo", "quickstart", "add-prompts", *(stage.replace("_", "-") for stage in GPU_STAGES))
 """Flows that send heartbeats as often as the automations expect; other flows on the server are left alone."""
 ZOMBIES, UNBORN = "RS-DPO: crash runs that send no heartbeat", "RS-DPO: crash runs that never begin"
 SILENCE = timedelta(seconds=90)

@@ -1,8 +1,8 @@
 """Direct preference optimization: reads the policy and the pairs, writes the aligned policy.
 
 Loss (arXiv:2305.18290): -log sigma(beta log pi(y_w|x)/pi_SFT(y_w|x) - beta log pi(y_l|x)/pi_SFT(y_l|x)). The reference
-pi_SFT is the policy before the first step; completions are trained on by the very tokens that were sampled. A prompt
-has many completions and a completion is in many pairs: each is forwarded once.
+is a frozen policy, pi_SFT as a rule; completions are trained on by the very tokens that were sampled. A prompt has many
+completions and a completion is in many pairs: each is forwarded once.
 """
 
 import functools
@@ -189,27 +189,54 @@ def sharing(model: "PreTrainedModel", config: DpoConfig) -> tuple[bool, "Lengths
     return reason is None, lengths
 
 
-def _preview(
-    draft: Draft, policy: Artifact, pairs: Artifact, completions: Artifact, prompts: Artifact, dpo: DpoConfig
-) -> tuple[Artifact, dict[str, Any]]:
+def check_reference(policy: Artifact, reference: Artifact) -> None:
+    """Refuse a reference that reads other tokens than the policy: its log-probabilities would be of other texts.
+
+    Raises:
+        ConfigurationError: Their vocabularies differ.
+    """
+    if policy.digest != reference.digest:
+        ours, theirs = (model_tokenizer(model).get_vocab() for model in (policy, reference))
+        if ours != theirs:
+            raise ConfigurationError(
+                f"the reference {reference.uri} has another vocabulary than the policy {policy.uri}: take a reference "
+                "that the policy was trained from"
+            )
+
+
+def _preview(policy: Artifact, pairs: Artifact, dpo: DpoConfig) -> tuple[Artifact, dict[str, Any]]:
     cost = {"pairs": pairs.rows if pairs.digest else "as selected", "epochs": dpo.epochs}
     return pending(0, "train_dpo", **policy.stats), cost
 
 
-@stage(version=3, preview=_preview, retries=2)
+@stage(
+    version=3,
+    preview=_preview,
+    gpus="dpo",
+    run_name="DPO on {pairs.rows} pairs",
+    retries=2,
+    same={"reference": "policy"},
+)
 def train_dpo(
-    out: Draft, policy: Artifact, pairs: Artifact, completions: Artifact, prompts: Artifact, dpo: DpoConfig
+    out: Draft,
+    policy: Artifact,
+    reference: Artifact,
+    pairs: Artifact,
+    completions: Artifact,
+    prompts: Artifact,
+    dpo: DpoConfig,
 ) -> Artifact:
-    """Train the policy on the pairs with beta, against itself before the training."""
+    """Train the policy on the pairs with beta, against the frozen reference."""
+    check_reference(policy, reference)
     with scratch_folder(f"{out.provenance.key[:16]}-examples") as folder:
         builder = ExampleBuilder(pairs, prompts, model_tokenizer(policy), dpo.max_length)
         write_tables(folder / WITHOUT_REF, builder.build(out.store, completions))
-        reference = find_ref_logps(out.store, policy, dpo, folder)
+        ref_logps = find_ref_logps(out.store, reference, dpo, folder)
         stats = {
             "examples": builder.kept,
-            "completions": len(reference.by_sequence),
-            "ref_logps_computed": reference.forwarded,
+            "completions": len(ref_logps.by_sequence),
+            "ref_logps_computed": ref_logps.forwarded,
             "dropped": {"too_long": builder.too_long},
         }
-        with trained(out, "tasks.dpo:fit", policy, dpo, with_ref_logps(folder, reference.by_sequence)) as trained_in:
-            return commit_model(out, policy, trained_in, stats, reference.parts)
+        with trained(out, "tasks.dpo:fit", policy, dpo, with_ref_logps(folder, ref_logps.by_sequence)) as trained_in:
+            return commit_model(out, policy, trained_in, stats, ref_logps.parts)

@@ -92,9 +92,7 @@ def model_files(folder: Path, source: ModelSource, role: Role) -> dict[str, Cont
     return files
 
 
-def _preview_store_model(
-    draft: Draft, model: Artifact, source: ModelSource, role: Role
-) -> tuple[Artifact, dict[str, Any]]:
+def _preview_store_model(model: Artifact, source: ModelSource) -> tuple[Artifact, dict[str, Any]]:
     """Lay out all but the weights in a temporary folder, so that a dry run has a tokenizer."""
     plan = PLAN.get()
     assert plan is not None

@@ -208,9 +208,7 @@ def _joined(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _preview(
-    draft: Draft, rewards: Artifact, completions: Artifact, pairs: PairsConfig
-) -> tuple[Artifact, dict[str, Any]]:
+def _preview() -> tuple[Artifact, dict[str, Any]]:
     return pending(0, "build_pairs"), {}
 
 

@@ -58,7 +58,7 @@ def labelled_rows(drawn: pa.Table, prompts: PromptTable, gold: GoldReward) -> It
             yield {"prompt_id": prompt_id, "messages": prompts[prompt_id], **pair}
 
 
-def _preview_labels(draft: Draft, completions: Artifact, *_: Any) -> tuple[Artifact, dict[str, Any]]:
+def _preview_labels(completions: Artifact) -> tuple[Artifact, dict[str, Any]]:
     return pending(completions.rows // 2, "label_preferences"), {"completions": completions.rows}
 
 
@@ -117,7 +117,7 @@ def _as_sampled(tokenizer: "PreTrainedTokenizerBase", row: dict[str, Any], side:
     return Sample(text, encode_completion(tokenizer, text, row["messages"]), "stop")
 
 
-def _preview_annotations(draft: Draft, policy: Artifact, prompts: Artifact, preferences: Artifact, wanted: bool) -> Any:
+def _preview_annotations(policy: Artifact, prompts: Artifact, preferences: Artifact) -> tuple[Artifact, dict[str, Any]]:
     texts, dropped = annotate(policy, prompts, preferences)
     completions = sum(map(len, texts.values()))
     return pending(completions, "load_annotations"), {"pairs": completions // 2, "left out": dropped.total()}
@@ -126,7 +126,7 @@ def _preview_annotations(draft: Draft, policy: Artifact, prompts: Artifact, pref
 @stage(
     version=2,
     preview=_preview_annotations,
-    ready=lambda policy, prompts, preferences, wanted: None if wanted else NOTHING,
+    given=lambda wanted: None if wanted else NOTHING,
 )
 def load_annotations(out: Draft, policy: Artifact, prompts: Artifact, preferences: Artifact, wanted: bool) -> Artifact:
     """Lay out the data set's pairs as completions: 2i is the chosen, 2i + 1 the rejected side of a prompt's pair i."""

@@ -112,7 +112,7 @@ def load_held_out(
 @stage(
     version=1,
     retries=2,
-    ready=lambda source, held_out, limit: held_out if limit is None or held_out.rows <= limit else None,
+    given=lambda held_out, limit: held_out if limit is None or held_out.rows <= limit else None,
 )
 def load_evaluation_prompts(out: Draft, source: Artifact, held_out: Artifact, limit: int | None) -> Artifact:
     """Take the first of the held-out prompts, to compare the policies on; the others are not trained on either.

@@ -132,7 +132,7 @@ def fit(job: Job) -> None:
 
 
 def _preview(
-    draft: Draft, base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig
+    base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig
 ) -> tuple[Artifact, dict[str, Any]]:
     cost = {"pairs": preferences.rows, "epochs": reward_model.epochs}
     return pending(0, "train_reward_model", **base_model.stats), cost
@@ -141,8 +141,10 @@ def _preview(
 @stage(
     version=3,
     preview=_preview,
+    given=lambda base_model, reward_model: base_model if reward_model.ready_model else None,
+    gpus="reward_model",
+    run_name="reward model on {preferences.rows} pairs",
     retries=2,
-    ready=lambda base_model, preferences, reward_model: base_model if reward_model.ready_model else None,
 )
 def train_reward_model(
     out: Draft, base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig

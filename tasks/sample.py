@@ -3,20 +3,24 @@
 from typing import Any
 
 from tasks.config.settings import SamplingConfig
+from tasks.data.prompt_table import PromptTable, shard_of
+from tasks.lm.tokens import encode_prompt
+from tasks.models.loading import model_tokenizer
 from tasks.pipeline.dry_run import pending
+from tasks.pipeline.shards import balance
 from tasks.pipeline.stage import Work, stage
 from tasks.sampling.completions import completion_stats, completions_table, missing_completions, sample_slices
-from tasks.store.artifacts import NOTHING, Artifact
+from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
 from tasks.store.growing import commit_slices
 
 
 def _preview(
-    draft: Draft, policy: Artifact, prompts: Artifact, annotated: Artifact, sampling: SamplingConfig
+    store: Store, policy: Artifact, prompts: Artifact, sampling: SamplingConfig
 ) -> tuple[Artifact, dict[str, Any]]:
     if policy.digest:
-        missing = missing_completions(draft.store, policy, prompts, sampling)
+        missing = missing_completions(store, policy, prompts, sampling)
         asked, completions = len(missing), sum(map(len, missing.values()))
     else:
         asked, completions = prompts.rows, prompts.rows * sampling.k
@@ -24,21 +28,32 @@ def _preview(
     return pending(prompts.rows * sampling.k, "sample_completions"), cost
 
 
-def _work(store: Store, policy: Artifact, prompts: Artifact, annotated: Artifact, sampling: SamplingConfig) -> Work:
+def _work(store: Store, policy: Artifact, prompts: Artifact, sampling: SamplingConfig) -> Work:
     table = completions_table(store, policy, sampling)
     return Work(table.provenance.key, lambda: len(missing_completions(store, policy, prompts, sampling)))
+
+
+def _split(
+    store: Store, policy: Artifact, prompts: Artifact, sampling: SamplingConfig, shards: int
+) -> list[dict[str, Artifact]]:
+    """Return shards of the prompts whose completions are missing, of like expected tokens."""
+    table, missing = PromptTable(prompts), missing_completions(store, policy, prompts, sampling)
+    tokenizer, longest, ids = model_tokenizer(policy), sampling.max_new_tokens, list(missing)
+    costs = [len(encode_prompt(tokenizer, table[id_])) + longest * len(missing[id_]) for id_ in ids]
+    return [{"prompts": shard_of(store, prompts, [ids[i] for i in own])} for own in balance(costs, shards)]
 
 
 @stage(
     version=3,
     preview=_preview,
     work=_work,
+    split=_split,
+    gpus="sampling",
+    run_name="sampling {prompts.rows} prompts x {sampling.k}",
     retries=2,
-    ready=lambda policy, prompts, annotated, sampling: None if annotated == NOTHING else annotated,
+    dropped=["annotated"],
 )
-def sample_completions(
-    out: Draft, policy: Artifact, prompts: Artifact, annotated: Artifact, sampling: SamplingConfig
-) -> Artifact:
-    """Draw k completions a prompt: y_1 .. y_k ~ pi_SFT(. | x); annotated ones take their place where there are any."""
+def sample_completions(out: Draft, policy: Artifact, prompts: Artifact, sampling: SamplingConfig) -> Artifact:
+    """Draw k completions a prompt: y_1 .. y_k ~ pi_SFT(. | x)."""
     slices, sampled = sample_slices(out.store, policy, prompts, sampling)
     return commit_slices(out, "completions", slices, {"sampled_prompts": sampled, **completion_stats(slices)})

@@ -1,43 +1,76 @@
 """Scoring: reads completions, writes one reward a completion, each prompt computed once."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from tasks.config.settings import ScoringConfig
+from tasks.data.prompt_table import shard_of
 from tasks.pipeline.dry_run import pending
 from tasks.pipeline.progress import log
+from tasks.pipeline.shards import balance
 from tasks.pipeline.stage import Work, stage
 from tasks.rewards.scoring import score_slices
-from tasks.rewards.table import count_unscored, rewards_table
+from tasks.rewards.table import count_unscored, rewards_table, unscored
 from tasks.store.artifacts import Artifact
-from tasks.store.drafts import Draft
+from tasks.store.drafts import Draft, provenance_of
 from tasks.store.folders import Store
-from tasks.store.growing import commit_slices, read_ahead, read_slices
+from tasks.store.growing import commit_slices, groups_of, read_ahead, read_slices
 
 BINS = 20
 """Bins of the histogram of rewards."""
 
 
 def _preview(
-    draft: Draft, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
+    store: Store, reward_model: Artifact, completions: Artifact, scoring: ScoringConfig
 ) -> tuple[Artifact, dict[str, Any]]:
     missing = completions.rows
     if completions.digest and reward_model.digest:
-        missing = count_unscored(draft.store, reward_model, read_slices(draft.store, completions), scoring)
+        missing = count_unscored(store, reward_model, read_slices(store, completions), scoring)
     return pending(completions.rows, "score_completions"), {"completions": missing}
 
 
-def _work(
-    store: Store, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
-) -> Work:
+def _work(store: Store, reward_model: Artifact, completions: Artifact, scoring: ScoringConfig) -> Work:
     table = rewards_table(store, reward_model, scoring)
     return Work(
         table.provenance.key, lambda: count_unscored(store, reward_model, read_slices(store, completions), scoring)
     )
 
 
-@stage(version=4, preview=_preview, work=_work, retries=2)
+def _split(
+    store: Store,
+    reward_model: Artifact,
+    completions: Artifact,
+    prompts: Artifact,
+    scoring: ScoringConfig,
+    shards: int,
+) -> list[dict[str, Artifact]]:
+    """Return shards of the completions that have no reward, of like number, and their prompts."""
+    slices = read_slices(store, completions)
+    missing: Counter[str] = Counter()  # by part
+    for slice_ in unscored(store, reward_model, slices, scoring):
+        missing[slice_.part.uri] += slice_.num_rows()
+    parts = [(group, {slice_.part.uri for slice_ in group}) for group in groups_of(slices)]
+    todo = [(group, rows) for group, uris in parts if (rows := sum(missing[uri] for uri in uris))]
+    parted = []
+    for numbers in balance([rows for _, rows in todo], shards):
+        own = [slice_ for number in numbers for slice_ in todo[number][0]]
+        ids = {id_ for slice_ in own for id_ in slice_.read(["prompt_id"])["prompt_id"].unique().to_pylist()}
+        shard = {"completions": completions, "prompts": shard_of(store, prompts, ids)}
+        draft = Draft(store, provenance_of("shard_completions", 1, shard))
+        parted.append(shard | {"completions": commit_slices(draft, "completions", own, {})})
+    return parted
+
+
+@stage(
+    version=4,
+    preview=_preview,
+    work=_work,
+    split=_split,
+    run_name="scoring {completions.rows} completions",
+    retries=2,
+)
 def score_completions(
     out: Draft, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> Artifact:
@@ -50,11 +83,11 @@ def score_completions(
             f"{unread} of {rewards.size} completions have no reward and are in no pair: with their prompts they are "
             "longer than the reward model's context. Lower sampling.max_new_tokens to have none"
         )
-    stats = {"scored": scored, "too_long": unread, **describe(rewards[~np.isnan(rewards)])}
+    stats = {"scored": scored, "too_long": unread, **reward_stats(rewards[~np.isnan(rewards)])}
     return commit_slices(out, "rewards", slices, stats)
 
 
-def describe(rewards: np.ndarray) -> dict[str, Any]:
+def reward_stats(rewards: np.ndarray) -> dict[str, Any]:
     """Return mean, standard deviation and a histogram of `BINS` bins; of no rewards, None, None and an empty histogram.
 
     Args:

@@ -75,17 +75,17 @@ def fit(job: Job) -> None:
     run_trainer(trainer, job, config)
 
 
-def _preview(
-    draft: Draft, base_model: Artifact, demonstrations: Artifact, sft: SftConfig
-) -> tuple[Artifact, dict[str, Any]]:
+def _preview(base_model: Artifact, demonstrations: Artifact, sft: SftConfig) -> tuple[Artifact, dict[str, Any]]:
     return pending(0, "train_sft", **base_model.stats), {"examples": demonstrations.rows, "epochs": sft.epochs}
 
 
 @stage(
     version=3,
     preview=_preview,
+    given=lambda base_model, sft: base_model if sft.ready_model else None,
+    gpus="sft",
+    run_name="SFT on {demonstrations.rows} demonstrations",
     retries=2,
-    ready=lambda base_model, demonstrations, sft: base_model if sft.ready_model else None,
 )
 def train_sft(out: Draft, base_model: Artifact, demonstrations: Artifact, sft: SftConfig) -> Artifact:
     """Fine-tune the base model on the demonstrations; a ready policy is returned as it is."""

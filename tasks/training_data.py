@@ -17,12 +17,12 @@ from tasks.store.artifacts import NOTHING, Artifact
 from tasks.store.drafts import Draft
 
 
-def _nothing_to_load(source: Artifact, *_: Any) -> Artifact | None:
+def _nothing_to_load(source: Artifact) -> Artifact | None:
     """Return `NOTHING` where the configuration names no data."""
     return NOTHING if source == NOTHING else None
 
 
-@stage(version=3, retries=2, ready=_nothing_to_load, reads={"data": READ_OF_EXAMPLES})
+@stage(version=3, retries=2, given=_nothing_to_load, reads={"data": READ_OF_EXAMPLES})
 def load_demonstrations(
     out: Draft, source: Artifact, held_out: Artifact, base_model: Artifact, data: DataConfig
 ) -> Artifact:
@@ -33,7 +33,7 @@ def load_demonstrations(
     return commit_rows(out, "demonstrations", rows, stats)
 
 
-@stage(version=3, retries=2, ready=_nothing_to_load, reads={"data": READ_OF_EXAMPLES})
+@stage(version=3, retries=2, given=_nothing_to_load, reads={"data": READ_OF_EXAMPLES})
 def load_preferences(
     out: Draft, source: Artifact, held_out: Artifact, reward_base: Artifact, data: DataConfig
 ) -> Artifact:

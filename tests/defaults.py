@@ -10,19 +10,19 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from tasks import sample
 from tasks.config.sections import NOT_IN_KEY, Section, key_value
 from tasks.config.settings import Decoding, ScoringConfig
 from tasks.data import added_prompts
 from tasks.pipeline.stage import Stage
 from tasks.rewards import table as reward_table
+from tasks.sampling import completions
 from tasks.training import reference
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).with_suffix(".json")
 
 TABLES: dict[str, tuple[Any, type[Section] | None, Collection[str] | None]] = {
-    "completions": (sample, Decoding, sample.DECIDES_A_COMPLETION),
+    "completions": (completions, Decoding, completions.DECIDES_A_COMPLETION),
     "rewards": (reward_table, ScoringConfig, None),
     "ref_logps": (reference, reference.Precision, None),
     "prompts": (added_prompts, None, None),
@@ -32,8 +32,8 @@ TABLES: dict[str, tuple[Any, type[Section] | None, Collection[str] | None]] = {
 
 def modules_with(text: str) -> list[Any]:
     """Return the modules of tasks/ whose source holds a text."""
-    paths = (path for path in sorted((ROOT / "tasks").glob("*.py")) if text in path.read_text())
-    return [importlib.import_module(f"tasks.{path.stem}") for path in paths]
+    paths = (path for path in sorted((ROOT / "tasks").rglob("*.py")) if text in path.read_text())
+    return [importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts)) for path in paths]
 
 
 def all_stages() -> dict[str, Stage]:
@@ -62,7 +62,7 @@ def defaults_of_stage(stage: Stage) -> Iterator[tuple[str, Any]]:
         if name in stage.defaults:
             yield name, key_value(stage.defaults[name])
         for section in sections_in(parameter.annotation):
-            yield from defaults_of(section, name, stage.reads.get(name))
+            yield from defaults_of(section, name, stage.options.get("reads", {}).get(name))
 
 
 def defaults_of(section: type[Section], within: str, only: Collection[str] | None = None) -> Iterator[tuple[str, Any]]:

@@ -3,21 +3,19 @@
 import pytest
 from accelerate.state import PartialState
 
+from flows.inputs import check_settings
 from tasks.config.errors import ConfigurationError
-from tasks.config.settings import DataConfig, EvaluationConfig, PairsConfig, RewardModelConfig, SftConfig
-from tasks.config.training import DpoConfig
-from tasks.pipeline.checks import check_run, log_unread_settings
+from tasks.config.settings import Config
+from tasks.pipeline.checks import log_unread_settings
+
+
+def config(**sections) -> Config:
+    data = {"prompts": "p", "demonstrations": "d", "preferences": "r"} | sections.pop("data", {})
+    return Config.model_validate({"data": data, **sections})
 
 
 def check(sft=None, dpo=None, **reward_model) -> None:
-    check_run(
-        DataConfig(prompts="p", demonstrations="d", preferences="r"),
-        SftConfig(base_model="m", **sft or {}),
-        RewardModelConfig(**reward_model),
-        PairsConfig(),
-        DpoConfig(**dpo or {}),
-        EvaluationConfig(),
-    )
+    check_settings(config(sft={"base_model": "m", **(sft or {})}, dpo=dpo or {}, reward_model=reward_model))
 
 
 @pytest.mark.parametrize(
@@ -74,12 +72,7 @@ def test_what_a_library_takes_passes():
     ],
 )
 def test_settings_that_another_leaves_without_effect(data, sft, reward_model, pairs, unread, capsys):
-    log_unread_settings(
-        DataConfig(**{"prompts": "p", "demonstrations": "d", "preferences": "r"} | data),
-        SftConfig(**sft),
-        RewardModelConfig(**reward_model),
-        PairsConfig(**pairs),
-    )
+    log_unread_settings(config(data=data, sft=sft, reward_model=reward_model, pairs=pairs))
     lines = capsys.readouterr().out.splitlines()
     assert [line.rsplit(": ", 1)[1] for line in lines] == unread
     assert all(line.startswith("WARNING: settings without effect because of ") for line in lines)

@@ -335,8 +335,8 @@ def plan(folder, capsys, *arguments):
 
 def test_a_dry_run_foresees_every_stage_and_leaves_nothing(folder, capsys):
     steps = plan(folder, capsys)
-    order = ["store_model", "load_held_out", "load_prompts", "load_preferences", "train_reward_model"]
-    order += ["sample_completions", "score_completions", "build_pairs", "train_dpo", "evaluate_policy"]
+    order = ["store_model", "load_held_out", "load_prompts", "load_preferences", "sample_completions"]
+    order += ["train_reward_model", "score_completions", "build_pairs", "train_dpo", "evaluate_policy"]
     assert list(steps) == order
     assert {step["action"] for step in steps.values()} == {"compute"}
     assert files(folder) == []

@@ -247,7 +247,7 @@ def test_annotations_of_no_prompt_are_refused_before_training(tmp_path, store, m
     ):
         annotate(policy, prompts, preferences)
     with pytest.raises(ValueError, match="no preference pair can be used"):
-        load_annotations.preview(draft(store), policy, prompts, preferences, True)
+        load_annotations.options["preview"](policy, prompts, preferences)
 
 
 # Trainings

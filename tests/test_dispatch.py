@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dispatched import Behaviour, train_sft
+from dispatched import Behaviour, sample_completions, train_sft
 from hypothesis import given
 from hypothesis import strategies as st
 from prefect import flow, get_client
@@ -23,7 +24,7 @@ from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
 from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
-from flows.stages import gpus
+from flows.stages import STAGES, gpus
 from infra.apply import apply, job_template
 from tasks.config.compute import ComputeConfig
 from tasks.config.errors import ConfigurationError
@@ -38,7 +39,7 @@ from tasks.pipeline.dispatch import (
     endings,
     start,
 )
-from tasks.pipeline.gpus import Need, gpus_needed, gpus_of
+from tasks.pipeline.gpus import Need, gpus_needed, gpus_of, gpus_of_run
 from tasks.pipeline.jobs import die_with_parent
 from tasks.pipeline.shards import balance
 from tasks.pipeline.site import Site, open_site
@@ -56,8 +57,9 @@ def worker(prefect_harness, tmp_path_factory) -> Iterator[None]:
     with get_client(sync_client=True) as client:
         template = job_template("process", 0)
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
-    source = flow.from_source(source=str(Path(__file__).parent), entrypoint="dispatched.py:train_sft_on_worker")
-    source.deploy(name="test", work_pool_name=POOL, print_next_steps=False)
+    for name in ("train_sft_on_worker", "sample_on_worker"):
+        source = flow.from_source(source=str(Path(__file__).parent), entrypoint=f"dispatched.py:{name}")
+        source.deploy(name="test", work_pool_name=POOL, print_next_steps=False)
     environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value(), "PREFECT_WORKER_QUERY_SECONDS": "0.5"}
     environment |= {"CUDA_VISIBLE_DEVICES": "0,1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     log = tmp_path_factory.mktemp("worker") / "log"
@@ -127,7 +129,7 @@ def test_a_killed_process_is_replaced(site, compute, tmp_path):
 
 PIPELINE = """
 import sys
-from dispatched import Behaviour, train_sft
+from dispatched import Behaviour, sample_completions, train_sft
 from prefect import flow
 from tasks.store.artifacts import Artifact
 from tasks.config.compute import ComputeConfig
@@ -234,12 +236,24 @@ def test_a_stage_that_needs_more_gpus_than_a_worker_has_is_refused(prefect_harne
 def test_what_stages_need():
     sft, reward_model = SftConfig(base_model="m", devices=2), RewardModelConfig(devices=4)
     extra = {"tensor_parallel_size": 2, "data_parallel_size": 3}
-    needs = gpus_needed(sft, reward_model, SamplingConfig(extra=extra), DpoConfig(devices=8))
+    sections = {
+        "sft": sft,
+        "reward_model": reward_model,
+        "sampling": SamplingConfig(extra=extra),
+        "dpo": DpoConfig(devices=8),
+    }
+    needs = gpus_needed(STAGES.values(), sections)
     expected = {"train_sft": 2, "train_reward_model": 4, "sample_completions": 6, "evaluate_policy": 6, "train_dpo": 8}
     assert {stage: need.gpus for stage, need in needs.items()} == expected
-    ready = SftConfig(ready_model="m", devices=2), RewardModelConfig(ready_model="m", devices=4)
-    assert "train_sft" not in gpus_needed(*ready, SamplingConfig(), DpoConfig())
-    assert "train_reward_model" not in gpus_needed(*ready, SamplingConfig(), DpoConfig())
+    assert needs["train_dpo"].setting == "dpo.devices"
+    ready = {
+        "sft": SftConfig(ready_model="m", devices=2),
+        "reward_model": RewardModelConfig(ready_model="m", devices=4),
+    }
+    needs = gpus_needed(STAGES.values(), sections | ready)
+    assert needs.keys() == {"sample_completions", "evaluate_policy", "train_dpo"}
+    assert gpus_of_run({"prompts": SOURCE, "sampling": SamplingConfig(extra=extra)}) == 6
+    assert gpus_of_run({"prompts": SOURCE}) == 1
     assert gpus_of(ScoringConfig()) == 1
 
 
@@ -277,6 +291,44 @@ def test_bad_places_are_refused(settings, message):
 
 
 # Shards
+
+
+@pytest.fixture
+def sharded(tmp_path, worker, monkeypatch) -> Callable[..., Artifact]:
+    """Return a function that calls the stage that is split over two workers within a flow."""
+    monkeypatch.setattr("tasks.pipeline.stage.CRASH_SECONDS", 0.0)
+    asyncio.run(apply(2))
+    places = dict.fromkeys(("sample_completions", "score_completions"), "sample-completions/test")
+    site = open_site(str(tmp_path / "store"), ComputeConfig(**places, shards=2))
+
+    def run(**behaviour: Any) -> Artifact:
+        return flow(lambda: sample_completions(site, SOURCE, Behaviour(**behaviour)), name="pipeline")()
+
+    run.site = site
+    return run
+
+
+def test_a_stage_is_split_over_workers_and_named_here(sharded):
+    made = sharded()
+    numbers = sharded.site.store.list("tables/numbers/t")
+    assert sorted(map(int, numbers)) == list(range(SOURCE.rows))
+    by_process = Counter(
+        read_bytes(sharded.site.store.find(f"tables/numbers/t/{number}"), "pid.txt") for number in numbers
+    )
+    assert sorted(by_process.values()) == [2, 3]
+    assert str(os.getpid()).encode() not in by_process
+    assert made.rows == SOURCE.rows
+    assert sharded() == made
+
+
+def test_what_the_other_shard_has_committed_stays(sharded):
+    with pytest.raises(
+        DeploymentFailedError, match=r"1 of 2 shards failed, what they had committed is kept: .*4 fails"
+    ):
+        sharded(fails="4")
+    store = sharded.site.store
+    assert {"0", "1"} <= set(store.list("tables/numbers/t")), "of the shard that did not fail"
+    assert sharded().rows == SOURCE.rows
 
 
 def test_the_dearest_go_first_to_the_lightest_shard():

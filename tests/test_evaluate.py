@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tasks.config.settings import EvaluationConfig, SamplingConfig, ScoringConfig
-from tasks.evaluate import Drawn, compare, distinct_2, method, policy_stats, win_rate
+from tasks.evaluate import evaluation_settings
+from tasks.evaluation.comparison import compare, distinct_2, policy_stats, win_rate
 from tasks.evaluation.divergence import per_sequence, per_token
+from tasks.evaluation.drawn import Drawn, samples_table
 from tasks.evaluation.intervals import bootstrap_interval
-from tasks.pipeline.pages import evaluation_rows
+from tasks.evaluation.tables import evaluation_rows
 from tasks.rewards.functions import GoldReward
 
 WHOLE = st.integers(-3, 3).map(float)
@@ -158,46 +160,75 @@ def drawn(texts, rewards, gold=None, cut=()):
         "num_tokens": [len(text.split()) for text in texts],
         "finish_reason": ["length" if number in cut else "stop" for number in range(len(texts))],
     }
-    return Drawn(pa.table(rows), np.array(rewards, float), None if gold is None else np.array(gold, float), {})
+    given = {"reward_model": rewards} | ({} if gold is None else {"gold": gold})
+    return Drawn(pa.table(rows), {name: np.array(values, float) for name, values in given.items()}, {})
+
+
+def compared(aligned, sft):
+    """Return the figures of the aligned policy, compared with those of the SFT policy."""
+    return compare({"sft": sft, "aligned": aligned}, "sft", TWO)["aligned"]
 
 
 TEXTS = ["a b", "c", "a b c d", "e f g"]
 TWO = EvaluationConfig(k=2, bootstrap_samples=200)
 
 
-def test_describe_by_hand():
-    assert policy_stats(drawn(TEXTS, [0, 2, 2, 4], gold=[1, 1, 1, -1], cut=[3])) == pytest.approx(
+def test_a_policy_s_figures_by_hand():
+    found = policy_stats(drawn(TEXTS, [0, 2, 2, 4], gold=[1, 1, 1, -1], cut=[3]))
+    assert found.pop("rewards") == {
+        "reward_model": pytest.approx({"mean": 2, "std": 2**0.5}),
+        "gold": pytest.approx({"mean": 0.5, "std": 0.75**0.5}),
+    }
+    assert found.pop("finished") == {
+        "reward_model": pytest.approx({"mean": 4 / 3, "std": 8**0.5 / 3}),
+        "gold": {"mean": 1, "std": 0},
+    }
+    assert found == pytest.approx(
         {
-            "reward_mean": 2,
-            "reward_std": 2**0.5,
             "mean_tokens": 2.5,
             "distinct_2": 5 / 6,  # ab twice, bc, cd, ef, fg
             "completions": 4,
             "truncated": 1,
             "truncation_rate": 0.25,
-            "gold_mean": 0.5,
-            "gold_std": 0.75**0.5,
         }
     )
 
 
 def test_compare_by_hand():
     aligned, sft = drawn(TEXTS, [1, 3, 0, 0]), drawn(TEXTS, [0, 2, 0, 5])
-    found = compare(aligned, sft, TWO)
+    found = compare({"sft": sft, "aligned": aligned}, "sft", TWO)
     # p0: 1 > 0, 1 < 2, 3 > 0, 3 > 2: 3 / 4. p1: 0 = 0 and 0 < 5, twice: 1 / 4.
-    assert found["reward"]["win_rate"] == 0.5
-    assert found["reward"]["ties"] == 0.25
-    assert found["reward"]["prompts"] == 2
-    assert "gold" not in found
-    assert found["aligned"] == policy_stats(aligned)
-    assert found["sft"] == policy_stats(sft)
+    win = found["aligned"]["win_rates"]["reward_model"]
+    assert (win["win_rate"], win["ties"], win["prompts"]) == (0.5, 0.25, 2)
+    assert found["aligned"]["win_rates"].keys() == {"reward_model"}
+    assert policy_stats(aligned).items() <= found["aligned"].items()
+    assert found["sft"] == policy_stats(sft), "the reference is compared with none"
 
 
 def test_the_gold_reward_is_compared_beside_the_reward_model():
-    aligned, sft = drawn(TEXTS, [9, 9, 9, 9], [0, 0, 0, 0]), drawn(TEXTS, [0, 0, 0, 0], [1, 1, 1, 1])
-    found = compare(aligned, sft, TWO)
-    assert found["reward"]["win_rate"] == 1
-    assert found["gold"]["win_rate"] == 0
+    found = compared(drawn(TEXTS, [9, 9, 9, 9], [0, 0, 0, 0]), drawn(TEXTS, [0, 0, 0, 0], [1, 1, 1, 1]))
+    assert found["win_rates"]["reward_model"]["win_rate"] == 1
+    assert found["win_rates"]["gold"]["win_rate"] == 0
+
+
+def test_every_policy_is_compared_with_the_reference_alone():
+    drawn_by = {name: drawn(TEXTS, [height] * 4) for name, height in (("low", 0), ("sft", 1), ("high", 2))}
+    found = compare(drawn_by, "sft", TWO)
+    rates = {name: own["win_rates"]["reward_model"]["win_rate"] for name, own in found.items() if "win_rates" in own}
+    assert rates == {"low": 0, "high": 1}
+
+
+def test_the_table_has_a_row_for_each_policy_completion_and_reward():
+    policies = {"sft": drawn(TEXTS, [0, 1, 2, np.nan], gold=[4] * 4), "aligned": drawn(TEXTS, [5] * 4, gold=[6] * 4)}
+    rows = samples_table(policies).to_pylist()
+    assert len(rows) == 2 * 2 * 4
+    own = [row for row in rows if (row["policy"], row["prompt_id"]) == ("sft", "p1")]
+    assert [(row["completion_id"], row["completion"], row["reward_name"], row["reward"]) for row in own] == [
+        (0, "a b c d", "reward_model", 2),
+        (1, "e f g", "reward_model", None),
+        (0, "a b c d", "gold", 4),
+        (1, "e f g", "gold", 4),
+    ]
 
 
 # Truncated completions
@@ -205,25 +236,24 @@ def test_the_gold_reward_is_compared_beside_the_reward_model():
 
 def test_without_truncated_completions_by_hand():
     aligned, sft = drawn(TEXTS, [1, 3, 9, 9], gold=[4, 4, 4, 4], cut=[0, 2, 3]), drawn(TEXTS, [0, 5, 0, 1], [1] * 4)
-    found = compare(aligned, sft, TWO)
-    assert found["reward"]["win_rate"] == (2 + 4) / 8  # p0: 1 > 0, 3 > 0; p1: all of its 4
-    without = found["without_truncated"]
+    found = compared(aligned, sft)
+    assert found["win_rates"]["reward_model"]["win_rate"] == (2 + 4) / 8  # p0: 1 > 0, 3 > 0; p1: all of its 4
     # p0: 3 > 0 and 3 < 5; p1 has nothing left.
-    assert without["reward"] == {"win_rate": 0.5, "low": 0.5, "high": 0.5, "ties": 0.0, "prompts": 1}
-    assert without["prompts_left_out"] == 1
-    assert without["aligned"] == {"reward_mean": 3, "reward_std": 0, "gold_mean": 4, "gold_std": 0}
-    assert without["sft"]["reward_mean"] == 1.5
-    assert found["aligned"]["truncated"] == 3
+    expected = {"win_rate": 0.5, "low": 0.5, "high": 0.5, "ties": 0.0, "prompts": 1}
+    assert found["finished_win_rates"]["reward_model"] == expected
+    assert found["finished"] == {"reward_model": {"mean": 3, "std": 0}, "gold": {"mean": 4, "std": 0}}
+    assert policy_stats(sft)["finished"]["reward_model"]["mean"] == 1.5
+    assert found["truncated"] == 3
 
 
 def test_without_any_left_there_is_none():
     aligned, sft = drawn(TEXTS, [1, 3, 9, 9], gold=[4, 4, 4, 4], cut=range(4)), drawn(TEXTS, [0, 5, 0, 1], [1] * 4)
-    found = compare(aligned, sft, TWO)
-    without = found["without_truncated"]
-    assert without["reward"] is without["gold"] is without["aligned"]["reward_mean"] is None
-    assert without["prompts_left_out"] == 2
+    found = compare({"sft": sft, "aligned": aligned}, "sft", TWO)
+    assert found["aligned"]["finished_win_rates"] == {"reward_model": None, "gold": None}
+    assert found["aligned"]["finished"]["reward_model"] == {"mean": None, "std": None}
     json.dumps(found, allow_nan=False)
-    rows = evaluation_rows({**found, "divergence": KL})
+    found["aligned"]["divergence"] = KL
+    rows = evaluation_rows({"prompts": 2, "reference": "sft", "policies": found})
     assert [row[2] for row in rows if row[0].startswith("  without truncated")] == ["none"] * 4
     assert "nan" not in str(rows)
 
@@ -235,12 +265,9 @@ KL = {f"kl_{name}{bound}": 1.0 for name in ("sequence", "token") for bound in ("
 
 
 def test_where_none_is_truncated_both_are_the_same():
-    aligned, sft = drawn(TEXTS, [1, 3, 0, 0], [1, 2, 3, 4]), drawn(TEXTS, [0, 2, 0, 5], [2] * 4)
-    found = compare(aligned, sft, TWO)
-    without = found["without_truncated"]
-    assert (without["reward"], without["gold"]) == (found["reward"], found["gold"])
-    assert without["prompts_left_out"] == 0
-    assert without["sft"].items() <= found["sft"].items()
+    found = compared(drawn(TEXTS, [1, 3, 0, 0], [1, 2, 3, 4]), drawn(TEXTS, [0, 2, 0, 5], [2] * 4))
+    assert found["finished_win_rates"] == found["win_rates"]
+    assert found["finished"] == found["rewards"]
 
 
 @given(rewards(), st.data())
@@ -262,6 +289,6 @@ def test_what_is_left_out_does_not_count(both, data):
 
 def test_the_aligned_policy_is_sampled_as_the_policy_was():
     sampling = SamplingConfig(k=16, temperature=0.7, top_p=0.9, top_k=50, max_new_tokens=32, stop=("\n",), seed=5)
-    how = method(sampling, ScoringConfig(), EvaluationConfig(k=3, seed=9), GoldReward())
+    how = evaluation_settings(sampling, ScoringConfig(), EvaluationConfig(k=3, seed=9), GoldReward())
     expected = {**sampling.model_dump(), "k": 3, "seed": 9}
     assert how.decoding.model_dump() == expected

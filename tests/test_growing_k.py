@@ -9,16 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from random_groups import tokenizer as words
 
-import tasks.pipeline.shards
-import tasks.sample
+import tasks.sampling.completions
 import tasks.sampling.drawing
-from tasks.config.compute import ComputeConfig
 from tasks.config.settings import Decoding, PairsConfig, SamplingConfig, ScoringConfig
 from tasks.data.records import prompt_id
 from tasks.examples.world import write_base_model
 from tasks.pairs import build_pairs
-from tasks.pipeline.shards import Sharded
-from tasks.pipeline.site import Site
 from tasks.rewards.scored import read_scored
 from tasks.rewards.table import unscored
 from tasks.sample import sample_completions
@@ -26,7 +22,7 @@ from tasks.sampling.completions import sample_slices
 from tasks.sampling.drawing import Request, cut_into_parts, requests_for
 from tasks.sampling.engines import TransformersEngine
 from tasks.score import score_completions
-from tasks.store.artifacts import NOTHING, Artifact, Provenance
+from tasks.store.artifacts import Artifact, Provenance
 from tasks.store.cover import select_slices
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store, read_files
@@ -105,7 +101,9 @@ def added(monkeypatch) -> list[tuple[int, int]]:
             requests.append((seed, count))
             super().add(number, prompt, seed, count)
 
-    monkeypatch.setattr(tasks.sample, "open_engine", lambda model, how, _, trust: Watched(model, how, trust))
+    monkeypatch.setattr(
+        tasks.sampling.completions, "open_engine", lambda model, how, _, trust: Watched(model, how, trust)
+    )
     return requests
 
 
@@ -262,30 +260,27 @@ def test_completions_drawn_again_in_other_parts_keep_their_own_rewards(
     assert pairs.rows == len(all_pairs(rewards, 0.01, 0.6))
 
 
-def test_shards_score_whole_prompts_and_only_what_has_no_reward(policy, reward_model, store, monkeypatch):
-    places = {"sample_completions": "s/s", "score_completions": "r/r"}
-    site = Site(store, ComputeConfig(**places, shards=2))
+def test_shards_score_whole_prompts_and_only_what_has_no_reward(policy, reward_model, store):
     sampling = SamplingConfig(k=4, max_new_tokens=4, part_size=2, engine="transformers")
-    ids = prompts(store)
+    ids = prompts(store, PROMPTS - 2)
     for k, part_size, number in ((2, 2, 4), (3, 4, PROMPTS), (4, 3, PROMPTS - 2)):
         slices, _ = sample_slices(store, policy, prompts(store, number), decoding(k, part_size))
     score(store, reward_model, commit_slices(draft(store, "sample", "s"), "completions", slices[:3], {}), "some")
-    orders = []
-    monkeypatch.setattr(tasks.pipeline.shards, "start", lambda order, *_: orders.append(order))
-    what = Sharded(site, policy, reward_model, ids, read_table(ids), sampling, ScoringConfig())
-    shards = [step.shard for step in tasks.pipeline.shards._start_scoring(what)]
-    drawn = [sample_completions.find(site, policy, shard, NOTHING, sampling) for shard in shards]
-    assert [artifact.rows for artifact in drawn] == [4 * shard.rows for shard in shards]
-    for shard, artifact in zip(shards, drawn, strict=True):
-        counts = Counter(row["prompt_id"] for row in rows_of(read_slices(store, artifact)))
-        assert counts == dict.fromkeys(read_table(shard)["prompt_id"].to_pylist(), 4)
-    left = [slice_.num_rows() for slice_ in unscored(store, reward_model, slices, ScoringConfig())]
-    scored = [score(store, reward_model, artifact, artifact.digest[:9]).stats["scored"] for artifact in drawn]
-    assert sum(scored) == sum(left) > 0
+    whole = commit_slices(draft(store, "sample", "whole"), "completions", slices, {})
+    missing = sum(slice_.num_rows() for slice_ in unscored(store, reward_model, slices, ScoringConfig()))
+    split = score_completions.options["split"]
+    shards = split(store, reward_model, whole, ids, ScoringConfig(), shards=2)
     assert len(shards) == 2
+    for shard in shards:
+        counts = Counter(row["prompt_id"] for row in rows_of(read_slices(store, shard["completions"])))
+        assert counts == dict.fromkeys(read_table(shard["prompts"])["prompt_id"].to_pylist(), 4)
+    drawn = [shard["completions"] for shard in shards]
+    scored = [score(store, reward_model, artifact, artifact.digest[:9]).stats["scored"] for artifact in drawn]
+    assert sum(scored) == missing > 0
+    assert split(store, reward_model, whole, ids, ScoringConfig(), shards=2) == []
 
-    sampled = [step.shard for step in tasks.pipeline.shards._start_sampling(what)]
-    assert sum(shard.rows for shard in sampled) == 2  # the last two prompts have 3 of their 4 completions
+    sampled = sample_completions.options["split"](store, policy, prompts(store), sampling, shards=2)
+    assert sum(shard["prompts"].rows for shard in sampled) == 2  # the last two prompts have 3 of their 4 completions
 
 
 def score_texts(reward_model: Artifact, store: Store, texts: dict[tuple[str, int], str]) -> dict:

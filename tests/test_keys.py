@@ -10,7 +10,7 @@ from pydantic import Field
 from tasks.config.sections import NOT_IN_KEY, DataSource, ModelSource, Section
 from tasks.config.settings import DataConfig, EvaluationConfig, PairsConfig, SamplingConfig, ScoringConfig, SftConfig
 from tasks.config.training import DpoConfig, Lora
-from tasks.evaluate import method
+from tasks.evaluate import evaluation_settings
 from tasks.examples.world import write_base_model
 from tasks.pipeline.site import Site
 from tasks.pipeline.stage import stage
@@ -203,7 +203,7 @@ def test_a_new_argument_at_its_default_leaves_a_key_as_it_was(tmp_path):
 def test_the_table_of_completions_is_one_for_every_k_and_both_sections():
     store = Store("memory://keys")
     sampling = [SamplingConfig(k=k) for k in (2, 16)]
-    drawn = method(SamplingConfig(k=3), ScoringConfig(), EvaluationConfig(seed=0), GoldReward()).decoding
+    drawn = evaluation_settings(SamplingConfig(k=3), ScoringConfig(), EvaluationConfig(seed=0), GoldReward()).decoding
     assert len({completions_table(store, MODEL, own).folder for own in (*sampling, drawn)}) == 1
     assert (
         completions_table(store, MODEL, SamplingConfig(seed=1)).folder != completions_table(store, MODEL, drawn).folder
@@ -273,7 +273,7 @@ def test_a_load_stage_reads_what_it_says(given, tmp_path):
         READ.clear()
         made = load.body(draft, *arguments)
         assert "max_bad_fraction" in READ
-        assert READ - {"prompts", "demonstrations", "preferences"} <= set(load.reads["data"]), load.name
+        assert READ - {"prompts", "demonstrations", "preferences"} <= set(load.options["reads"]["data"]), load.name
         return made
 
     held_out = read(load_held_out, source, model, NOTHING, data, 16)

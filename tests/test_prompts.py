@@ -76,7 +76,7 @@ def load(store, policy, data, max_new_tokens=16):
 def compared(store, data, held_out):
     """Return the prompts that the policies are compared on, as the flow takes them."""
     source, limit = find_data(store, data).prompts, data.max_evaluation_prompts
-    given = load_evaluation_prompts.ready(source, held_out, limit)
+    given = load_evaluation_prompts.options["given"](held_out, limit)
     return given or load_evaluation_prompts.body(draft(store, "evaluation"), source, held_out, limit)
 
 

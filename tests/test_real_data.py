@@ -27,9 +27,10 @@ def test_stories(store_uri: str, test_data: Path) -> None:
     assert result["artifacts"]["completions"]["rows"] == 12 * 16
     assert metrics["completions"]["truncation_rate"] == 1.0
     assert metrics["pairs"]["prompts"] == 12
-    assert -1 < metrics["evaluation"]["sft"]["gold_mean"] < 1
-    assert metrics["evaluation"]["sft"]["truncated"] == metrics["evaluation"]["divergence"]["truncated"] == 4 * 2
-    assert metrics["evaluation"]["without_truncated"]["gold"] is None
+    policies = metrics["evaluation"]["policies"]
+    assert -1 < policies["sft"]["rewards"]["gold"]["mean"] < 1
+    assert policies["sft"]["truncated"] == policies["aligned"]["divergence"]["truncated"] == 4 * 2
+    assert policies["aligned"]["finished_win_rates"]["gold"] is None
     assert result["artifacts"]["aligned"]["uri"].startswith(store_uri)
     assert set(plan("stories.yaml", **STORIES, store=store_uri).values()) == {"reuse"}
 

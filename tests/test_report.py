@@ -1,36 +1,43 @@
 import pytest
 
-from tasks.pipeline.pages import evaluation_rows, stage_page
+from tasks.evaluation.tables import evaluation_head, evaluation_page, evaluation_rows
+from tasks.pipeline.pages import stage_page, stats_lines
 from tasks.store.artifacts import Artifact, Provenance
 
 SFT = {
-    "reward_mean": 0.25,
-    "reward_std": 1.0,
+    "completions": 64,
     "mean_tokens": 12.34,
     "distinct_2": 0.5,
-    "completions": 64,
     "truncated": 0,
+    "rewards": {"reward_model": {"mean": 0.25, "std": 1.0}},
+    "finished": {"reward_model": {"mean": 0.25, "std": 1.0}},
 }
-ALIGNED = {**SFT, "reward_mean": 1.75, "reward_std": 0.5, "mean_tokens": 20.0, "distinct_2": 0.25}
 WIN = {"win_rate": 0.75, "low": 0.7, "high": 0.8, "ties": 0.021, "prompts": 64}
-EVALUATION = {
-    "sft": SFT,
-    "aligned": ALIGNED,
-    "reward": WIN,
-    "without_truncated": {"sft": SFT, "aligned": ALIGNED, "reward": WIN, "prompts_left_out": 0},
-    "divergence": {
-        "kl_sequence": 3.5,
-        "kl_sequence_low": 3.25,
-        "kl_sequence_high": 3.75,
-        "kl_token": 0.12345,
-        "kl_token_low": 0.11,
-        "kl_token_high": 0.13,
-        "completions": 64,
-        "truncated": 2,
-        "temperature": 1.0,
-    },
-    "prompts": 64,
+DIVERGENCE = {
+    "kl_sequence": 3.5,
+    "kl_sequence_low": 3.25,
+    "kl_sequence_high": 3.75,
+    "kl_token": 0.12345,
+    "kl_token_low": 0.11,
+    "kl_token_high": 0.13,
+    "completions": 64,
+    "truncated": 2,
+    "temperature": 1.0,
 }
+ALIGNED = SFT | {
+    "mean_tokens": 20.0,
+    "distinct_2": 0.25,
+    "rewards": {"reward_model": {"mean": 1.75, "std": 0.5}},
+    "win_rates": {"reward_model": WIN},
+    "finished_win_rates": {"reward_model": WIN},
+    "divergence": DIVERGENCE,
+}
+
+
+def evaluation(**policies) -> dict:
+    return {"prompts": 64, "reference": "sft", "policies": {"aligned": ALIGNED, "sft": SFT} | policies}
+
+
 PROVENANCE = Provenance(
     stage="build_pairs",
     version=1,
@@ -42,62 +49,64 @@ PROVENANCE = Provenance(
 
 def page(**stats) -> list[str]:
     artifact = Artifact(kind="pairs", uri="s3://b/build_pairs/aaa", digest="d" * 64, rows=12345, stats=stats)
-    return stage_page(PROVENANCE, artifact).splitlines()
+    return stage_page(PROVENANCE, artifact, stats_lines(artifact)).splitlines()
 
 
-def test_an_evaluation_has_a_row_a_figure():
-    assert evaluation_rows(EVALUATION) == [
-        ("reward model", "0.250", "1.750"),
+def test_an_evaluation_has_a_row_a_figure_and_a_column_a_policy():
+    assert evaluation_head(evaluation()) == ("64 held-out prompts", "sft", "aligned")
+    assert evaluation_rows(evaluation()) == [
+        ("mean reward by reward model", "0.250", "1.750"),
         ("  standard deviation", "1.000", "0.500"),
         ("completion length (tokens)", "12.3", "20.0"),
         ("distinct-2", "0.500", "0.250"),
         ("truncated at max_new_tokens", "0 of 64", "0 of 64"),
-        ("win rate by reward model", "0.250  [0.200, 0.300]", "0.750  [0.700, 0.800]"),
+        ("win rate over sft by reward model", "", "0.750  [0.700, 0.800]"),
         ("  ties", "", "2.1%"),
-        ("KL from pi_SFT a sequence (nats)", "", "3.500  [3.250, 3.750]"),
-        ("KL from pi_SFT a token (nats)", "", "0.1235  [0.1100, 0.1300]"),
+        ("KL from sft a sequence (nats)", "", "3.500  [3.250, 3.750]"),
+        ("KL from sft a token (nats)", "", "0.1235  [0.1100, 0.1300]"),
         ("  completions drawn at temperature 1", "", "64, 2 truncated"),
     ]
 
 
 def test_truncated_completions_get_rows_where_there_are_any():
-    without = {
-        "sft": {"reward_mean": 0.5, "reward_std": 1.0},
-        "aligned": {"reward_mean": None, "reward_std": None},
-        "reward": {**WIN, "win_rate": 0.5, "low": 0.25, "high": 0.75},
-        "prompts_left_out": 3,
+    cut = ALIGNED | {
+        "truncated": 8,
+        "finished": {"reward_model": {"mean": None, "std": None}},
+        "finished_win_rates": {"reward_model": {**WIN, "win_rate": 0.5, "low": 0.25, "high": 0.75, "prompts": 61}},
     }
-    rows = evaluation_rows({**EVALUATION, "aligned": ALIGNED | {"truncated": 8}, "without_truncated": without})
+    rows = evaluation_rows(evaluation(aligned=cut))
     assert ("truncated at max_new_tokens", "0 of 64", "8 of 64") in rows
-    labels = [label for label, _, _ in rows]
+    labels = [label for label, *_ in rows]
     after = labels.index("  standard deviation") + 1
-    assert rows[after] == ("  without truncated completions", "0.500", "none")
-    label = "  without truncated completions (3 prompts left out)"
-    assert rows[labels.index(label)] == (label, "0.500  [0.250, 0.750]", "0.500  [0.250, 0.750]")
-    assert labels.index(label) == labels.index("win rate by reward model") + 2
+    assert rows[after] == ("  without truncated completions", "0.250", "none")
+    wins = labels.index("win rate over sft by reward model")
+    assert rows[wins + 2 : wins + 4] == [
+        ("  without truncated completions", "", "0.500  [0.250, 0.750]"),
+        ("  prompts compared", "", "61"),
+    ]
 
 
 def test_a_policy_without_rewards_keeps_its_other_figures():
-    unread = SFT | {"reward_mean": None, "reward_std": None}
-    rows = evaluation_rows({**EVALUATION, "sft": unread, "reward": None})
+    unread = {"rewards": {"reward_model": {"mean": None, "std": None}}}
+    rows = evaluation_rows(evaluation(sft=SFT | unread, aligned=ALIGNED | {"win_rates": {"reward_model": None}}))
     assert rows[:4] == [
-        ("reward model", "none", "1.750"),
+        ("mean reward by reward model", "none", "1.750"),
         ("  standard deviation", "none", "0.500"),
         ("completion length (tokens)", "12.3", "20.0"),
         ("distinct-2", "0.500", "0.250"),
     ]
+    assert ("win rate over sft by reward model", "", "none") in rows
 
 
-def test_gold_rewards_come_first_where_there_are_any():
-    gold = {"gold_mean": -0.5, "gold_std": 0.25}
-    win = {"win_rate": 0.9, "low": 0.85, "high": 0.95, "ties": 0.0}
-    rows = evaluation_rows(
-        {**EVALUATION, "sft": SFT | gold, "aligned": ALIGNED | {**gold, "gold_mean": 2}, "gold": win}
-    )
-    assert rows[:2] == [("gold reward", "-0.500", "2.000"), ("  standard deviation", "0.250", "0.250")]
-    labels = [label for label, _, _ in rows]
-    assert labels.index("win rate by gold reward") < labels.index("win rate by reward model")
-    assert ("win rate by gold reward", "0.100  [0.050, 0.150]", "0.900  [0.850, 0.950]") in rows
+def test_any_number_of_policies_and_rewards_fits():
+    both = {"rewards": {name: {"mean": 0.5, "std": 0.25} for name in ("reward_model", "gold")}}
+    wins = dict.fromkeys(("win_rates", "finished_win_rates"), dict.fromkeys(("reward_model", "gold"), WIN))
+    figures = evaluation(sft=SFT | both, aligned=ALIGNED | both | wins, another=ALIGNED | both | wins)
+    assert evaluation_head(figures)[1:] == ("sft", "aligned", "another")
+    rows = evaluation_rows(figures)
+    assert rows[0] == ("mean reward by gold", "0.500", "0.500", "0.500")
+    assert ("win rate over sft by gold", "", *["0.750  [0.700, 0.800]"] * 2) in rows
+    assert {len(row) for row in rows} == {4}
 
 
 def test_a_page_says_what_was_read_written_and_set():
@@ -124,7 +133,7 @@ def test_every_table_has_a_head_and_ends():
 
 def test_a_stage_without_inputs_has_no_table_of_them():
     artifact = Artifact(kind="model", uri="u", digest="d")
-    text = stage_page(Provenance(stage="store_model", version=1, key="k"), artifact)
+    text = stage_page(Provenance(stage="store_model", version=1, key="k"), artifact, [])
     assert text.splitlines() == ["# store_model", "", "Wrote **model**, 0 rows, to `u`", "", "digest `d`, key `k`"]
 
 
@@ -147,12 +156,11 @@ def test_a_histogram_of_nothing_has_no_bars():
 
 
 def test_an_evaluation_s_page_shows_its_table():
-    lines = page(**EVALUATION)
-    assert "| held-out prompts | SFT | RS-DPO |" in lines
-    assert "| --- | --- | --- |" in lines
-    assert "| reward model | 0.250 | 1.750 |" in lines
-    assert "| KL from pi_SFT a sequence (nats) |  | 3.500 [3.250, 3.750] |" in lines
-    assert not any("divergence" in line for line in lines)
+    lines = evaluation_page(Artifact(kind="evaluation", uri="u", digest="d", stats=evaluation()))
+    assert lines[0] == "| 64 held-out prompts | sft | aligned |"
+    assert lines[1] == "| --- | --- | --- |"
+    assert "| mean reward by reward model | 0.250 | 1.750 |" in lines
+    assert "| KL from sft a sequence (nats) |  | 3.500 [3.250, 3.750] |" in lines
 
 
 @pytest.mark.parametrize("value", ["a|b", "a | b"])

@@ -46,7 +46,8 @@ def test_every_stage_leaves_its_artifact(first: tuple[dict, Path]) -> None:
     metrics = result["metrics"]
     assert result["artifacts"]["completions"]["rows"] == 24 * 4
     assert metrics["completions"]["sampled_prompts"] == 24
-    assert 0 <= metrics["evaluation"]["gold"]["low"] <= metrics["evaluation"]["gold"]["win_rate"] <= 1
+    gold = metrics["evaluation"]["policies"]["aligned"]["win_rates"]["gold"]
+    assert 0 <= gold["low"] <= gold["win_rate"] <= gold["high"] <= 1
     assert not list((store / "checkpoints").glob("*/*/*/manifest.json")), "checkpoints outlive their stage"
     logged = {row["metric"] for row in training_log(result, "aligned").to_pylist()}
     assert {"rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "loss"} <= logged

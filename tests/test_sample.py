@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-import tasks.sample
+import tasks.sampling.completions
 import tasks.sampling.drawing
 from tasks.config.settings import Decoding
 from tasks.data.records import prompt_id
@@ -87,7 +87,7 @@ def engines(monkeypatch) -> list["Watched"]:
         opened.append(Watched(model, decoding, trust_remote_code))
         return opened[-1]
 
-    monkeypatch.setattr(tasks.sample, "open_engine", open_engine)
+    monkeypatch.setattr(tasks.sampling.completions, "open_engine", open_engine)
     return opened
 
 
@@ -151,7 +151,7 @@ def test_few_prompts_are_begun_and_not_yet_written(store, policy, prompts, engin
 
 
 def test_a_slow_store_holds_up_the_feeding(store, policy, prompts, undisturbed, engines, monkeypatch):
-    append, written = tasks.sample.GrowingTable.append, []
+    append, written = tasks.sampling.completions.GrowingTable.append, []
 
     def append_when_all_is_drawn(table, *args, **stats):
         while engines[0].waiting:
@@ -159,7 +159,7 @@ def test_a_slow_store_holds_up_the_feeding(store, policy, prompts, undisturbed, 
         written.append(len(engines[0].added))
         return append(table, *args, **stats)
 
-    monkeypatch.setattr(tasks.sample.GrowingTable, "append", append_when_all_is_drawn)
+    monkeypatch.setattr(tasks.sampling.completions.GrowingTable, "append", append_when_all_is_drawn)
     slices, _ = sample_slices(store, policy, prompts, DECODING)
     assert written[0] == 8
     assert rows_of(slices) == rows_of(undisturbed)

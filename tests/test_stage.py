@@ -293,6 +293,46 @@ def test_without_retries_a_stage_runs_once(tmp_path, states):
     assert len(once.calls) == 1
 
 
+# Options
+
+
+def test_an_option_that_asks_for_what_the_body_does_not_have_is_refused():
+    with pytest.raises(TypeError, match=r"double: preview asks for \['demonstrations'\], which the body does not have"):
+        Double(preview=lambda source, demonstrations: (NOTHING, {}))
+
+
+def test_an_input_that_a_stage_once_had_stays_in_its_key(store):
+    then, now = Double(), Double(dropped=["annotated"])
+    key = now.stage.draft(Site(store), SOURCE, Settings()).provenance.key
+    assert key != then.stage.draft(Site(store), SOURCE, Settings()).provenance.key
+    assert key == stage_key("double", 1, {"settings": {}}, {"source": SOURCE.digest, "annotated": ""})
+
+
+def test_an_input_that_is_what_it_is_by_default_is_not_in_the_key(store):
+    @stage(version=1, same={"reference": "policy"})
+    def train(out: Draft, policy: Artifact, reference: Artifact) -> Artifact:
+        """Train."""
+        return out.commit("model", {}, "1" * 64)
+
+    moved, other = (SOURCE.model_copy(update=change) for change in ({"uri": "s3://b/x"}, {"digest": "6" * 64}))
+    keys = [train.draft(Site(store), SOURCE, reference).provenance.key for reference in (SOURCE, moved, other)]
+    assert keys[0] == keys[1] == stage_key("train", 1, {}, {"policy": SOURCE.digest})
+    assert keys[2] == stage_key("train", 1, {}, {"policy": SOURCE.digest, "reference": other.digest})
+
+
+def test_artifacts_in_a_mapping_count_by_their_digests_and_leave_no_address_in_the_manifest(store):
+    @stage(version=1)
+    def compare(out: Draft, policies: dict[str, Artifact]) -> Artifact:
+        """Compare."""
+        return out.commit("number", {}, "1" * 64)
+
+    moved = SOURCE.model_copy(update={"uri": "s3://elsewhere/x"})
+    here, there = (compare.draft(Site(store), {"sft": each}).provenance for each in (SOURCE, moved))
+    assert here == there
+    assert here.inputs == {"policies.sft": SOURCE.digest}
+    assert here.config == {}
+
+
 # What people see
 
 
@@ -321,14 +361,14 @@ def test_a_stage_leaves_its_page_and_its_progress(tmp_path, prefect_harness):
 
 def test_a_ready_output_takes_the_stage_s_place(tmp_path):
     given_model = Artifact(kind="model", uri="file:///ready", digest="9" * 64)
-    ready = Double(ready=lambda source, settings: given_model if settings.factor == 1 else None)
+    ready = Double(given=lambda source, settings: given_model if settings.factor == 1 else None)
     assert ready(Store(str(tmp_path)), factor=1) is given_model
     assert ready.calls == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stage_that_is_not_ready_is_computed(tmp_path, states):
-    ready = Double(ready=lambda source, settings: NOTHING if settings.factor == 1 else None)
+    ready = Double(given=lambda source, settings: NOTHING if settings.factor == 1 else None)
     assert states(lambda: ready(Store(str(tmp_path)), factor=2)) == ["Completed"]
     assert len(ready.calls) == 1
 
@@ -351,8 +391,8 @@ def test_a_dry_run_writes_nothing_to_the_store(store, plan):
 
 
 def test_a_dry_run_estimates_costly_stages(tmp_path, plan):
-    def preview(draft: Draft, source: Artifact, settings: Settings) -> tuple[Artifact, dict[str, Any]]:
-        return pending(2 * source.rows, draft.provenance.stage), {"completions": 2 * source.rows}
+    def preview(source: Artifact, out: Draft) -> tuple[Artifact, dict[str, Any]]:
+        return pending(2 * source.rows, out.provenance.stage), {"completions": 2 * source.rows}
 
     costly, store = Double(preview=preview), Store(str(tmp_path))
     first = costly(store)

@@ -1,32 +1,34 @@
 """Where the GPU stages compute: the `compute` section of a configuration."""
 
 import re
-from typing import Self
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import Section
 
 INLINE = "inline"
 """Computes a stage in the process of the flow."""
+GPU_STAGES = {
+    "train_sft": "tasks.sft",
+    "train_reward_model": "tasks.reward_model",
+    "sample_completions": "tasks.sample",
+    "score_completions": "tasks.score",
+    "train_dpo": "tasks.dpo",
+    "evaluate_policy": "tasks.evaluate",
+}
+"""Stages that need a GPU, each with its module. A line here makes a field of `compute` and a flow for the workers."""
+
+_places: dict[str, Any] = {
+    stage: (str, Field(INLINE, description="`inline` or `flow/deployment`.")) for stage in GPU_STAGES
+}
+_Places: Any = create_model("_Places", __base__=Section, **_places)
 
 
-class ComputeConfig(Section):
+class ComputeConfig(_Places):
     """Where the GPU stages compute: `inline`, in the flow's own process, or a deployment on a pool of GPU workers."""
 
-    train_sft: str = INLINE
-    """`inline` or `flow/deployment`."""
-    train_reward_model: str = INLINE
-    """`inline` or `flow/deployment`."""
-    sample_completions: str = INLINE
-    """`inline` or `flow/deployment`."""
-    score_completions: str = INLINE
-    """`inline` or `flow/deployment`."""
-    train_dpo: str = INLINE
-    """`inline` or `flow/deployment`."""
-    evaluate_policy: str = INLINE
-    """`inline` or `flow/deployment`."""
     shards: int = Field(1, ge=1, le=100)
     """Workers that sampling and scoring are split over, each with its own prompts; at most what the pool has."""
 
@@ -37,7 +39,7 @@ class ComputeConfig(Section):
                 raise ConfigurationError(
                     f"compute.{stage} = {place!r} must be `inline` or the name of a flow/deployment"
                 )
-        if self.shards > 1 and INLINE in (self.sample_completions, self.score_completions):
+        if self.shards > 1 and not {"sample_completions", "score_completions"} <= self.deployments().keys():
             raise ConfigurationError(
                 f"compute.shards = {self.shards} needs deployments in compute.sample_completions and "
                 "compute.score_completions: one process samples and scores in one piece"
@@ -46,8 +48,4 @@ class ComputeConfig(Section):
 
     def deployments(self) -> dict[str, str]:
         """Return the stages that a deployment computes, with its name."""
-        return {stage: place for stage in STAGES if (place := getattr(self, stage)) != INLINE}
-
-
-STAGES = tuple(name for name in ComputeConfig.model_fields if name != "shards")
-"""Stages that need a GPU: those that `compute` places."""
+        return {stage: place for stage in GPU_STAGES if (place := getattr(self, stage)) != INLINE}

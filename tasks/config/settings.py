@@ -246,3 +246,7 @@ class Config(Section):
     compute: ComputeConfig = ComputeConfig()
     store: str = Field("./.rsdpo", min_length=1)
     """Where every artifact lives: a folder, `file:///...` or `s3://bucket/prefix`."""
+
+    def sections(self) -> dict[str, Any]:
+        """Return the sections by name: the parameters of the flow."""
+        return {name: getattr(self, name) for name in type(self).model_fields}

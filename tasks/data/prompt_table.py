@@ -1,10 +1,17 @@
 """Prompts of a run by prompt_id, and the hash that splits them."""
 
 import hashlib
+from collections.abc import Collection
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.data.records import Messages
 from tasks.store.artifacts import Artifact
-from tasks.store.parquet import read_table
+from tasks.store.drafts import Draft, provenance_of
+from tasks.store.folders import Store
+from tasks.store.parquet import read_table, table_bytes
+from tasks.store.schemas import format_digest, rows_digest
 
 
 class PromptTable:
@@ -29,3 +36,12 @@ class PromptTable:
 def hash_fraction(text: str) -> float:
     """Return a number in [0, 1) that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def shard_of(store: Store, prompts: Artifact, prompt_ids: Collection[str]) -> Artifact:
+    """Return some of the prompts as an artifact of their own."""
+    table = read_table(prompts)
+    rows = table.filter(pc.is_in(table["prompt_id"], pa.array(prompt_ids, pa.string())))
+    digest = format_digest(rows_digest(rows))
+    draft = Draft(store, provenance_of("shard_prompts", 1, {"prompts": prompts, "rows": digest}))
+    return draft.commit("prompts", {"rows.parquet": table_bytes(rows, "prompts")}, digest, rows=rows.num_rows)

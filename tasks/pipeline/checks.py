@@ -8,35 +8,28 @@ from prefect.settings import PREFECT_API_URL
 from tasks.config.compute import ComputeConfig
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource, Section
-from tasks.config.settings import DataConfig, EvaluationConfig, PairsConfig, RewardModelConfig, SftConfig
-from tasks.config.training import DpoConfig
+from tasks.config.settings import Config
 from tasks.pipeline.dispatch import find_pool
 from tasks.pipeline.gpus import Need
 from tasks.pipeline.progress import log
 
 
-def check_run(
-    data: DataConfig,
-    sft: SftConfig,
-    reward_model: RewardModelConfig,
-    pairs: PairsConfig,
-    dpo: DpoConfig,
-    evaluation: EvaluationConfig,
-) -> None:
+def check_run(config: Config) -> None:
     """Refuse settings that do not fit together.
 
     Raises:
         ConfigurationError: Names the field and the remedy.
     """
-    if sft.base_model is not None and data.demonstrations is None:
+    data, pairs = config.data, config.pairs
+    if config.sft.base_model is not None and data.demonstrations is None:
         raise ConfigurationError(
             "data.demonstrations is missing: train_sft needs it; or name a ready policy in sft.ready_model"
         )
-    if reward_model.ready_model is None and data.preferences is None:
+    if config.reward_model.ready_model is None and data.preferences is None:
         raise ConfigurationError(
             "data.preferences is missing: train_reward_model needs it; or name a ready one in reward_model.ready_model"
         )
-    if data.preferences == "gold" and evaluation.gold_reward is None:
+    if data.preferences == "gold" and config.evaluation.gold_reward is None:
         raise ConfigurationError(
             "data.preferences = gold needs evaluation.gold_reward: the function that labels the pairs"
         )
@@ -44,8 +37,9 @@ def check_run(
         raise ConfigurationError("pairs.strategy = annotation needs a file in data.preferences: the pairs to train on")
 
 
-def log_unread_settings(data: DataConfig, sft: SftConfig, reward_model: RewardModelConfig, pairs: PairsConfig) -> None:
+def log_unread_settings(config: Config) -> None:
     """Name the settings that another one leaves without effect, a line for each that does."""
+    data, sft, reward_model, pairs = config.data, config.sft, config.reward_model, config.pairs
     for section in (sft, reward_model):
         if section.ready_model is not None:
             training = section.model_dump(exclude_defaults=True).keys() - {"ready_model"}

@@ -1,6 +1,5 @@
 """The dry run: what each stage would do and cost, without computing it."""
 
-import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -13,7 +12,8 @@ from tasks.store.folders import Store
 
 PENDING = "pending"
 """Kind of an artifact that a dry run foresees: it has estimated rows and no digest yet."""
-Preview = Callable[..., tuple[Artifact, dict[str, Any]]]
+Preview = Callable[[Draft, dict[str, Any]], tuple[Artifact, dict[str, Any]]]
+"""Returns the artifact to expect of a stage's draft and arguments, and what it would cost."""
 
 
 @dataclass
@@ -26,12 +26,12 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     scratch: Store = field(default_factory=lambda: Store("memory://plan"))
 
-    def visit(self, draft: Draft, preview: Preview, bound: inspect.BoundArguments) -> Artifact:
+    def visit(self, draft: Draft, preview: Preview, arguments: dict[str, Any]) -> Artifact:
         """Note whether a stage would be reused or computed, and what it would cost, without computing it."""
-        waits_for = [artifact.uri for _, artifact in artifacts_of(bound.arguments) if artifact.kind == PENDING]
+        waits_for = [artifact.uri for _, artifact in artifacts_of(arguments) if artifact.kind == PENDING]
         found = None if waits_for else draft.find()
         foreseen = Draft(draft.store, draft.provenance, writes_to=self.scratch)
-        artifact, cost = (found, {}) if found else preview(foreseen, *bound.args[1:], **bound.kwargs)
+        artifact, cost = (found, {}) if found else preview(foreseen, arguments)
         key = f"known after {', '.join(waits_for)}" if waits_for else draft.provenance.key
         action = "reuse" if found is not None else "compute"
         self.steps.append({"stage": draft.provenance.stage, "key": key, "action": action, **cost})

@@ -1,11 +1,13 @@
 """How many GPUs a stage computes on: what a worker must have to run it, and the slots that it takes."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from tasks.config.sections import Section
-from tasks.config.settings import Decoding, RewardModelConfig, SamplingConfig, SftConfig
-from tasks.config.training import DpoConfig, Training
+from tasks.config.settings import Decoding
+from tasks.config.training import Training
+from tasks.pipeline.stage import Stage
 
 PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 """Arguments of vLLM whose product is its GPUs."""
@@ -27,14 +29,31 @@ def gpus_of(section: Section) -> int:
     return math.prod(int(extra.get(name, 1)) for name in PARALLEL)
 
 
-def gpus_needed(
-    sft: SftConfig, reward_model: RewardModelConfig, sampling: SamplingConfig, dpo: DpoConfig
-) -> dict[str, Need]:
-    """Return, by name, the GPUs of each stage that may need more than one."""
-    engine = Need(gpus_of(sampling), f"sampling.extra, {' x '.join(PARALLEL)},")
-    needs = {"sample_completions": engine, "evaluate_policy": engine, "train_dpo": Need(dpo.devices, "dpo.devices")}
-    if sft.ready_model is None:
-        needs["train_sft"] = Need(sft.devices, "sft.devices")
-    if reward_model.ready_model is None:
-        needs["train_reward_model"] = Need(reward_model.devices, "reward_model.devices")
+def gpus_of_run(arguments: Mapping[str, Any]) -> int:
+    """Return the GPUs that a stage computes on, given its arguments: the most that one of its sections asks for."""
+    return max(map(gpus_of, _sections(arguments.values())), default=1)
+
+
+def gpus_needed(stages: Iterable[Stage[...]], sections: Mapping[str, Section]) -> dict[str, Need]:
+    """Return, by name, the GPUs of each stage that computes and may need more than one.
+
+    Args:
+        stages: Those that need GPUs.
+        sections: The sections of a run's configuration by name.
+    """
+    needs = {}
+    for stage in stages:
+        name = stage.options.get("gpus")
+        if name is not None and getattr(section := sections[name], "ready_model", None) is None:
+            is_training = isinstance(section, Training)
+            setting = f"{name}.devices" if is_training else f"{name}.extra, {' x '.join(PARALLEL)},"
+            needs[stage.name] = Need(gpus_of(section), setting)
     return needs
+
+
+def _sections(values: Iterable[Any]) -> Iterator[Section]:
+    """Yield the sections among some values, and the sections within them."""
+    for value in values:
+        if isinstance(value, Section):
+            yield value
+            yield from _sections(getattr(value, name) for name in type(value).model_fields)

@@ -1,93 +1,43 @@
-"""What people read: a stage's page in Prefect's UI, and the table at the end of a run. Pure text."""
+"""A stage's page in Prefect's UI. Pure text."""
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tasks.store.artifacts import Artifact, Provenance
 
 BAR = 40
-REWARDS = (("gold", "gold reward"), ("reward", "reward model"))
-FINISHED = "  without truncated completions"
+"""Characters of the longest bar of a histogram."""
 
 
-def evaluation_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return (label, SFT, RS-DPO) for every figure of an evaluation."""
-    sides, without = (figures["sft"], figures["aligned"]), figures["without_truncated"]
-    finished = (without["sft"], without["aligned"])
-    any_truncated, rows = any(side["truncated"] for side in sides), []
-    for name, label in REWARDS:
-        if name in figures:
-            rows.append(_row(label, sides, f"%({name}_mean).3f"))
-            rows.append(_row("  standard deviation", sides, f"%({name}_std).3f"))
-            rows += [_row(FINISHED, finished, f"%({name}_mean).3f")] if any_truncated else []
-    rows.append(_row("completion length (tokens)", sides, "%(mean_tokens).1f"))
-    rows.append(_row("distinct-2", sides, "%(distinct_2).3f"))
-    rows.append(_row("truncated at max_new_tokens", sides, "%(truncated)d of %(completions)d"))
-    for name, label in REWARDS:
-        if name in figures:
-            rows += _win_rows(f"win rate by {label}", figures[name])
-            rows += _win_rows(_prompts_of(without), without[name])[:1] if any_truncated else []
-    return rows + _kl_rows(figures["divergence"])
-
-
-def _row(label: str, sides: tuple[Any, Any], form: str) -> tuple[str, str, str]:
-    """Return both policies' figures in a form such as "%(reward_mean).3f"; "none" where one in the form is None."""
-    names = re.findall(r"%\((\w+)\)", form)
-    sft, aligned = ("none" if None in map(side.get, names) else form % side for side in sides)
-    return (label, sft, aligned)
-
-
-def _prompts_of(without: Mapping[str, Any]) -> str:
-    left_out = without["prompts_left_out"]
-    return f"{FINISHED} ({left_out} prompts left out)" if left_out else FINISHED
-
-
-def _win_rows(label: str, win: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
-    if win is None:
-        return [(label, "none", "none")]
-    theirs = _interval(1 - win["win_rate"], 1 - win["high"], 1 - win["low"])
-    ours = _interval(win["win_rate"], win["low"], win["high"])
-    return [(label, theirs, ours), ("  ties", "", f"{win['ties']:.1%}")]
-
-
-def _kl_rows(divergence: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    rows = []
-    for name, digits in (("sequence", 3), ("token", 4)):
-        value, low, high = (divergence[f"kl_{name}{bound}"] for bound in ("", "_low", "_high"))
-        rows.append((f"KL from pi_SFT a {name} (nats)", "", _interval(value, low, high, digits)))
-    drawn = f"{divergence['completions']}, {divergence['truncated']} truncated"
-    return [*rows, ("  completions drawn at temperature 1", "", drawn)]
-
-
-def _interval(value: float, low: float, high: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f}  [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def stage_page(provenance: Provenance, artifact: Artifact) -> str:
-    """Return a stage's page in Markdown: what it read, what it wrote, its counts, histogram and evaluation."""
-    stats = dict(artifact.stats)
-    lines = [
-        f"# {provenance.stage}",
-        "",
-        f"Wrote **{artifact.kind}**, {artifact.rows:,} rows, to `{artifact.uri}`",
-        "",
-        *_table(("read", "digest"), provenance.inputs.items()),
-    ]
-    if "sft" in stats and "divergence" in stats:
-        lines += _table(("held-out prompts", "SFT", "RS-DPO"), evaluation_rows(stats))
-    else:
-        histogram = stats.pop("histogram", None)
-        lines += _table(("count", "value"), ((name, _value(value)) for name, value in stats.items()))
-        lines += _histogram(histogram) if histogram else []
+def stage_page(provenance: Provenance, artifact: Artifact, lines: list[str]) -> str:
+    """Return a stage's page in Markdown: what it read, what it wrote, the given lines, and its settings."""
     settings = (
         (f"{section}.{name}", value) for section, fields in provenance.config.items() for name, value in _items(fields)
     )
-    lines += _table(("setting", "value"), ((name, f"`{value}`") for name, value in settings))
-    return "\n".join([*lines, f"digest `{artifact.digest}`, key `{provenance.key}`"])
+    return "\n".join(
+        [
+            f"# {provenance.stage}",
+            "",
+            f"Wrote **{artifact.kind}**, {artifact.rows:,} rows, to `{artifact.uri}`",
+            "",
+            *markdown_table(("read", "digest"), provenance.inputs.items()),
+            *lines,
+            *markdown_table(("setting", "value"), ((name, f"`{value}`") for name, value in settings)),
+            f"digest `{artifact.digest}`, key `{provenance.key}`",
+        ]
+    )
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+def stats_lines(artifact: Artifact) -> list[str]:
+    """Return an artifact's counts, and its histogram where it has one, as Markdown."""
+    stats = dict(artifact.stats)
+    histogram = stats.pop("histogram", None)
+    lines = markdown_table(("count", "value"), ((name, _value(value)) for name, value in stats.items()))
+    return [*lines, *(_histogram(histogram) if histogram else [])]
+
+
+def markdown_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """Return the lines of a table in Markdown; none where it has no rows."""
     body = [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
     return [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *body, ""] if body else []
 

@@ -7,7 +7,7 @@ missing or damaged is. Prefect remembers nothing. A stage computes here, or on a
 import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec
+from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack
 
 from prefect import Task
 from prefect.artifacts import create_markdown_artifact
@@ -18,25 +18,62 @@ from prefect.tasks import exponential_backoff
 
 from tasks.config.errors import ConfigurationError
 from tasks.pipeline.dispatch import DeploymentFailedError, Order, check_ended_well, endings, start, under_way
-from tasks.pipeline.dry_run import PLAN, Preview
-from tasks.pipeline.pages import stage_page
+from tasks.pipeline.dry_run import PLAN
+from tasks.pipeline.pages import stage_page, stats_lines
+from tasks.pipeline.shards import compute_in_shards
 from tasks.pipeline.site import Site
-from tasks.store.artifacts import Artifact
+from tasks.store.artifacts import NOTHING, Artifact
 from tasks.store.drafts import Draft, plain, provenance_of
 
+T = TypeVar("T")
 P = ParamSpec("P")
 CRASHES, CRASH_SECONDS = 10, 10.0
 """How often a stage is asked of a worker again where its run crashed or was preempted, and seconds in between."""
 Body = Callable[Concatenate[Draft, P], Artifact]
+Arguments = dict[str, Any]
+"""The values of a body's parameters, the draft apart, by name and in order."""
 
 
 class Work(NamedTuple):
-    """What there is to compute for a stage's output."""
+    """What there is to compute for the output of a stage that fills a table which it shares with others."""
 
     lock: str
-    """Names what is worked on: only one run of a deployment at a time works on it."""
-    left: Callable[[], int] = lambda: 1
-    """Returns how much is missing; 0: the store has it all, and what remains is to name it."""
+    """Names the table: only one run of a deployment at a time works on it, or on a shard of it."""
+    missing: Callable[[], int]
+    """Returns how much is missing; 0: the table has it all, and what remains is to name it."""
+
+
+class Options(TypedDict, total=False):
+    """What a stage brings beside its body. Each function is called with those of the stage's arguments that it names.
+
+    `out` is the draft of the output, `store` its store, and `shards` the number of workers to split the work over.
+    """
+
+    preview: Callable[..., tuple[Artifact, dict[str, Any]]]
+    """Called in place of the body in a dry run; returns the expected artifact and what it would cost. Left out for a
+    stage that reads data and loads no model: a dry run runs it into memory."""
+    given: Callable[..., Artifact | None]
+    """Returns an artifact that takes the place of the stage's output, or None. Knows the arguments alone."""
+    work: Callable[..., Work]
+    """Returns what is missing. Left out by a stage that computes its output alone and as a whole."""
+    split: Callable[..., list[dict[str, Artifact]]]
+    """Returns, for each of several workers, the arguments that it gets in place of the stage's own. Needs `work`."""
+    page: Callable[..., list[str]]
+    """Returns the lines of Markdown that stand for the stats of `artifact` on the stage's page in Prefect's UI."""
+    gpus: str
+    """The section of the run's configuration that says on how many GPUs the stage computes. Left out: on one."""
+    run_name: str
+    """What a run of the stage on a worker is called; `{prompts.rows}` stands for the rows of the argument `prompts`."""
+    retries: int
+    """How often Prefect repeats the task after a failure that is no ConfigurationError. For I/O and GPU work."""
+    reads: Mapping[str, Collection[str]]
+    """Section -> the fields of it that the body reads, of a section that it does not read as a whole. The others are
+    not in the key."""
+    dropped: Collection[str]
+    """Inputs that the body once had, and that were `NOTHING`: they stay in the key, so that what was computed before is
+    found."""
+    same: Mapping[str, str]
+    """Input -> the input that it is by default: where both are the same, it is not in the key."""
 
 
 class Stage(Generic[P]):
@@ -46,31 +83,28 @@ class Stage(Generic[P]):
     is at its default does not count.
     """
 
-    def __init__(
-        self,
-        body: Body[P],
-        version: int,
-        preview: Preview | None = None,
-        ready: Callable[..., Artifact | None] | None = None,
-        work: Callable[..., Work] | None = None,
-        retries: int = 0,
-        reads: Mapping[str, Collection[str]] | None = None,
-    ) -> None:
-        """Wrap a body; see `stage`."""
-        self.reads = reads or {}
+    def __init__(self, body: Body[P], version: int, options: Options) -> None:
+        """Wrap a body; see `stage`.
+
+        Raises:
+            TypeError: An option asks for an argument that the body does not have.
+        """
         functools.update_wrapper(self, body)
-        self.name, self.version, self.ready, self.work = body.__name__, version, ready, work
-        self.body: Callable[..., Artifact] = body
-        self.preview: Preview = preview or (lambda draft, *args, **kwargs: (body(draft, *args, **kwargs), {}))
+        self.body, self.version, self.options = body, version, options
+        self.name = body.__name__
         self.signature = inspect.signature(body)
         parameters = self.signature.parameters.values()
         self.defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
+        for name, option in options.items():
+            known = {*self.signature.parameters, "out", "store", "shards", "artifact"}
+            if callable(option) and (unknown := inspect.signature(option).parameters.keys() - known):
+                raise TypeError(f"{self.name}: {name} asks for {sorted(unknown)}, which the body does not have")
         self.task: Task[..., Any] = Task(
             self._run,
             name=self.name,
             version=str(version),
             description=inspect.getdoc(body),
-            retries=retries,
+            retries=options.get("retries", 0),
             retry_delay_seconds=exponential_backoff(5),
             retry_condition_fn=may_pass_next_time,
             # The store alone says what there is. A result of Prefect's names its own serializer, which may be pickle.
@@ -80,21 +114,21 @@ class Stage(Generic[P]):
 
     def __call__(self, site: Site, *args: P.args, **kwargs: P.kwargs) -> Artifact:
         """Return the stage's output."""
-        bound = self._bind(*args, **kwargs)
-        if self.ready is not None and (given := self.ready(*bound.args[1:])) is not None:
+        arguments = self._bind(*args, **kwargs)
+        if "given" in self.options and (given := _call(self.options["given"], arguments)) is not None:
             return given
-        draft = self._draft(site, bound)
+        draft = self._draft(site, arguments)
         if (plan := PLAN.get()) is not None:
-            return plan.visit(draft, self.preview, bound)
+            return plan.visit(draft, self._preview, arguments)
         if site.record is not None:
             site.record.note(draft.folder)
         found = draft.find()
         if found is None and site.record is not None and self.name not in site.computed:
-            site.computed[self.name] = self._work(draft, bound).left()
+            site.computed[self.name] = self._work(draft, arguments).missing()
         run = self.task
         if self.name in site.compute.deployments():
             run = run.with_options(retries=CRASHES, retry_delay_seconds=CRASH_SECONDS)
-        artifact: Any = run(draft, site, bound)
+        artifact: Any = run(draft, site, arguments)
         return found or artifact
 
     def find(self, site: Site, *args: P.args, **kwargs: P.kwargs) -> Artifact | None:
@@ -106,73 +140,90 @@ class Stage(Generic[P]):
         return self._draft(site, self._bind(*args, **kwargs))
 
     def order(self, site: Site, *args: P.args, **kwargs: P.kwargs) -> Order:
-        """Return what the stage's deployment needs to compute the output."""
+        """Return what the stage's deployment is asked for."""
         return self._order(site, self._bind(*args, **kwargs))
 
-    def _order(self, site: Site, bound: inspect.BoundArguments) -> Order:
-        draft = self._draft(site, bound)
-        parameters = {name: plain(value) for name, value in list(bound.arguments.items())[1:]}
-        lock = self._work(draft, bound).lock
-        place = site.compute.deployments()[self.name]
-        return Order(place, {"store": site.store.uri, **parameters}, draft.provenance.key, lock)
-
-    def _run(self, draft: Draft, site: Site, bound: inspect.BoundArguments) -> Artifact | State[Artifact]:
+    def _run(self, draft: Draft, site: Site, arguments: Arguments) -> Artifact | State[Artifact]:
         """Run as a Prefect task."""
         found = draft.find()
-        artifact = found or self._compute(draft, site, bound)
-        page = stage_page(draft.provenance, artifact)
+        artifact = found or self._compute(draft, site, arguments)
+        page = stage_page(
+            draft.provenance, artifact, _call(self.options.get("page", stats_lines), {"artifact": artifact})
+        )
         create_markdown_artifact(page, key=self.name.replace("_", "-"), description=f"What {self.name} did")
         return artifact if found is None else Completed(name="Cached", data=artifact)
 
-    def _compute(self, draft: Draft, site: Site, bound: inspect.BoundArguments) -> Artifact:
+    def _compute(self, draft: Draft, site: Site, arguments: Arguments) -> Artifact:
         """Compute and commit the output: on the stage's deployment where there is one, else here."""
         if self.name not in site.compute.deployments():
-            return self.body(draft, *bound.args[1:])
+            return self._body(draft, arguments)
         while (artifact := draft.find()) is None:
-            if not self._work(draft, bound).left():
-                return self.body(draft, *bound.args[1:])
-            order = self._order(site, bound)
-            for run in endings(under_way(order.lock) or [start(order)]):
-                if f"key:{order.key}" in run.tags:
-                    check_ended_well(run, committed=draft.find() is not None)
+            work = self._work(draft, arguments)
+            if not work.missing():
+                return self._body(draft, arguments)
+            if "split" in self.options and site.compute.shards > 1:
+                compute_in_shards(work.lock, lambda: self._shards(site, draft, arguments))
+            else:
+                order = self._order(site, arguments)
+                for run in endings(under_way(order.lock) or [start(order)]):
+                    if f"key:{order.key}" in run.tags:
+                        check_ended_well(run, committed=draft.find() is not None)
         return artifact
 
-    def _work(self, draft: Draft, bound: inspect.BoundArguments) -> Work:
-        return Work(draft.provenance.key) if self.work is None else self.work(draft.store, *bound.args[1:])
+    def _shards(self, site: Site, draft: Draft, arguments: Arguments) -> list[Order]:
+        """Return what each of several workers is asked for."""
+        shards = _call(self.options["split"], arguments, out=draft, shards=site.compute.shards)
+        return [self._order(site, arguments | own) for own in shards]
 
-    def _bind(self, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
+    def _order(self, site: Site, arguments: Arguments) -> Order:
+        draft = self._draft(site, arguments)
+        parameters = {name: plain(value) for name, value in arguments.items()}
+        deployment, lock = site.compute.deployments()[self.name], self._work(draft, arguments).lock
+        return Order(deployment, {"store": site.store.uri, **parameters}, draft.provenance.key, lock)
+
+    def _work(self, draft: Draft, arguments: Arguments) -> Work:
+        if "work" not in self.options:
+            return Work(draft.provenance.key, lambda: 1)
+        return _call(self.options["work"], arguments, out=draft)
+
+    def _preview(self, draft: Draft, arguments: Arguments) -> tuple[Artifact, dict[str, Any]]:
+        if "preview" not in self.options:
+            return self._body(draft, arguments), {}
+        return _call(self.options["preview"], arguments, out=draft)
+
+    def _body(self, draft: Draft, arguments: Arguments) -> Artifact:
+        body: Callable[..., Artifact] = self.body
+        return body(draft, *arguments.values())
+
+    def _bind(self, *args: Any, **kwargs: Any) -> Arguments:
+        """Return the value of each of the body's parameters but the draft, in their order."""
         bound = self.signature.bind(None, *args, **kwargs)
         bound.apply_defaults()
-        return bound
+        return dict(list(bound.arguments.items())[1:])
 
-    def _draft(self, site: Site, bound: inspect.BoundArguments) -> Draft:
-        arguments = dict(list(bound.arguments.items())[1:])
-        return Draft(site.store, provenance_of(self.name, self.version, arguments, self.defaults, self.reads))
+    def _draft(self, site: Site, arguments: Arguments) -> Draft:
+        counted = arguments | dict.fromkeys(self.options.get("dropped", ()), NOTHING)
+        for name, other in self.options.get("same", {}).items():
+            if arguments[name].digest == arguments[other].digest:
+                del counted[name]
+        provenance = provenance_of(self.name, self.version, counted, self.defaults, self.options.get("reads"))
+        return Draft(site.store, provenance)
 
 
-def stage(
-    *,
-    version: int,
-    preview: Preview | None = None,
-    ready: Callable[..., Artifact | None] | None = None,
-    work: Callable[..., Work] | None = None,
-    retries: int = 0,
-    reads: Mapping[str, Collection[str]] | None = None,
-) -> Callable[[Body[P]], Stage[P]]:
+def stage(version: int, **options: Unpack[Options]) -> Callable[[Body[P]], Stage[P]]:
     """Make a stage of a function from artifacts and settings to an artifact.
 
     Args:
         version: Bump it when the same arguments would give another output.
-        preview: Called in place of the body in a dry run; returns the expected artifact and what it would cost. None
-            for a stage that reads data and loads no model: a dry run runs it into memory.
-        ready: Called with the arguments; an artifact that it returns takes the place of the stage's output.
-        work: Called with the store and the arguments, for a stage that fills a table which it shares with others. None:
-            the stage computes its output alone and as a whole.
-        retries: How often Prefect repeats the task after a failure that is no ConfigurationError. For I/O and GPU work.
-        reads: Section -> the fields of it that the body reads, of a section that it does not read as a whole. The
-            others are not in the key.
+        **options: See `Options`.
     """
-    return lambda body: Stage(body, version, preview, ready, work, retries, reads)
+    return lambda body: Stage(body, version, options)
+
+
+def _call(function: Callable[..., T], arguments: Arguments, **more: Any) -> T:
+    """Call a function with those of the arguments that it names."""
+    known = arguments | more | ({"store": more["out"].store} if "out" in more else {})
+    return function(*(known[name] for name in inspect.signature(function).parameters))
 
 
 def may_pass_next_time(task: Any, run: Any, state: Any) -> bool:

@@ -60,7 +60,8 @@ def provenance_of(
     }
     decides = {name: counts[name] for name, value in given.items() if not isinstance(value, Artifact)}
     inputs = {name: artifact.digest for name, artifact in artifacts_of(given)}
-    config = {name: plain(value) for name, value in arguments.items() if not isinstance(value, Artifact | None)}
+    settings = {name: value for name, value in arguments.items() if value is not None}
+    config = {name: plain(value) for name, value in settings.items() if not any(artifacts_of({name: value}))}
     return Provenance(
         stage=stage, version=version, key=stage_key(stage, version, decides, inputs), inputs=inputs, config=config
     )

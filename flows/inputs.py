@@ -1,0 +1,76 @@
+"""What a run works on: its models and its data, checked and brought into the store before anything is computed."""
+
+from typing import NamedTuple
+
+from flows.stages import STAGES
+from tasks.config.settings import Config
+from tasks.dpo import check_prompts
+from tasks.import_model import import_policy, import_reward_model
+from tasks.pipeline.checks import check_compute, check_run, log_unread_settings
+from tasks.pipeline.gpus import gpus_needed
+from tasks.pipeline.site import Site
+from tasks.preferences import load_annotations
+from tasks.prompts import find_data, load_evaluation_prompts, load_held_out, load_prompts
+from tasks.reward_model import check_preferences
+from tasks.rewards.functions import GoldReward, find_gold
+from tasks.sft import check_demonstrations
+from tasks.store.artifacts import Artifact
+from tasks.training.checks import check_trainer_arguments, check_trainings
+from tasks.training_data import load_demonstrations, load_preferences
+
+
+class Inputs(NamedTuple):
+    """Models and tables of a run; `NOTHING` for what its configuration leaves out."""
+
+    base_model: Artifact
+    """What `train_sft` begins with, or the ready policy."""
+    reward_base: Artifact
+    """What `train_reward_model` begins with, or the ready reward model; `NOTHING`: the policy."""
+    held_out: Artifact
+    """Prompts that nothing is trained on."""
+    evaluation_prompts: Artifact
+    """Those of the held-out prompts that the policies are compared on."""
+    prompts: Artifact
+    demonstrations: Artifact
+    preferences: Artifact
+    annotated: Artifact
+    """The data set's own pairs laid out as completions, where they are what is trained on."""
+    gold: GoldReward
+
+
+def check_settings(config: Config) -> None:
+    """Refuse settings that do not fit together, and workers that are not there or are too small.
+
+    Raises:
+        ConfigurationError: Names the setting and the remedy.
+    """
+    check_run(config)
+    check_trainer_arguments(config.sft, config.reward_model, config.dpo)
+    log_unread_settings(config)
+    check_compute(config.compute, gpus_needed(STAGES.values(), config.sections()))
+
+
+def load_inputs(site: Site, config: Config) -> Inputs:
+    """Bring in the models and the data, and refuse what could not be sampled from or trained on.
+
+    Raises:
+        ConfigurationError: Names what is missing or wrong, and the remedy.
+    """
+    data, sft, reward_model, dpo = config.data, config.sft, config.reward_model, config.dpo
+    files, longest = find_data(site.store, data), config.sampling.max_new_tokens
+    gold = find_gold(config.evaluation.gold_reward)
+    policy = import_policy(site, sft)
+    reward = import_reward_model(site, reward_model, policy)
+    check_trainings(config.compute, (sft, policy), (reward_model, reward or policy), (dpo, policy))
+
+    asked = files.evaluation_prompts or files.prompts
+    held_out = load_held_out(site, asked, policy, reward, data, longest)
+    evaluation_prompts = load_evaluation_prompts(site, asked, held_out, data.max_evaluation_prompts)
+    prompts = load_prompts(site, files.prompts, held_out, policy, reward, data, longest)
+    demonstrations = load_demonstrations(site, files.demonstrations, held_out, policy, data)
+    preferences = load_preferences(site, files.preferences, held_out, reward or policy, data)
+    annotated = load_annotations(site, policy, prompts, preferences, config.pairs.strategy == "annotation")
+    check_demonstrations(policy, demonstrations, sft)
+    check_preferences(reward or policy, preferences, reward_model)
+    check_prompts(policy, prompts, dpo)
+    return Inputs(policy, reward, held_out, evaluation_prompts, prompts, demonstrations, preferences, annotated, gold)
