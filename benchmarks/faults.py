@@ -29,11 +29,19 @@ from prefect.states import Cancelling
 
 from flows.command_line import load_config
 from infra.stack import ROOT, Stack
-from tasks.config.compute import STAGES
 from tasks.store.folders import Store, read_manifest
 from tasks.store.growing import read_slices
 from tasks.store.runs import read_runs
 
+STAGES = (
+    "train_sft",
+    "sample_completions",
+    "train_reward_model",
+    "score_completions",
+    "train_dpo",
+    "evaluate_policy",
+)
+"""The GPU stages, in the order in which the flow computes them."""
 TARGETS = ("process", "worker", "pipeline", "server", "store")
 PIPELINE = "rs-dpo/new-prompts"
 LONGEST_WAIT = 12.0
