@@ -163,10 +163,10 @@ def sharing(model: "PreTrainedModel", config: DpoConfig) -> tuple[bool, "Lengths
     Raises:
         ConfigurationError: The devices would forward sequences together that must not be.
     """
-    from tasks.lm.lengths import switch_of
-    from tasks.lm.sharing import lengths_of, why_not_shared
+    from tasks.lm.lengths import rotary_lengths
+    from tasks.lm.sharing import model_lengths, why_not_shared
 
-    switch = switch_of(model.config.get_text_config()).switch
+    switch = rotary_lengths(model.config.get_text_config()).switch
     if is_sharded(config):
         if switch is not None and config.max_length > switch:
             raise ConfigurationError(
@@ -176,10 +176,10 @@ def sharing(model: "PreTrainedModel", config: DpoConfig) -> tuple[bool, "Lengths
         reason: str | None = "the weights are spread over the devices, which must call the model alike"
         lengths = None
     elif config.extra.get("gradient_checkpointing"):
-        reason, lengths = "gradient checkpointing keeps no keys and values", lengths_of(model, shared=False)
+        reason, lengths = "gradient checkpointing keeps no keys and values", model_lengths(model, shared=False)
     else:
         reason = why_not_shared(model.to(device()))
-        lengths = lengths_of(model, shared=reason is None)
+        lengths = model_lengths(model, shared=reason is None)
         if lengths.shared_up_to is not None and not lengths.shares(config.max_length, 0):
             reason = reason or f"dpo.max_length = {config.max_length} allows sequences that must not share theirs"
     if reason:

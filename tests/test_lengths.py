@@ -21,10 +21,10 @@ import tasks.lm.sharing
 from tasks.config.training import DpoConfig
 from tasks.dpo import sharing
 from tasks.lm.batches import Sequences
-from tasks.lm.lengths import ANY_LENGTH, Lengths, switch_of, thresholds
+from tasks.lm.lengths import ANY_LENGTH, Lengths, rotary_lengths, thresholds
 from tasks.lm.logps import CompletionLogps
 from tasks.lm.prefix_forward import by_completion, lay_out, targets, wanted_states
-from tasks.lm.sharing import lengths_of
+from tasks.lm.sharing import model_lengths
 from tasks.rewards.model import CompletionRewards
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -124,7 +124,7 @@ def test_rewards_are_those_of_each_sequence_alone(family):
 @pytest.mark.parametrize("config", [LONGROPE, DYNAMIC], ids=["longrope", "dynamic NTK"])
 def test_gradients_of_a_training_batch_are_those_of_each_sequence_alone(config):
     model = model_of(AutoModelForCausalLM, config)
-    lengths = lengths_of(model, shared=True)
+    lengths = model_lengths(model, shared=True)
 
     def gradient(tokens):
         model.zero_grad()
@@ -161,14 +161,14 @@ def test_a_batch_by_hand():
 
 
 def test_what_a_configuration_says():
-    assert switch_of(LlamaConfig()) == ANY_LENGTH
+    assert rotary_lengths(LlamaConfig()) == ANY_LENGTH
     by_layer = {
         "full_attention": {"rope_type": "dynamic", "factor": 2.0},
         "sliding_attention": {"rope_type": "default"},
     }
     config = Gemma3TextConfig(max_position_embeddings=100)
     config.rope_parameters = by_layer
-    assert switch_of(config) == Lengths(100, True, 100)
+    assert rotary_lengths(config) == Lengths(100, True, 100)
     assert thresholds(Qwen2Config(use_sliding_window=True, sliding_window=24)) == [24]
     assert thresholds(Qwen2Config(use_sliding_window=False, sliding_window=24)) == []
     llama = LlamaConfig(**rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0) | {})
@@ -180,7 +180,7 @@ def test_what_a_configuration_says():
 def test_a_threshold_that_is_too_long_to_test_is_not_shared_beyond(monkeypatch, capsys):
     monkeypatch.setitem(tasks.lm.sharing.TEST_WORK, "cpu", 1e3)
     model = model_of(AutoModelForCausalLM, FAMILIES["window"][0])
-    assert lengths_of(model, shared=True).shared_up_to == 23
+    assert model_lengths(model, shared=True).shared_up_to == 23
     assert (
         "up to 23 tokens: what its configuration says of 24 tokens is too long to test here" in capsys.readouterr().out
     )

@@ -1,7 +1,7 @@
 """KL(pi || pi_ref): how far a policy has moved from its reference, estimated on completions of its own.
 
-The log-probabilities are those at temperature 1 over the whole vocabulary, so the completions are drawn that way too,
-whatever the sampling section says: drawn otherwise they would belong to another distribution, and the estimate be
+The log-probabilities are taken at temperature 1 over the whole vocabulary, so the completions are drawn that way too,
+whatever the sampling section says: drawn otherwise they would belong to another distribution, and the estimate would be
 biased. A completion cut at max_new_tokens counts up to there: what is compared are distributions over cut sequences.
 """
 

@@ -15,7 +15,7 @@ from trl.trainer.utils import add_fused_lm_head
 from tasks.config.errors import ConfigurationError
 from tasks.lm.batches import Budget, Ids, Sequences
 from tasks.lm.prefix_forward import accept_batches, by_completion, lay_out, name_body, targets, wanted_states
-from tasks.lm.sharing import lengths_of, why_not_shared
+from tasks.lm.sharing import model_lengths, why_not_shared
 
 LOGITS = 1 << 24
 """Logits of each model that are in memory at once: 64 MB, or 131 positions of a vocabulary of 128,000 tokens."""
@@ -41,7 +41,7 @@ class CompletionLogps:
         name_body(model)
         self.budget = Budget(model, tokens_per_batch)
         self.not_shared = why_not_shared(model)
-        self.lengths = lengths_of(model, shared=self.not_shared is None)
+        self.lengths = model_lengths(model, shared=self.not_shared is None)
         add_fused_lm_head(model)
         _check_head(model)
         accept_batches(model.base_model)
@@ -161,7 +161,7 @@ class _Side:
     def __init__(self, model: PreTrainedModel) -> None:
         name_body(model)
         self.model, self.shared = model.eval(), why_not_shared(model) is None
-        self.lengths = lengths_of(model, self.shared)
+        self.lengths = model_lengths(model, self.shared)
         self.decoder = model.base_model.get_decoder()  # what the model's own code calls, the base model or a part of it
         self.one_token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
         with torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from tasks.lm.batches import Sequences
-from tasks.lm.lengths import Lengths, switch_of, thresholds
+from tasks.lm.lengths import Lengths, rotary_lengths, thresholds
 from tasks.lm.prefix_forward import by_completion, lay_out, wanted_states
 from tasks.pipeline.progress import log
 
@@ -21,7 +21,7 @@ SHORT = ((5, 9), (3, 4, 11, 7))
 
 
 def why_not_shared(model: PreTrainedModel) -> str | None:
-    """Return why a model's prompts cannot be shared at any length; None: they can, up to what `lengths_of` returns."""
+    """Return why a model's prompts can never be shared; None: they can, up to the length that `model_lengths` says."""
     backbone = model.base_model
     if backbone is model:
         return f"{type(model).__name__} does not say which of its parts is its body"
@@ -38,7 +38,7 @@ def why_not_shared(model: PreTrainedModel) -> str | None:
     return _disagreement(model, *SHORT)
 
 
-def lengths_of(model: PreTrainedModel, shared: bool) -> Lengths:
+def model_lengths(model: PreTrainedModel, shared: bool) -> Lengths:
     """Return which sequences may be forwarded together, and log where prompts are shared up to some length only.
 
     Dynamic frequencies start anew at every forward pass from now on: they would otherwise remember the longest sequence
@@ -49,7 +49,7 @@ def lengths_of(model: PreTrainedModel, shared: bool) -> Lengths:
         shared: Whether prompts are shared at all.
     """
     config = model.config.get_text_config()
-    lengths = switch_of(config)
+    lengths = rotary_lengths(config)
     if lengths.each:
         _forget_the_longest(model)
     if not shared:

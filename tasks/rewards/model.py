@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from tasks.config.errors import ConfigurationError
 from tasks.lm.batches import Budget, Ids, Sequences
 from tasks.lm.prefix_forward import last_states_only, lay_out, wanted_states
-from tasks.lm.sharing import lengths_of, why_not_shared
+from tasks.lm.sharing import model_lengths, why_not_shared
 from tasks.pipeline.progress import log
 from tasks.rewards.heads import head_in_float32
 
@@ -37,7 +37,7 @@ class CompletionRewards:
         self.alone = why_alone(self._score_padded, model) if self.not_shared else None
         if self.alone:
             log(f"each completion is scored by itself, not in a batch: {self.alone}")
-        self.lengths = lengths_of(model, shared=self.not_shared is None)
+        self.lengths = model_lengths(model, shared=self.not_shared is None)
 
     def __call__(self, prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int]) -> np.ndarray:
         """Return the reward of each completion, (completions,) float32; it does not depend on the others.

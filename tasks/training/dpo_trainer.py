@@ -1,7 +1,7 @@
 """TRL's `DPOTrainer`, made to forward each unique completion once, whatever number of pairs it is in.
 
-The loss is TRL's own code: it asks its model for the log-probabilities of a batch of pairs, and gets, row by row, those
-of the unique completions. Imports torch and TRL, so import it inside functions only.
+The loss is TRL's own code: it asks its model for the log-probabilities of a batch of pairs, and gets, row by row, the
+log-probabilities of the unique completions. Imports torch and TRL, so import it inside functions only.
 """
 
 from collections.abc import Callable, Sequence
