@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from tasks.config.training import DpoConfig
-from tasks.pairs import select_pairs
+from tasks.selection.threshold import select_pairs
 from tasks.store.artifacts import Artifact
 from tasks.training.dpo_examples import sequence_id
 from tasks.training.packs import DpoExample

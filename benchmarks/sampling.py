@@ -106,7 +106,7 @@ def main() -> None:
         requests = requests_of(policy, prompts, decoding.seed)
         longest = max(len(ids) for ids, _ in requests.values())
         engine = OpenEngine(model, decoding, longest + decoding.max_new_tokens, False)
-        tasks.sample.open_engine = lambda *_: engine
+        tasks.sampling.completions.open_engine = lambda *_: engine
 
         stores = (Store(f"{folder}/{turn}") for turn in itertools.count())
         ours, bare = draw_ours(engine, policy, prompts, next(stores)), draw_bare(engine, requests.values())  # and warm

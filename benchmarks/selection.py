@@ -30,9 +30,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from _side_by_side import Row, options, report, take_turns
 
-from tasks.config.settings import PairsConfig
-from tasks.pairs import PairIndices, build_pairs, gap_threshold, pairs_of_parts, select_pairs, write_pairs
+from tasks.pairs import build_pairs, pairs_of_parts, write_pairs
 from tasks.selection.counts import PairCounts
+from tasks.selection.pairs import PairIndices
+from tasks.selection.strategies import PairsConfig
+from tasks.selection.threshold import gap_threshold, select_pairs
 from tasks.store.artifacts import Artifact, Manifest, Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store

@@ -19,8 +19,8 @@ from flows.prefect_server import ServerError, check_places, start_server
 from flows.run_log import RunLog, ended_by_signals, redacted
 from flows.settings_yaml import read_yaml
 from tasks.config.errors import ConfigurationError
-from tasks.config.settings import Config
 from tasks.evaluation.tables import evaluation_head, evaluation_rows
+from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import DeploymentFailedError, DeploymentRunError
 from tasks.pipeline.dry_run import PLAN, Plan
 from tasks.store.artifacts import Artifact, DamagedArtifactError

@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 from flows.stages import STAGES
-from tasks.config.settings import Config
 from tasks.dpo import check_prompts
 from tasks.import_model import import_policy, import_reward_model
 from tasks.pipeline.checks import check_compute, check_run, log_unread_settings
+from tasks.pipeline.configuration import Config
 from tasks.pipeline.gpus import gpus_needed
 from tasks.pipeline.site import Site
 from tasks.preferences import load_annotations

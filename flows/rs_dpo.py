@@ -11,10 +11,8 @@ from flows.command_line import main
 from flows.inputs import check_settings, load_inputs
 from tasks.config.compute import ComputeConfig
 from tasks.config.settings import (
-    Config,
     DataConfig,
     EvaluationConfig,
-    PairsConfig,
     RewardModelConfig,
     SamplingConfig,
     ScoringConfig,
@@ -24,17 +22,19 @@ from tasks.config.training import DpoConfig
 from tasks.dpo import train_dpo
 from tasks.evaluate import evaluate_policy, evaluation_settings
 from tasks.pairs import build_pairs
+from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import cancel_children
 from tasks.pipeline.site import open_site
 from tasks.preferences import label_preferences
 from tasks.reward_model import train_reward_model
 from tasks.sample import sample_completions
 from tasks.score import score_completions
+from tasks.selection.strategies import PairsConfig
 from tasks.sft import train_sft
 from tasks.store.artifacts import Artifact
 
 
-def describe_run() -> str:
+def name_run() -> str:
     """Name a run by what it works on."""
     parameters = runtime.flow_run.parameters
     data, sampling, pairs = (parameters[name] for name in ("data", "sampling", "pairs"))
@@ -47,7 +47,7 @@ def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
     cancel_children(flow_run.id)
 
 
-@flow(name="rs-dpo", flow_run_name=describe_run, on_cancellation=[cancel_stages])
+@flow(name="rs-dpo", flow_run_name=name_run, on_cancellation=[cancel_stages])
 def rs_dpo(
     data: DataConfig,
     sft: SftConfig,

@@ -5,8 +5,8 @@ from accelerate.state import PartialState
 
 from flows.inputs import check_settings
 from tasks.config.errors import ConfigurationError
-from tasks.config.settings import Config
 from tasks.pipeline.checks import log_unread_settings
+from tasks.pipeline.configuration import Config
 
 
 def config(**sections) -> Config:

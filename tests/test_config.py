@@ -12,17 +12,17 @@ from flows.command_line import explain, load_config
 from tasks.config.extra import EVERY_TRAINER, OWN
 from tasks.config.sections import DataSource, Function, ModelSource, Section
 from tasks.config.settings import (
-    Config,
     DataConfig,
     Decoding,
     EvaluationConfig,
-    PairsConfig,
     RewardModelConfig,
     SamplingConfig,
     ScoringConfig,
     SftConfig,
 )
 from tasks.config.training import DpoConfig, FixedBatches, Lora
+from tasks.pipeline.configuration import Config
+from tasks.selection.strategies import PairsConfig
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 NAN, INF = math.nan, math.inf

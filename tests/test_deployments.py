@@ -11,7 +11,7 @@ from prefect.utilities.schema_tools import validate
 
 from flows.command_line import load_config
 from infra.apply import CPU_POOL, GPU_POOL, QUEUES
-from tasks.config.settings import Config
+from tasks.pipeline.configuration import Config
 
 ROOT = Path(__file__).parent.parent
 PIPELINES = {

@@ -11,7 +11,7 @@ from random_groups import tokenizer as words
 
 import tasks.sampling.completions
 import tasks.sampling.drawing
-from tasks.config.settings import Decoding, PairsConfig, SamplingConfig, ScoringConfig
+from tasks.config.settings import Decoding, SamplingConfig, ScoringConfig
 from tasks.data.records import prompt_id
 from tasks.examples.world import write_base_model
 from tasks.pairs import build_pairs
@@ -22,6 +22,7 @@ from tasks.sampling.completions import sample_slices
 from tasks.sampling.drawing import Request, cut_into_parts, requests_for
 from tasks.sampling.engines import TransformersEngine
 from tasks.score import score_completions
+from tasks.selection.strategies import PairsConfig
 from tasks.store.artifacts import Artifact, Provenance
 from tasks.store.cover import select_slices
 from tasks.store.drafts import Draft

@@ -8,7 +8,7 @@ from defaults import GOLDEN, TABLES, all_defaults, all_stages, changed_alone, mo
 from pydantic import Field
 
 from tasks.config.sections import NOT_IN_KEY, DataSource, ModelSource, Section
-from tasks.config.settings import DataConfig, EvaluationConfig, PairsConfig, SamplingConfig, ScoringConfig, SftConfig
+from tasks.config.settings import DataConfig, EvaluationConfig, SamplingConfig, ScoringConfig, SftConfig
 from tasks.config.training import DpoConfig, Lora
 from tasks.evaluate import evaluation_settings
 from tasks.examples.world import write_base_model
@@ -17,6 +17,7 @@ from tasks.pipeline.stage import stage
 from tasks.prompts import load_held_out, load_prompts
 from tasks.rewards.functions import GoldReward
 from tasks.sampling.completions import completions_table
+from tasks.selection.strategies import PairsConfig
 from tasks.store.artifacts import NOTHING, Artifact
 from tasks.store.drafts import Draft, provenance_of
 from tasks.store.folders import Store

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tasks.config.settings import PairsConfig
-from tasks.pairs import select, select_pairs
-from tasks.selection.candidates import Candidates
 from tasks.selection.caps import prompt_seeds, random_subset, widest
+from tasks.selection.pairs import Candidates
+from tasks.selection.strategies import PairsConfig, select
+from tasks.selection.threshold import select_pairs
 
 
 def matrices() -> st.SearchStrategy[np.ndarray]:
@@ -26,7 +26,10 @@ def candidates(rewards: np.ndarray, ids: list[str] | None = None) -> Candidates:
         pa.array(ids or [f"prompt-{i}" for i in range(n)]),
         rewards=rewards,
         truncated=np.zeros((n, k), bool),
+        lengths=np.ones((n, k), int),
         texts=np.arange(n * k).reshape(n, k),
+        distinct_texts=pa.array([f"text {number}" for number in range(n * k)]),
+        may_be_chosen=np.ones((n, k), bool),
     )
 
 

@@ -12,22 +12,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tasks.config.settings import PairsConfig
-from tasks.pairs import (
-    PairIndices,
-    annotated_pairs,
-    best_against_worst,
-    build_pairs,
-    gap_threshold,
-    pair_table,
-    pairs_of_parts,
-    preference_prob,
-    select,
-    select_pairs,
-    write_pairs,
-)
-from tasks.selection.candidates import Candidates, gather
+from tasks.pairs import build_pairs, pair_table, pairs_of_parts, write_pairs
+from tasks.rewards.candidates import gather
+from tasks.selection.annotation import AnnotationSettings, annotated_pairs
+from tasks.selection.best_vs_worst import best_against_worst
 from tasks.selection.counts import PairCounts
+from tasks.selection.pairs import Candidates, PairIndices
+from tasks.selection.strategies import PairsConfig, select
+from tasks.selection.threshold import gap_threshold, preference_prob, select_pairs
 from tasks.store.artifacts import DamagedArtifactError, Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store, read_files
@@ -71,7 +63,8 @@ def candidates(rewards, texts=None, cut=()):
     for place in cut:
         truncated[place] = True
     texts = np.arange(rewards.size).reshape(rewards.shape) if texts is None else np.array(texts)
-    return Candidates(pa.array([f"p{row}" for row in range(len(rewards))]), rewards, truncated, texts)
+    ids, distinct = pa.array([f"p{row}" for row in range(len(rewards))]), pa.array(map(str, range(rewards.size)))
+    return Candidates(ids, rewards, truncated, np.ones(rewards.shape, int), texts, distinct, texts >= 0)
 
 
 def chosen(found):
@@ -164,7 +157,7 @@ def test_equals_algorithm_1(rewards, tau, eta):
 
 @pytest.mark.parametrize("k", [2, 11, 16])
 def test_equals_algorithm_1_over_many_blocks(k, monkeypatch):
-    monkeypatch.setattr("tasks.pairs.BLOCK", 7)
+    monkeypatch.setattr("tasks.selection.threshold.BLOCK", 7)
     rewards = np.random.default_rng(k).normal(size=(50, k))
     rewards[::5, 0] = NAN
     rewards[3] = rewards[3, 0]
@@ -184,7 +177,7 @@ def test_equals_algorithm_1_for_any_k_and_block(shape, values, tau, eta, block, 
     rng = np.random.default_rng(seed)
     rewards = rng.normal(scale=3, size=shape) if values is None else rng.choice(values, shape)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.pairs.BLOCK", block)
+        patch.setattr("tasks.selection.threshold.BLOCK", block)
         found = select_pairs(rewards, tau, eta)
     assert list(zip(*(array.tolist() for array in found), strict=True)) == algorithm_1(rewards, tau, eta)
 
@@ -339,8 +332,9 @@ def test_best_against_worst_by_hand():
 
 
 def test_annotation_takes_the_data_sets_side_whatever_the_rewards():
-    rewards = np.array([[0.0, 9.0, 3.0, 3.0], [1.0, 2.0, NAN, NAN]])
-    assert as_set(annotated_pairs(rewards)) == {(0, 0, 1), (0, 2, 3), (1, 0, 1)}
+    given = candidates([[0.0, 9.0, 3.0, NAN], [1.0, 2.0, NAN, NAN]], texts=[[0, 1, 2, 3], [4, 5, -1, -1]])
+    assert as_set(annotated_pairs(given, AnnotationSettings())) == {(0, 0, 1), (0, 2, 3), (1, 0, 1)}
+    assert as_set(select(given, PairsConfig(strategy="annotation"))) == {(0, 0, 1), (0, 2, 3), (1, 0, 1)}
 
 
 @pytest.mark.parametrize("strategy", ["threshold", "best_vs_worst", "annotation"])
@@ -411,6 +405,7 @@ def test_gather_takes_more_text_than_an_arrow_array_holds():
             "prompt_id": names,
             "completion_id": ids,
             "completion": pa.chunked_array([chunk] * chunks),
+            "num_tokens": [1] * len(ids),
             "finish_reason": ["stop"] * len(ids),
         }
     )
@@ -419,7 +414,7 @@ def test_gather_takes_more_text_than_an_arrow_array_holds():
     found = gather(completions, rewards)
     assert found.texts.shape == (chunks, len(texts))
     assert (found.texts == found.texts[0]).all()
-    assert len(set(found.texts[0].tolist())) == len(texts)
+    assert [found.distinct_texts[place].as_py()[0] for place in found.texts[0].tolist()] == list("abcdefghijklmnop")
 
 
 def test_only_some_columns_are_decoded_and_all_bytes_are_verified(tmp_path, damage):
@@ -527,6 +522,7 @@ def test_memory_does_not_grow_with_the_parts(tmp_path, monkeypatch):
             ids = pa.array([f"{number:03}-{row:060}" for row in range(500)]).take(pa.array(np.arange(4000) // 8))
             keys = {"prompt_id": ids, "completion_id": np.tile(np.arange(8), 500)}
             texts = {"completion": [str(i) for i in range(4000)], "finish_reason": ["stop"] * 4000}
+            texts["num_tokens"] = [1] * 4000
             yield pa.table(keys | texts), pa.table(keys | {"reward": rng.normal(size=4000)})
             held.append(pa.total_allocated_bytes())
 
@@ -630,7 +626,7 @@ def test_no_pair_names_eta_tau_and_the_gaps(tmp_path, cache):
 def test_no_pair_where_all_are_truncated_says_so():
     counts = PairCounts()
     counts.add(np.array([[1.0, 2.0]]), np.ones((1, 2), bool), np.empty(0, np.intp))
-    message = counts.explain_none(PairsConfig(), 1.0)
+    message = counts.explain_none(PairsConfig())
     assert message.endswith("all are truncated: raise sampling.max_new_tokens, or set pairs.truncated = drop to keep")
 
 

@@ -3,7 +3,6 @@
 A field marked `NOT_IN_KEY` is left out of the stage key.
 """
 
-from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -16,11 +15,10 @@ from pydantic import (
     model_validator,
 )
 
-from tasks.config.compute import ComputeConfig
 from tasks.config.errors import ConfigurationError
 from tasks.config.extra import Extra
 from tasks.config.sections import NOT_IN_KEY, DataSource, Function, ModelSource, Section
-from tasks.config.training import DpoConfig, Dtype, FixedBatches
+from tasks.config.training import Dtype, FixedBatches
 
 ENGINE_ARGUMENTS: dict[str, Any] = {
     "block_size": PositiveInt,
@@ -184,38 +182,6 @@ class ScoringConfig(Section):
     """Data type of the reward model's weights."""
 
 
-class PairsConfig(Section):
-    """Which pairs of completions are trained on."""
-
-    tau: float = Field(1.0, gt=0)
-    """Temperature of the reward gap, in units of reward (paper: 1)."""
-    eta: float = Field(0.85, ge=0.5, lt=1)
-    """Probability that chosen beats rejected, above which a pair is kept. Higher keeps fewer, clearer pairs; below 0.5
-    a pair and its mirror image would both pass."""
-    strategy: Literal["threshold", "best_vs_worst", "annotation"] = "threshold"
-    """threshold: RS-DPO. best_vs_worst: highest against lowest reward. annotation: the data set's own pairs."""
-    max_pairs_per_prompt: int | None = Field(None, ge=1)
-    """Keep so many pairs of a prompt that has more."""
-    cap: Literal["random", "widest"] = "random"
-    """Which pairs `max_pairs_per_prompt` keeps. random: any, drawn with the seed. widest: those with the widest reward
-    gap, which drops the hard pairs that the threshold keeps on purpose."""
-    seed: int = Field(0, ge=0)
-    """Seed of the random cap; what is drawn for a prompt depends on it and the prompt_id alone."""
-    truncated: Literal["keep", "drop", "never_chosen"] = "drop"
-    """What to do with completions cut at max_new_tokens: their reward is for half an answer."""
-
-    def key_fields(self, only: Collection[str] | None = None) -> dict[str, Any]:
-        """Return the fields that decide the pairs: those that the strategy and the cap read."""
-        unread = set() if self.strategy == "threshold" else {"eta"}
-        if self.strategy == "annotation":
-            unread.add("truncated")
-        if self.max_pairs_per_prompt is None:
-            unread |= {"cap", "seed"}
-        elif self.cap == "widest":
-            unread.add("seed")
-        return {name: value for name, value in super().key_fields(only).items() if name not in unread}
-
-
 class EvaluationConfig(Section):
     """Comparison of the aligned policy with the SFT policy on held-out prompts."""
 
@@ -230,23 +196,3 @@ class EvaluationConfig(Section):
     """Resamples of the prompts behind the 95% interval."""
     gold_reward: Function | None = None
     """Known reward, where the task has one; reported beside the reward model's."""
-
-
-class Config(Section):
-    """A whole run: the parameters of the `rs_dpo` flow."""
-
-    data: DataConfig
-    sft: SftConfig
-    reward_model: RewardModelConfig = RewardModelConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    scoring: ScoringConfig = ScoringConfig()
-    pairs: PairsConfig = PairsConfig()
-    dpo: DpoConfig = DpoConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    compute: ComputeConfig = ComputeConfig()
-    store: str = Field("./.rsdpo", min_length=1)
-    """Where every artifact lives: a folder, `file:///...` or `s3://bucket/prefix`."""
-
-    def sections(self) -> dict[str, Any]:
-        """Return the sections by name: the parameters of the flow."""
-        return {name: getattr(self, name) for name in type(self).model_fields}

@@ -1,1 +1,8 @@
-"""Room."""
+"""How policies compare. Imports rewards and what is below it.
+
+drawn.py       completions of a policy with every reward
+comparison.py  win rates and figures
+divergence.py  KL from the reference
+intervals.py   bootstrap over prompts
+tables.py      an evaluation as a table
+"""

@@ -1,1 +1,7 @@
-"""Room."""
+"""Looking at a store, and deleting what nobody needs. Imports rewards and what is below it.
+
+catalog.py  what a store holds
+lineage.py  where an artifact comes from
+browse.py   one prompt as a person reads it
+prune.py    deletes what no kept run reaches
+"""

@@ -60,11 +60,11 @@ def show_prompt(store: Store, catalog: Catalog, run: Run, prefix: str) -> dict[s
     Raises:
         ConfigurationError: The run has no prompts yet, or the prefix fits none or several of them.
     """
-    found = {name: entry for name in MADE_BY if (entry := _entry_of(catalog, run, name)) is not None}
+    found = {name: entry for name in MADE_BY if (entry := _find_entry(catalog, run, name)) is not None}
     if "prompts" not in found:
         raise ConfigurationError(f"run {run.id} has no prompts in the store: choose another with --run")
     prompts = PromptTable(found["prompts"].artifact(store))
-    prompt_id = _one(prompts.ids, prefix, run)
+    prompt_id = _full_prompt_id(prompts.ids, prefix, run)
     completions, drawn = _completions(store, found.get("completions"), prompt_id)
     rewards = _rewards(store, found.get("rewards"), prompt_id, drawn)
     part = store.folder_of(drawn[0].part) if drawn else ""
@@ -81,7 +81,7 @@ def show_prompt(store: Store, catalog: Catalog, run: Run, prefix: str) -> dict[s
     }
 
 
-def _entry_of(catalog: Catalog, run: Run, name: str) -> Entry | None:
+def _find_entry(catalog: Catalog, run: Run, name: str) -> Entry | None:
     """Return an artifact of a run by name; for a run that has not finished, what its stages have left so far."""
     noted = [folder for folder in reversed(run.stages) if folder.partition("/")[0] in MADE_BY[name]]
     folders = [run.artifacts[name]] if name in run.artifacts else noted
@@ -89,7 +89,7 @@ def _entry_of(catalog: Catalog, run: Run, name: str) -> Entry | None:
     return entries[0] if entries else None
 
 
-def _one(ids: list[str], prefix: str, run: Run) -> str:
+def _full_prompt_id(ids: list[str], prefix: str, run: Run) -> str:
     fits = [prompt_id for prompt_id in ids if prompt_id.startswith(prefix)]
     if not fits:
         raise ConfigurationError(
@@ -105,7 +105,7 @@ def _completions(store: Store, entry: Entry | None, prompt_id: str) -> tuple[lis
     if entry is None:
         return [], []
     groups = groups_of(own for own in read_slices(store, entry.artifact(store)) if _may_have(own, prompt_id))
-    tables = in_parallel(lambda group: _of(read_group(group), prompt_id), groups, READERS)
+    tables = in_parallel(lambda group: _rows_of_prompt(read_group(group), prompt_id), groups, READERS)
     for group, rows in zip(groups, tables, strict=False):
         if rows.num_rows:
             columns = ["completion_id", "completion", "num_tokens", "finish_reason"]
@@ -121,7 +121,7 @@ def _rewards(store: Store, entry: Entry | None, prompt_id: str, drawn: list[Slic
     names = set(map(part_of, drawn))
     near = [own for own in slices if scored_part(own.part.uri.rpartition("/")[2]) in names]
     for some in (near, slices):
-        rows = [_of(table, prompt_id) for table in read_ahead(some)]
+        rows = [_rows_of_prompt(table, prompt_id) for table in read_ahead(some)]
         if any(table.num_rows for table in rows):
             found = pa.concat_tables(rows)
             pairs = zip(found["completion_id"].to_pylist(), found["reward"].to_pylist(), strict=True)
@@ -135,7 +135,9 @@ def _pairs(
     if entry is None:
         return []
     texts = {row["completion_id"]: row["completion"] for row in completions}
-    rows = [row for table in read_tables(entry.artifact(store)) for row in _of(table, prompt_id).to_pylist()]
+    rows = [
+        row for table in read_tables(entry.artifact(store)) for row in _rows_of_prompt(table, prompt_id).to_pylist()
+    ]
     pairs = [{**row, "chosen": texts[row["chosen_id"]], "rejected": texts[row["rejected_id"]]} for row in rows]
     return sorted(pairs, key=lambda row: (-row["reward_gap"], row["chosen_id"], row["rejected_id"]))
 
@@ -156,5 +158,5 @@ def _may_have(slice_: Slice, prompt_id: str) -> bool:
     return slice_.prompt_ids is None or prompt_id in slice_.prompt_ids
 
 
-def _of(table: pa.Table, prompt_id: str) -> pa.Table:
+def _rows_of_prompt(table: pa.Table, prompt_id: str) -> pa.Table:
     return table.filter(pc.equal(table["prompt_id"], prompt_id))

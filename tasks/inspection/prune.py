@@ -108,12 +108,14 @@ def _split(store: Store, catalog: Catalog, runs: list[Run], keep_last: int) -> t
     since = min((run.started for run in kept if run.status == "running"), default=None)
 
     def goes(entry: Entry) -> bool:
-        if entry.folder in folders or _stage_of(entry) in folders or entry.folder.startswith(ADDED_PROMPTS):
+        if entry.folder in folders or _stage_folder(entry) in folders or entry.folder.startswith(ADDED_PROMPTS):
             return False
         if in_use and (entry.sort == "part" or entry.manifest is None):
             return False
         if entry.manifest is None:
-            return (entry.sort != "stage" or _stage_of(entry).partition("/")[0] in stages) and _is_quiet(store, entry)
+            return (entry.sort != "stage" or _stage_folder(entry).partition("/")[0] in stages) and _is_quiet(
+                store, entry
+            )
         return not _is_since(entry, since)
 
     order = {"stage": 0, "checkpoint": 1, "part": 2}
@@ -121,7 +123,7 @@ def _split(store: Store, catalog: Catalog, runs: list[Run], keep_last: int) -> t
     return entries, [run for run in runs if run not in kept]
 
 
-def _stage_of(entry: Entry) -> str:
+def _stage_folder(entry: Entry) -> str:
     """Return the folder of the stage that a checkpoint, or an output itself, belongs to."""
     return entry.folder.removeprefix("checkpoints/").partition("/step-")[0]
 

@@ -1,1 +1,14 @@
-"""Room."""
+"""Model folders: checked, stored, loaded. Imports lm and what is below it.
+
+locate.py            where a model comes from
+form.py              the form in which it is stored
+checks.py            what it is checked for
+tokenizer_checks.py  what its tokenizer is checked for
+templates.py         dates in chat templates
+weight_files.py      the files that hold weights
+weights.py           whether they are all of the model, and how they are loaded
+loading.py           stored models as folders, tokenizers, policies
+oasst.py             OpenAssistant's reward models
+updates.py           what rounding leaves of a training
+demands.py           what models demand of a row
+"""

@@ -1,4 +1,4 @@
-"""Models come into the store: from a folder, another store or the hub, checked, as safetensors and tokenizer only."""
+"""Stored models as local folders, tokenizers, policies; and the device that runs them."""
 
 import os
 from pathlib import Path

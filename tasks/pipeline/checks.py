@@ -8,7 +8,7 @@ from prefect.settings import PREFECT_API_URL
 from tasks.config.compute import ComputeConfig
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource, Section
-from tasks.config.settings import Config
+from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import find_pool
 from tasks.pipeline.gpus import Need
 from tasks.pipeline.progress import log

@@ -106,7 +106,7 @@ class Stage(Generic[P]):
             description=inspect.getdoc(body),
             retries=options.get("retries", 0),
             retry_delay_seconds=exponential_backoff(5),
-            retry_condition_fn=may_pass_next_time,
+            retry_condition_fn=should_retry,
             # The store alone says what there is. A result of Prefect's names its own serializer, which may be pickle.
             cache_policy=NO_CACHE,
             persist_result=False,
@@ -226,6 +226,6 @@ def _call(function: Callable[..., T], arguments: Arguments, **more: Any) -> T:
     return function(*(known[name] for name in inspect.signature(function).parameters))
 
 
-def may_pass_next_time(task: Any, run: Any, state: Any) -> bool:
+def should_retry(task: Any, run: Any, state: Any) -> bool:
     """Return whether to retry: not after errors that depend on the input alone."""
     return not isinstance(state.result(raise_on_failure=False), ConfigurationError | DeploymentFailedError)

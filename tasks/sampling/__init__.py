@@ -1,1 +1,8 @@
-"""Room."""
+"""Completions of a policy. Imports models and what is below it.
+
+completions.py      the table of completions: what it has, what is missing
+drawing.py          requests through an engine into parts
+engines.py          vLLM, and transformers' generate
+seeded_sampling.py  a seed of its own for every row
+samples.py          a completion as it was drawn
+"""

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.config.settings import PairsConfig
+from tasks.selection.strategies import PairsConfig
 
 
 class PairCounts:
@@ -56,23 +56,10 @@ class PairCounts:
             "widest_gap_quantiles": self.quantiles(),
         }
 
-    def explain_none(self, config: PairsConfig, asked: float) -> str:
+    def explain_none(self, config: PairsConfig) -> str:
         """Say why there is no pair, and what to change."""
-        rule, remedy = {
-            "threshold": (
-                f"pairs.eta = {config.eta:g} and pairs.tau = {config.tau:g} ask for a gap above {asked:.4g}",
-                "lower eta or tau, or raise sampling.temperature or max_new_tokens",
-            ),
-            "best_vs_worst": (
-                "pairs.strategy = best_vs_worst asks for two different rewards",
-                "raise sampling.k, temperature or max_new_tokens",
-            ),
-            "annotation": (
-                "pairs.strategy = annotation takes the data set's own pairs",
-                "check that their sides differ",
-            ),
-        }[config.strategy]
-        if self.truncated == self.completions and config.truncated != "keep" and config.strategy != "annotation":
+        rule, remedy = config.explain_none()
+        if self.truncated == self.completions and config.truncated != "keep":
             remedy = (
                 f"all are truncated: raise sampling.max_new_tokens, or set pairs.truncated = {config.truncated} to keep"
             )

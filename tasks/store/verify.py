@@ -85,14 +85,14 @@ def verify(uri: str, entries: Iterable[FileEntry]) -> None:
         StoreError: The store cannot be read.
     """
     for entry in entries:
-        path, tag = _state(uri, entry)
+        path, tag = _find_file(uri, entry)
         if (entry.etag and tag == entry.etag) or (path, entry.sha256, tag) in _verified:
             continue
         read_with(uri, entry, lambda chunks: deque(chunks, maxlen=0))
         _verified.add((path, entry.sha256, tag))
 
 
-def _state(uri: str, entry: FileEntry) -> tuple[str, str]:
+def _find_file(uri: str, entry: FileEntry) -> tuple[str, str]:
     """Return the path of a file and its ETag, or the time when it was written; its size is checked."""
     where = f"{uri}/{entry.path}"
     fs, path = open_fs(where)

@@ -1,29 +1,17 @@
-"""What pairs are selected from: completions joined with their rewards, as arrays of a row a prompt."""
+"""Completions joined with their rewards, as arrays of a row a prompt: what pairs are selected from."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.selection.pairs import Candidates
 from tasks.store.artifacts import DamagedArtifactError
 
-COLUMNS = ["prompt_id", "completion_id", "completion", "finish_reason"]
+COLUMNS = ["prompt_id", "completion_id", "completion", "num_tokens", "finish_reason"]
 """What is read of the completions: not their tokens."""
 Places = tuple[np.ndarray, np.ndarray]
-
-
-class Candidates(NamedTuple):
-    """The completions of some prompts as (n, k) arrays."""
-
-    prompt_ids: pa.Array
-    """(n,) strings."""
-    rewards: np.ndarray
-    """(n, k) float64; NaN where a sample is missing, or the reward model had no room for it."""
-    truncated: np.ndarray
-    """(n, k) bool: cut at max_new_tokens."""
-    texts: np.ndarray
-    """(n, k) int: equal numbers within a row are equal texts."""
 
 
 def gather(completions: pa.Table, rewards: pa.Table) -> Candidates:
@@ -47,12 +35,16 @@ def gather(completions: pa.Table, rewards: pa.Table) -> Candidates:
         if missing.any():
             raise DamagedArtifactError(f"{missing.sum()} samples have no {column}: score the completions again")
     texts = completions["completion"].cast(pa.large_string()).dictionary_encode()  # int32 offsets end at 2 GB of text
+    texts = texts.unify_dictionaries()
     truncated = pc.equal(completions["finish_reason"], "length")
     return Candidates(
         prompt_ids,
         rewards=matrix(scored, rewards["reward"].to_numpy(), np.nan),
         truncated=matrix(drawn, truncated.to_numpy(), False),
+        lengths=matrix(drawn, completions["num_tokens"].to_numpy(), 0),
         texts=matrix(drawn, np.concatenate([chunk.indices for chunk in texts.chunks]), -1),
+        distinct_texts=texts.chunks[0].dictionary,
+        may_be_chosen=is_drawn,
     )
 
 

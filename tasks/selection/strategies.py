@@ -1,0 +1,92 @@
+"""The strategies by name, the `pairs` section that their settings make, and what holds for all of them.
+
+A strategy is a pure function of candidates and its settings, in a file of its own, and a line here.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+
+import numpy as np
+from pydantic import Field, create_model
+
+from tasks.selection.annotation import annotated_pairs
+from tasks.selection.best_vs_worst import best_vs_worst_pairs
+from tasks.selection.caps import prompt_seeds, random_subset, widest
+from tasks.selection.pairs import Candidates, PairIndices, StrategySettings
+from tasks.selection.threshold import ThresholdSettings, threshold_pairs
+
+STRATEGIES = {
+    "threshold": threshold_pairs,
+    "best_vs_worst": best_vs_worst_pairs,
+    "annotation": annotated_pairs,
+}
+"""Name -> function of `candidates` and `settings`. The settings' fields are fields of the section `pairs`."""
+
+SETTINGS: Mapping[str, type[StrategySettings]] = {
+    name: get_type_hints(function)["settings"] for name, function in STRATEGIES.items()
+}
+READ_BY_ALL = frozenset({"strategy", "tau"})
+"""Fields that count with every strategy: preference_prob of any pair is sigma(reward_gap / tau)."""
+if TYPE_CHECKING:
+
+    class _Strategies(ThresholdSettings):
+        strategy: str = "threshold"
+
+else:
+    _help = "threshold: RS-DPO. best_vs_worst: highest against lowest reward. annotation: the data set's own pairs."
+    _strategy = (Literal[tuple(STRATEGIES)], Field("threshold", description=_help))
+    _Strategies = create_model("_Strategies", __base__=tuple(SETTINGS.values()), strategy=_strategy)
+
+
+class PairsConfig(_Strategies):
+    """Which pairs of completions are trained on."""
+
+    max_pairs_per_prompt: int | None = Field(None, ge=1)
+    """Keep so many pairs of a prompt that has more."""
+    cap: Literal["random", "widest"] = "random"
+    """Which pairs `max_pairs_per_prompt` keeps. random: any, drawn with the seed. widest: those with the widest reward
+    gap, which drops the hard pairs that the threshold keeps on purpose."""
+    seed: int = Field(0, ge=0)
+    """Seed of the random cap; what is drawn for a prompt depends on it and the prompt_id alone."""
+    truncated: Literal["keep", "drop", "never_chosen"] = "drop"
+    """What to do with completions cut at max_new_tokens: their reward is for half an answer."""
+
+    def key_fields(self, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Return the fields that decide the pairs: those that the strategy and the cap read."""
+        of_others = {name for settings in SETTINGS.values() for name in settings.model_fields} - READ_BY_ALL
+        unread = of_others | SETTINGS[self.strategy].unread
+        if self.max_pairs_per_prompt is None:
+            unread |= {"cap", "seed"}
+        elif self.cap == "widest":
+            unread |= {"seed"}
+        unread -= SETTINGS[self.strategy].model_fields.keys()
+        return {name: value for name, value in super().key_fields(only).items() if name not in unread}
+
+    def explain_none(self) -> tuple[str, str]:
+        """Return what the strategy asks for, and what to change where no pair has it."""
+        return SETTINGS[self.strategy].explain_none(self)
+
+
+def select(candidates: Candidates, config: PairsConfig) -> PairIndices:
+    """Return the pairs that the configured strategy, truncation rule and cap leave; sides of equal text are no pair."""
+    rule = "keep" if "truncated" in SETTINGS[config.strategy].unread else config.truncated
+    cut = candidates.truncated & (rule != "keep")
+    may_be_chosen = candidates.may_be_chosen & ~cut
+    rewards = np.where(cut, np.nan, candidates.rewards) if rule == "drop" else candidates.rewards
+    seen = candidates._replace(rewards=rewards, may_be_chosen=may_be_chosen)
+    strategy: Any = STRATEGIES[config.strategy]
+    found: PairIndices = strategy(seen, config)
+    differ = candidates.texts[found.row, found.chosen] != candidates.texts[found.row, found.rejected]
+    return capped(found.where(differ & may_be_chosen[found.row, found.chosen]), candidates, config)
+
+
+def capped(pairs: PairIndices, candidates: Candidates, config: PairsConfig) -> PairIndices:
+    """Return at most `max_pairs_per_prompt` pairs a row, chosen as `cap` says."""
+    limit = config.max_pairs_per_prompt
+    if limit is None or pairs.row.size == 0:
+        return pairs
+    if config.cap == "random":
+        seeds = prompt_seeds(config.seed, candidates.prompt_ids.to_pylist())
+        return pairs.where(random_subset(*pairs, seeds, limit))
+    gap = candidates.rewards[pairs.row, pairs.chosen] - candidates.rewards[pairs.row, pairs.rejected]
+    return pairs.where(widest(*pairs, gap, limit))
