@@ -1,4 +1,4 @@
-"""python -m flows.artifacts: what it prints for people and programs, and one message where something is wrong."""
+"""python -m flows.store: what it prints for people and programs, and one message where something is wrong."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from chains import checkpoint, hex_of, output, record
 
-from flows.artifacts import main
+from flows.store import main
 from tasks.store.artifacts import Artifact, Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store, read_files
@@ -220,7 +220,7 @@ def test_a_damaged_table_is_told(store, made, run, damage, capsys):
 
 
 def test_a_store_that_is_not_there_is_refused_and_not_made(tmp_path):
-    arguments = [sys.executable, "-m", "flows.artifacts", "none"]
+    arguments = [sys.executable, "-m", "flows.store", "none"]
     done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: there is no store at")

@@ -1,9 +1,9 @@
 """Look at a store, and prune it.
 
-python -m flows.artifacts STORE
-python -m flows.artifacts STORE --lineage 159241bd
-python -m flows.artifacts STORE --pair 3fa90c
-python -m flows.artifacts prune STORE --keep-last 5 --dry-run
+python -m flows.store STORE
+python -m flows.store STORE --lineage 159241bd
+python -m flows.store STORE --pair 3fa90c
+python -m flows.store prune STORE --keep-last 5 --dry-run
 """
 
 import argparse
@@ -221,7 +221,7 @@ def _safe(text: str) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m flows.artifacts", description="Look at a store: without a command, list what it holds."
+        prog="python -m flows.store", description="Look at a store: without a command, list what it holds."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     look = commands.add_parser("list", help="list artifacts, tables, checkpoints and runs (the default)")
