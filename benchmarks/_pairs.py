@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from tasks.config.training import DpoConfig
 from tasks.selection.threshold import select_pairs
 from tasks.store.artifacts import Artifact
-from tasks.training.packs import Group
-from tasks.training.pair_groups import sequence_id
+from tasks.training.dpo_examples import sequence_id
+from tasks.training.packs import DpoExample
 
 K = 16
 """Completions sampled a prompt."""
@@ -60,11 +60,11 @@ def lengths(random: np.random.Generator, count: int, mean: float, spread: float)
     return random.permutation(np.quantile(drawn.clip(8, 512), (np.arange(count) + 0.5) / count).astype(int))
 
 
-def as_groups(rows: list[dict[str, Any]], ref_logps: dict[str, float] | None = None) -> list[Group]:
+def as_groups(rows: list[dict[str, Any]], ref_logps: dict[str, float] | None = None) -> list[DpoExample]:
     """Return rows as groups."""
     of = {} if ref_logps is None else ref_logps
     return [
-        Group(
+        DpoExample(
             row["prompt"],
             row["completions"],
             [of.get(id_, 0.0) for id_ in row["sequence_ids"]],

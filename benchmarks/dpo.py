@@ -33,11 +33,11 @@ from tasks.models.locate import locate_model
 from tasks.pipeline.jobs import EXAMPLES, Job
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
-from tasks.training.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
-from tasks.training.outputs import write_tables
-from tasks.training.packs import Group, Limits, Plan, plan
-from tasks.training.pair_groups import GROUPS as SCHEMA
-from tasks.training.reference import GROUPS, RefLogps, find_ref_logps
+from tasks.training.dpo_examples import EXAMPLE_SCHEMA
+from tasks.training.dpo_trainer import PackCollator, PackedDPOTrainer, pack_numbers
+from tasks.training.packs import DpoExample, Limits, PackSchedule, schedule_packs
+from tasks.training.reference import WITHOUT_REF, RefLogps, find_ref_logps
+from tasks.training.trained_model import write_tables
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from pairwise import PairwiseTrainer, gradient, pair_rows, precise_head
@@ -53,7 +53,7 @@ def new_store(world: World) -> Store:
 def reference_of(world: World, store: Store, groups: list[dict[str, Any]], folder: Path | None = None) -> RefLogps:
     """Return the log-probabilities of the groups' completions under the reference."""
     folder = folder or Path(tempfile.mkdtemp(dir=world.folder))
-    write_tables(folder / GROUPS, [pa.Table.from_pylist(groups, SCHEMA)])
+    write_tables(folder / WITHOUT_REF, [pa.Table.from_pylist(groups, EXAMPLE_SCHEMA)])
     return find_ref_logps(store, world.model, world.config, folder)
 
 
@@ -61,7 +61,7 @@ def our_epoch(world: World) -> None:
     """Compute the reference's log-probabilities into an empty store and train."""
     store, folder = new_store(world), Path(tempfile.mkdtemp(dir=world.folder))
     reference = reference_of(world, store, world.groups, folder)
-    write_tables(folder / EXAMPLES, with_ref_logps(folder, reference.of))
+    write_tables(folder / EXAMPLES, with_ref_logps(folder, reference.by_sequence))
     settings = world.config.model_dump(mode="json")
     job = Job(fit="tasks.dpo:fit", folder=folder, model=Path(world.model.uri), store=store.uri, config=settings)
     fit(job.model_copy(update={"checkpoints": "checkpoints"}))
@@ -110,11 +110,13 @@ def trl_epoch(world: World) -> None:
     trainer.save_model()
 
 
-def grouped(world: World, groups: list[Group], planned: Plan, shared: bool) -> tuple[GroupedDPOTrainer, list[Any]]:
+def grouped(
+    world: World, groups: list[DpoExample], planned: PackSchedule, shared: bool
+) -> tuple[PackedDPOTrainer, list[Any]]:
     """Return our trainer and its batches."""
     collator = PackCollator(groups, planned.packs, shared)
     arguments = trl_arguments(world, str(world.folder / "unused"), precompute_ref_log_probs=True)
-    trainer = GroupedDPOTrainer(
+    trainer = PackedDPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(world.model.uri, dtype=torch.get_default_dtype()),
         args=arguments,
         data_collator=collator,
@@ -124,7 +126,7 @@ def grouped(world: World, groups: list[Group], planned: Plan, shared: bool) -> t
     return trainer, [on(trainer, collator([{"pack": number}])) for number in range(len(planned.packs))]
 
 
-def pairwise(world: World, groups: list[Group], planned: Plan) -> tuple[PairwiseTrainer, list[Any]]:
+def pairwise(world: World, groups: list[DpoExample], planned: PackSchedule) -> tuple[PairwiseTrainer, list[Any]]:
     """Return TRL's trainer and the pairs of the same packs."""
     trainer = PairwiseTrainer(
         model=AutoModelForCausalLM.from_pretrained(world.model.uri, dtype=torch.get_default_dtype()),
@@ -167,9 +169,9 @@ def epoch_rows(world: World, rounds: int) -> list[Row]:
 def batch_rows(world: World, rounds: int, facts: dict[str, Any]) -> list[Row]:
     """Compare forward and backward passes over the same batches, and count what is forwarded."""
     groups, limits = as_groups(world.groups), Limits(BATCH, world.config.tokens_per_batch, 1, False)
-    planned = plan(groups, limits, 1, None, 0)
+    planned = schedule_packs(groups, limits, 1, None, 0)
     ours, other = grouped(world, groups, planned, shared=False), pairwise(world, groups, planned)
-    shared = grouped(world, groups, plan(groups, limits._replace(shared=True), 1, None, 0), shared=True)
+    shared = grouped(world, groups, schedule_packs(groups, limits._replace(shared=True), 1, None, 0), shared=True)
     counts: dict[str, dict[str, int]] = {}
     with counted(ours[0].model) as counts["grouped only"], counted(other[0].model) as counts["pairwise"]:
         seconds = take_turns(lambda: gradient(*ours), lambda: gradient(*other), rounds)
@@ -194,8 +196,8 @@ def gradient_rows(world: World) -> list[Row]:
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     small = world._replace(groups=world.groups[:4], config=world.config.model_copy(update={"dtype": "float32"}))
     small = small._replace(model=write_model(world.folder / "neox", GPTNeoXConfig(vocab_size=VOCABULARY, **sizes)))
-    groups = as_groups(small.groups, reference_of(small, new_store(world), small.groups).of)
-    planned = plan(groups, Limits(1 << 20, 1 << 40, 1, True), 1, None, 0)
+    groups = as_groups(small.groups, reference_of(small, new_store(world), small.groups).by_sequence)
+    planned = schedule_packs(groups, Limits(1 << 20, 1 << 40, 1, True), 1, None, 0)
     for dtype, bound, head in ((torch.float64, 1e-12, precise_head()), (torch.float32, 1e-5, contextlib.nullcontext())):
         torch.set_default_dtype(dtype)
         with head:

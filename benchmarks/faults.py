@@ -16,10 +16,10 @@ import random
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import httpx
+import psutil
 from _stack import Slots, pid_of, stack, wait_for
 from prefect import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterTags
@@ -29,11 +29,19 @@ from prefect.states import Cancelling
 
 from flows.command_line import load_config
 from infra.stack import ROOT, Stack
-from tasks.config.compute import STAGES
 from tasks.store.folders import Store, read_manifest
 from tasks.store.growing import read_slices
 from tasks.store.runs import read_runs
 
+STAGES = (
+    "train_sft",
+    "sample_completions",
+    "train_reward_model",
+    "score_completions",
+    "train_dpo",
+    "evaluate_policy",
+)
+"""The GPU stages, in the order in which the flow computes them."""
 TARGETS = ("process", "worker", "pipeline", "server", "store")
 PIPELINE = "rs-dpo/new-prompts"
 LONGEST_WAIT = 12.0
@@ -119,22 +127,22 @@ class Pipeline:
             return client.read_flow_run(run.id)
 
 
-def processes_of(run_ids: set[str]) -> list[int]:
+def processes_of(run_ids: set[str]) -> list[psutil.Process]:
     """Return the processes that work for flow runs."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            variables = dict(item.partition(b"=")[::2] for item in (folder / "environ").read_bytes().split(b"\0"))
-            if variables.get(b"PREFECT__FLOW_RUN_ID", b"").decode() in run_ids:
-                found.append(int(folder.name))
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("PREFECT__FLOW_RUN_ID") in run_ids:
+                found.append(process)
     return found
 
 
 def strike(found: Stack, target: str, pipeline: Pipeline, run: FlowRun) -> None:
     """Send SIGKILL."""
     if target in ("process", "pipeline"):
-        for pid in processes_of({str(run.id if target == "process" else pipeline.run.id)}):
-            os.kill(pid, signal.SIGKILL)
+        for process in processes_of({str(run.id if target == "process" else pipeline.run.id)}):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
     elif target == "worker":
         os.kill(pid_of(found, "gpu-worker:gpu-worker-0"), signal.SIGKILL)
     else:

@@ -20,8 +20,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
 from tasks.lm.batches import Sequences
-from tasks.lm.grouped import lay_out
-from tasks.rewards.model import Rewards
+from tasks.lm.prefix_forward import lay_out
+from tasks.rewards.model import CompletionRewards
 
 K, PROMPT, COMPLETION, LONGEST, FIXED = 16, 175, 256, 512, 64
 SPREAD = 0.5
@@ -83,13 +83,13 @@ def in_batches(model: LlamaForSequenceClassification, texts: Texts, rows: int) -
     return torch.cat(rewards).float().cpu().numpy()
 
 
-def forwarded(rewards: Rewards, texts: Texts) -> Iterator[tuple[str, str]]:
+def forwarded(rewards: CompletionRewards, texts: Texts) -> Iterator[tuple[str, str]]:
     """Yield the tokens that each side forwards, without and with padding."""
     sequences = texts.sequences
     lengths = np.array([len(own) for own in texts.whole])
     fixed = sum(len(own) * own.max() for own in np.split(lengths, range(FIXED, len(lengths), FIXED)))
     batches = [
-        lay_out(sequences.some(rows), shared=True)
+        lay_out(sequences.subset(rows), shared=True)
         for rows in sequences.batches(range(len(lengths)), rewards.budget.tokens)
     ]
     parts = [part for own in batches for part in own.parts]
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=6)
     chosen = parser.parse_args()
     model = load(chosen.model, chosen.device)
-    texts, rewards = draw(chosen.prompts, model.config.get_text_config().vocab_size), Rewards(model)
+    texts, rewards = draw(chosen.prompts, model.config.get_text_config().vocab_size), CompletionRewards(model)
     expected, bound = in_batches(model, texts, 1), 1e-5 if chosen.device == "cpu" else 0.1
     apart = [np.abs(found - expected).max() for found in (rewards(*texts.sequences), in_batches(model, texts, FIXED))]
     if rewards.not_shared or max(apart) > bound:

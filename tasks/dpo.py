@@ -25,10 +25,10 @@ from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
 from tasks.store.parquet import read_tables
 from tasks.store.scratch import scratch_folder
-from tasks.training.outputs import commit_model, trained, write_tables
-from tasks.training.packs import Group, Limits, Plan, plan
-from tasks.training.pair_groups import Grouping
-from tasks.training.reference import GROUPS, find_ref_logps, read_groups
+from tasks.training.dpo_examples import ExampleBuilder
+from tasks.training.packs import DpoExample, Limits, PackSchedule, schedule_packs
+from tasks.training.reference import WITHOUT_REF, find_ref_logps, read_examples
+from tasks.training.trained_model import commit_model, trained, write_tables
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from tasks.training.dpo_trainer import OwnLoss
 
 
-class Groups(Sequence[Group]):
-    """The examples of a job as groups, in the order of their prompts' ids, each read when it is asked for."""
+class ExamplesOnDisk(Sequence[DpoExample]):
+    """The examples of a job in the order of their prompt ids, each read from disk when it is asked for."""
 
     def __init__(self, job: Job) -> None:
-        """Find the order: the digest of the pairs does not know that of the rows."""
+        """Sort the rows by prompt_id: their order on disk may differ between two equal tables of pairs."""
         self.rows = job.examples()
         self.order = np.argsort(np.array(self.rows["prompt_id"]))
 
@@ -51,14 +51,14 @@ class Groups(Sequence[Group]):
         return len(self.order)
 
     def __getitem__(self, number: Any) -> Any:
-        """Return a group."""
+        """Return an example."""
         row = self.rows[int(self.order[number])]
-        return Group(*(row[name] for name in ("prompt", "completions", "ref_logps", "chosen", "rejected")))
+        return DpoExample(*(row[name] for name in ("prompt", "completions", "ref_logps", "chosen", "rejected")))
 
 
 def with_ref_logps(folder: Path, ref_logps: dict[str, float]) -> Iterator[pa.Table]:
-    """Yield the groups of a folder with the log-probabilities of their completions under the reference."""
-    for rows in read_groups(folder):
+    """Yield the examples of a folder with the log-probabilities of their completions under the reference."""
+    for rows in read_examples(folder):
         column = [[ref_logps[id_] for id_ in ids] for ids in rows["sequence_ids"].to_pylist()]
         kept = rows.select(["prompt_id", "prompt", "completions", "chosen", "rejected"])
         yield kept.append_column("ref_logps", pa.array(column, pa.list_(pa.float64())))
@@ -83,8 +83,8 @@ def fit(job: Job) -> None:
     """Train with TRL's loss on packs of whole prompts."""
     from transformers import set_seed
 
-    from tasks.lm.grouped import name_body
-    from tasks.training.dpo_trainer import GroupedDPOTrainer, PackCollator, pack_numbers
+    from tasks.lm.prefix_forward import name_body
+    from tasks.training.dpo_trainer import PackCollator, PackedDPOTrainer, pack_numbers
     from tasks.training.trainer import callbacks, lora_config, run_trainer, weight_dtype
 
     config = DpoConfig.model_validate(job.config)
@@ -93,15 +93,15 @@ def fit(job: Job) -> None:
     name_body(model)
     shared, lengths = sharing(model, config)
     limits = Limits(config.batch_size, config.tokens_per_batch, config.devices, shared)
-    groups = Groups(job)
-    planned = plan(groups, limits, config.epochs, config.max_steps, config.seed)
+    examples = ExamplesOnDisk(job)
+    schedule = schedule_packs(examples, limits, config.epochs, config.max_steps, config.seed)
     ours, theirs = split_losses(config)
-    trainer = GroupedDPOTrainer(
+    trainer = PackedDPOTrainer(
         own_losses=ours,
         model=model,
-        args=dpo_arguments(job, config, theirs, planned),
-        data_collator=PackCollator(groups, planned.packs, shared, lengths),
-        train_dataset=pack_numbers(planned),
+        args=dpo_arguments(job, config, theirs, schedule),
+        data_collator=PackCollator(examples, schedule.packs, shared, lengths),
+        train_dataset=pack_numbers(schedule),
         processing_class=load_tokenizer(job.model, job.trust_remote_code),
         peft_config=lora_config(config.lora, "CAUSAL_LM"),
         callbacks=callbacks(job),
@@ -109,14 +109,16 @@ def fit(job: Job) -> None:
     run_trainer(trainer, job, config)
 
 
-def dpo_arguments(job: Job, config: DpoConfig, losses: list[tuple[str, float]], planned: Plan) -> "DpoArguments":
+def dpo_arguments(
+    job: Job, config: DpoConfig, losses: list[tuple[str, float]], schedule: PackSchedule
+) -> "DpoArguments":
     """Return the configuration of TRL's trainer, which walks through packs in their order.
 
     Args:
         job: The training.
         config: The section of the configuration.
         losses: Names and weights of the losses that TRL computes.
-        planned: The packs.
+        schedule: The packs.
     """
     from trl import DPOConfig as DpoArguments
 
@@ -130,8 +132,8 @@ def dpo_arguments(job: Job, config: DpoConfig, losses: list[tuple[str, float]], 
         "precompute_ref_log_probs": True,
         "router_aux_loss_coef": 0.0,
         "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": planned.accumulation,
-        "max_steps": planned.steps,
+        "gradient_accumulation_steps": schedule.accumulation,
+        "max_steps": schedule.steps,
         "train_sampling_strategy": "sequential",
         "remove_unused_columns": False,
     }
@@ -161,10 +163,10 @@ def sharing(model: "PreTrainedModel", config: DpoConfig) -> tuple[bool, "Lengths
     Raises:
         ConfigurationError: The devices would forward sequences together that must not be.
     """
-    from tasks.lm.lengths import switch_of
-    from tasks.lm.sharing import lengths_of, why_not_shared
+    from tasks.lm.lengths import rotary_lengths
+    from tasks.lm.sharing import model_lengths, why_not_shared
 
-    switch = switch_of(model.config.get_text_config()).switch
+    switch = rotary_lengths(model.config.get_text_config()).switch
     if is_sharded(config):
         if switch is not None and config.max_length > switch:
             raise ConfigurationError(
@@ -174,10 +176,10 @@ def sharing(model: "PreTrainedModel", config: DpoConfig) -> tuple[bool, "Lengths
         reason: str | None = "the weights are spread over the devices, which must call the model alike"
         lengths = None
     elif config.extra.get("gradient_checkpointing"):
-        reason, lengths = "gradient checkpointing keeps no keys and values", lengths_of(model, shared=False)
+        reason, lengths = "gradient checkpointing keeps no keys and values", model_lengths(model, shared=False)
     else:
         reason = why_not_shared(model.to(device()))
-        lengths = lengths_of(model, shared=reason is None)
+        lengths = model_lengths(model, shared=reason is None)
         if lengths.shared_up_to is not None and not lengths.shares(config.max_length, 0):
             reason = reason or f"dpo.max_length = {config.max_length} allows sequences that must not share theirs"
     if reason:
@@ -226,15 +228,15 @@ def train_dpo(
 ) -> Artifact:
     """Train the policy on the pairs with beta, against the frozen reference."""
     check_reference(policy, reference)
-    with scratch_folder(f"{out.provenance.key[:16]}-groups") as folder:
-        grouping = Grouping(pairs, prompts, model_tokenizer(policy), dpo.max_length)
-        write_tables(folder / GROUPS, grouping.join(out.store, completions))
+    with scratch_folder(f"{out.provenance.key[:16]}-examples") as folder:
+        builder = ExampleBuilder(pairs, prompts, model_tokenizer(policy), dpo.max_length)
+        write_tables(folder / WITHOUT_REF, builder.build(out.store, completions))
         ref_logps = find_ref_logps(out.store, reference, dpo, folder)
         stats = {
-            "examples": grouping.kept,
-            "completions": len(ref_logps.of),
+            "examples": builder.kept,
+            "completions": len(ref_logps.by_sequence),
             "ref_logps_computed": ref_logps.forwarded,
-            "dropped": {"too_long": grouping.too_long},
+            "dropped": {"too_long": builder.too_long},
         }
-        with trained(out, "tasks.dpo:fit", policy, dpo, with_ref_logps(folder, ref_logps.of)) as trained_in:
+        with trained(out, "tasks.dpo:fit", policy, dpo, with_ref_logps(folder, ref_logps.by_sequence)) as trained_in:
             return commit_model(out, policy, trained_in, stats, ref_logps.parts)

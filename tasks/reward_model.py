@@ -12,7 +12,7 @@ import pyarrow as pa
 from tasks.config.errors import ConfigurationError
 from tasks.config.settings import RewardModelConfig, ScoringConfig
 from tasks.data.prompt_table import hash_fraction
-from tasks.lm.tokens import are_short, check_any_short, encode_conversations, keep_short, load_tokenizer, one_by_one
+from tasks.lm.tokens import are_short, check_any_short, encode_conversations, keep_short, load_tokenizer, single_rows
 from tasks.models.loading import longest, model_tokenizer, trusts_remote_code
 from tasks.models.weights import load_weights
 from tasks.pipeline.dry_run import pending
@@ -23,7 +23,7 @@ from tasks.rewards.scoring import RewardModel
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
 from tasks.store.parquet import read_columns, read_table, read_tables
-from tasks.training.outputs import OUTPUT, commit_model, trained
+from tasks.training.trained_model import OUTPUT, commit_model, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,7 +74,7 @@ def check_preferences(base_model: Artifact, preferences: Artifact, reward_model:
             "add preferences with other prompts"
         )
     tokenizer = model_tokenizer(base_model)
-    rows = one_by_one(split_by_prompt(some, *split)[0] for some in read_tables(preferences))
+    rows = single_rows(split_by_prompt(some, *split)[0] for some in read_tables(preferences))
     encoded = (encode_preferences(tokenizer, row, False) for row in rows)
     check_any_short(encoded, SIDES, longest(base_model, reward_model.max_length))
 

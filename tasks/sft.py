@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tasks.config.settings import SftConfig
-from tasks.lm.tokens import check_any_short, encode_completion, encode_prompt, keep_short, load_tokenizer, one_by_one
+from tasks.lm.tokens import check_any_short, encode_completion, encode_prompt, keep_short, load_tokenizer, single_rows
 from tasks.models.loading import load_policy, longest, model_tokenizer
 from tasks.pipeline.dry_run import pending
 from tasks.pipeline.jobs import Job
@@ -13,7 +13,7 @@ from tasks.pipeline.stage import stage
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
 from tasks.store.parquet import read_table, read_tables
-from tasks.training.outputs import commit_model, trained
+from tasks.training.trained_model import commit_model, trained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,7 +41,7 @@ def check_demonstrations(base_model: Artifact, demonstrations: Artifact, sft: Sf
     """
     if demonstrations and not sft.ready_model:
         tokenizer = model_tokenizer(base_model)
-        encoded = (encode_demonstrations(tokenizer, row) for row in one_by_one(read_tables(demonstrations)))
+        encoded = (encode_demonstrations(tokenizer, row) for row in single_rows(read_tables(demonstrations)))
         check_any_short(encoded, [["input_ids"]], longest(base_model, sft.max_length))
 
 

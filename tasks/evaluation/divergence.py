@@ -1,7 +1,7 @@
 """KL(pi || pi_ref): how far a policy has moved from its reference, estimated on completions of its own.
 
-The log-probabilities are those at temperature 1 over the whole vocabulary, so the completions are drawn that way too,
-whatever the sampling section says: drawn otherwise they would belong to another distribution, and the estimate be
+The log-probabilities are taken at temperature 1 over the whole vocabulary, so the completions are drawn that way too,
+whatever the sampling section says: drawn otherwise they would belong to another distribution, and the estimate would be
 biased. A completion cut at max_new_tokens counts up to there: what is compared are distributions over cut sequences.
 """
 
@@ -84,9 +84,9 @@ def summarize(rows: pa.Table, kl: np.ndarray, bootstrap_samples: int, seed: int)
         "completions": rows.num_rows,
         "truncated": rows["finish_reason"].to_pylist().count("length"),
     }
-    for name, statistic in (("sequence", _a_sequence), ("token", _a_token)):
+    for name, statistic in (("sequence", per_sequence), ("token", per_token)):
         low, high = bootstrap_interval(per_prompt, statistic, bootstrap_samples, seed)
-        figures |= {f"kl_{name}": statistic(per_prompt), f"kl_{name}_low": low, f"kl_{name}_high": high}
+        figures |= {f"kl_{name}": float(statistic(per_prompt, axis=0)), f"kl_{name}_low": low, f"kl_{name}_high": high}
     return figures
 
 
@@ -109,11 +109,21 @@ def _divergences(policy: Artifact, reference: Artifact, prompts: PromptTable, ro
     return CompletionDivergence(*models)(contexts, rows["token_ids"].to_pylist(), prompt_of)
 
 
-def _a_sequence(per_prompt: np.ndarray) -> float:
-    """Return the mean divergence a completion; `per_prompt`: (prompts, 2) means of divergence and tokens."""
-    return float(per_prompt[:, 0].mean())
+def per_sequence(rows: np.ndarray, *, axis: int) -> Any:
+    """Return the mean divergence per completion.
+
+    Args:
+        rows: (..., prompts, 2) each prompt's mean divergence and mean number of tokens.
+        axis: That of the prompts.
+    """
+    return rows[..., 0].mean(axis)
 
 
-def _a_token(per_prompt: np.ndarray) -> float:
-    """Return the divergence a token: the sum of all completions' over the sum of their tokens."""
-    return float(per_prompt[:, 0].sum() / per_prompt[:, 1].sum())
+def per_token(rows: np.ndarray, *, axis: int) -> Any:
+    """Return the divergence per token: the sum over all completions, divided by the number of all their tokens.
+
+    Args:
+        rows: (..., prompts, 2) each prompt's mean divergence and mean number of tokens.
+        axis: That of the prompts.
+    """
+    return rows[..., 0].sum(axis) / rows[..., 1].sum(axis)

@@ -1,10 +1,10 @@
 """What a language model computes, each prompt once for its completions. Imports config, store, pipeline, data.
 
-turns.py    how a conversation is rendered and how a turn ends
-tokens.py   conversations as ids
-batches.py  batches under a budget of tokens
-grouped.py  forward passes that share prompts
-lengths.py  which sequences may be forwarded together
-sharing.py  whether a model's prompts can be shared
-logps.py    log-probabilities, and divergences of two policies
+turns.py           how a conversation is rendered and how a turn ends
+tokens.py          conversations as ids
+batches.py         batches under a budget of tokens
+prefix_forward.py  forward passes that compute each prompt once
+lengths.py         which sequences may be forwarded together
+sharing.py         whether a model's prompts can be shared
+logps.py           log-probabilities, and divergences of two policies
 """

@@ -33,11 +33,11 @@ class Sequences(NamedTuple):
     """Each completion's prompt."""
 
     def joined(self) -> "Sequences":
-        """Return each completion as one sequence with its prompt, behind an empty one that all share."""
+        """Return each completion joined to its prompt; the prompt that all then share is empty."""
         whole = [[*self.prompts[of], *ids] for of, ids in zip(self.prompt_of, self.completions, strict=True)]
         return Sequences([[]], whole, [0] * len(whole))
 
-    def some(self, rows: Sequence[int]) -> "Sequences":
+    def subset(self, rows: Sequence[int]) -> "Sequences":
         """Return some of the completions, in the order given, with the prompts that they need."""
         used = sorted({self.prompt_of[i] for i in rows})
         place = {number: new for new, number in enumerate(used)}
@@ -45,19 +45,19 @@ class Sequences(NamedTuple):
         return Sequences(prompts, completions, [place[self.prompt_of[i]] for i in rows])
 
     def size(self, rows: Sequence[int]) -> int:
-        """Return the tokens of a batch of completions: as many times the longest prompt and the longest completion.
+        """Return the tokens of a padded batch: completions times (longest prompt + longest completion).
 
-        That is the keys and values that they need, each completion holding a copy of its prompt's.
+        A batch needs so many keys and values, since each completion holds a copy of its prompt's.
         """
         prompt = max(len(self.prompts[self.prompt_of[i]]) for i in rows)
         return len(rows) * (prompt + max(len(self.completions[i]) for i in rows))
 
     def batches(self, rows: Iterable[int], budget: int) -> Iterator[list[int]]:
-        """Yield completions in batches: those of a prompt together, those of like length where they must be parted.
+        """Yield batches of completions: one prompt's together, or, where they are too many, by length.
 
         Args:
             rows: Numbers of completions.
-            budget: Largest size of a batch; a completion with more tokens makes one of its own.
+            budget: Largest size of a batch; a completion that is larger makes a batch of its own.
         """
         batch: list[int] = []
         for piece in self._pieces(rows, budget):
@@ -70,15 +70,15 @@ class Sequences(NamedTuple):
 
     def _pieces(self, rows: Iterable[int], budget: int) -> Iterator[list[int]]:
         """Yield completions of one prompt, as many as the budget allows; longest prompt and completion first."""
-        groups: dict[int, list[int]] = {}
+        waiting: dict[int, list[int]] = {}
         for i in sorted(rows, key=lambda i: -len(self.completions[i])):
-            groups.setdefault(self.prompt_of[i], []).append(i)
-        for number in sorted(groups, key=lambda number: -len(self.prompts[number])):
-            group = groups[number]
-            while group:
-                fit = max(1, budget // self.size(group[:1]))
-                yield group[:fit]
-                group = group[fit:]
+            waiting.setdefault(self.prompt_of[i], []).append(i)
+        for number in sorted(waiting, key=lambda number: -len(self.prompts[number])):
+            own = waiting[number]
+            while own:
+                fit = max(1, budget // self.size(own[:1]))
+                yield own[:fit]
+                own = own[fit:]
 
 
 class Budget:

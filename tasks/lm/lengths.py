@@ -50,14 +50,14 @@ ANY_LENGTH = Lengths()
 """Lengths of a model that reads positions alone, whatever the length of the sequence."""
 
 
-def switch_of(config: PreTrainedConfig) -> Lengths:
-    """Return the lengths beyond which the rotary embeddings of a configuration change.
+def rotary_lengths(config: PreTrainedConfig) -> Lengths:
+    """Return how the rotary embeddings of a configuration depend on the length of a sequence.
 
     Args:
         config: The text model's.
     """
     longest = getattr(config, "max_position_embeddings", None)
-    kinds = {_kind(rope): rope for rope in _ropes(config)}
+    kinds = {_rope_kind(rope): rope for rope in _rope_settings(config)}
     if "longrope" in kinds:
         own = kinds["longrope"].get("original_max_position_embeddings")
         switch = own or getattr(config, "original_max_position_embeddings", None) or longest
@@ -73,8 +73,8 @@ def thresholds(config: PreTrainedConfig) -> list[int]:
         config: The text model's.
     """
     found = {getattr(config, name, None) for name in THRESHOLDS}
-    for rope in _ropes(config):
-        if _kind(rope) not in STATIC_ROPES or "llama_4_scaling_beta" in rope:
+    for rope in _rope_settings(config):
+        if _rope_kind(rope) not in STATIC_ROPES or "llama_4_scaling_beta" in rope:
             own = rope.get("original_max_position_embeddings")
             found |= {own, getattr(config, "original_max_position_embeddings", None)}
     numbers = {each for value in found for each in (value if isinstance(value, list | tuple) else [value])}
@@ -82,11 +82,11 @@ def thresholds(config: PreTrainedConfig) -> list[int]:
     return sorted(number for number in numbers if isinstance(number, int) and 0 < number < longest)
 
 
-def _ropes(config: PreTrainedConfig) -> list[dict[str, Any]]:
+def _rope_settings(config: PreTrainedConfig) -> list[dict[str, Any]]:
     """Return the settings of the rotary embeddings: one, one a type of layer, or none."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     return [each for each in rope.values() if isinstance(each, dict)] or [rope]
 
 
-def _kind(rope: dict[str, Any]) -> str:
+def _rope_kind(rope: dict[str, Any]) -> str:
     return str(rope.get("rope_type") or rope.get("type") or "default")

@@ -14,11 +14,11 @@ from trl.trainer.utils import add_fused_lm_head
 
 from tasks.config.errors import ConfigurationError
 from tasks.lm.batches import Budget, Ids, Sequences
-from tasks.lm.grouped import by_completion, lay_out, name_body, takes_batches, targets, wanted_states
-from tasks.lm.sharing import lengths_of, why_not_shared
+from tasks.lm.prefix_forward import accept_batches, by_completion, lay_out, name_body, targets, wanted_states
+from tasks.lm.sharing import model_lengths, why_not_shared
 
 LOGITS = 1 << 24
-"""Logits of each model that are in memory at once: 64 MB, at 128,000 tokens those of 131 positions."""
+"""Logits of each model that are in memory at once: 64 MB, or 131 positions of a vocabulary of 128,000 tokens."""
 
 
 class CompletionLogps:
@@ -41,10 +41,10 @@ class CompletionLogps:
         name_body(model)
         self.budget = Budget(model, tokens_per_batch)
         self.not_shared = why_not_shared(model)
-        self.lengths = lengths_of(model, shared=self.not_shared is None)
+        self.lengths = model_lengths(model, shared=self.not_shared is None)
         add_fused_lm_head(model)
         _check_head(model)
-        takes_batches(model.base_model)
+        accept_batches(model.base_model)
 
     def __call__(self, prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int]) -> np.ndarray:
         """Return log pi(y | x) of each completion, (completions,) float64, in nats, at temperature 1.
@@ -62,7 +62,7 @@ class CompletionLogps:
         sequences = Sequences(prompts, completions, prompt_of)
 
         def forward(rows: list[int]) -> torch.Tensor:
-            batch = lay_out(sequences.some(rows), self.not_shared is None, lengths=self.lengths).to(self.model.device)
+            batch = lay_out(sequences.subset(rows), self.not_shared is None, lengths=self.lengths).to(self.model.device)
             tokens = self.model(batch=batch, shift_labels=targets(batch)[None], fused_lm_head=True).log_probs[0]
             return torch.stack([own.double().sum() for own in by_completion(batch, tokens)])
 
@@ -125,12 +125,12 @@ class CompletionDivergence:
         takes the place of each token's log-ratio (Rao-Blackwellised, arXiv:2504.10637). Where the two policies are near
         each other, the sum varies far less than log pi(y | x) / pi_ref(y | x) does.
 
-        Arguments and errors are those of `CompletionLogps`.
+        Takes the arguments and raises the errors of `CompletionLogps`.
         """
         sequences = Sequences(prompts, completions, prompt_of)
 
         def forward(rows: list[int]) -> torch.Tensor:
-            batch = sequences.some(rows)
+            batch = sequences.subset(rows)
             step = max(1, LOGITS // self.sides[0].vocabulary)
             states = zip(*(side.states(batch).split(step) for side in self.sides), strict=True)
             tokens = torch.cat(
@@ -156,12 +156,12 @@ def divergence(logits: torch.Tensor, ref_logits: torch.Tensor) -> torch.Tensor:
 
 
 class _Side:
-    """One of two models: the states before the completions' tokens, and the logits that its own code makes of them."""
+    """One of two models: the states before completion tokens, and the logits that its own code makes of the states."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         name_body(model)
         self.model, self.shared = model.eval(), why_not_shared(model) is None
-        self.lengths = lengths_of(model, self.shared)
+        self.lengths = model_lengths(model, self.shared)
         self.decoder = model.base_model.get_decoder()  # what the model's own code calls, the base model or a part of it
         self.one_token = torch.zeros((1, 1), dtype=torch.long, device=model.device)
         with torch.no_grad():

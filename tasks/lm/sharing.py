@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedModel
 
 from tasks.lm.batches import Sequences
-from tasks.lm.grouped import by_completion, lay_out, wanted_states
-from tasks.lm.lengths import Lengths, switch_of, thresholds
+from tasks.lm.lengths import Lengths, rotary_lengths, thresholds
+from tasks.lm.prefix_forward import by_completion, lay_out, wanted_states
 from tasks.pipeline.progress import log
 
 TEST_WORK = {"cpu": 2e11, "cuda": 1e15}
@@ -21,7 +21,7 @@ SHORT = ((5, 9), (3, 4, 11, 7))
 
 
 def why_not_shared(model: PreTrainedModel) -> str | None:
-    """Return why a model's prompts cannot be shared at any length; None: they can, up to what `lengths_of` returns."""
+    """Return why a model's prompts can never be shared; None: they can, up to the length that `model_lengths` says."""
     backbone = model.base_model
     if backbone is model:
         return f"{type(model).__name__} does not say which of its parts is its body"
@@ -38,18 +38,18 @@ def why_not_shared(model: PreTrainedModel) -> str | None:
     return _disagreement(model, *SHORT)
 
 
-def lengths_of(model: PreTrainedModel, shared: bool) -> Lengths:
+def model_lengths(model: PreTrainedModel, shared: bool) -> Lengths:
     """Return which sequences may be forwarded together, and log where prompts are shared up to some length only.
 
     Dynamic frequencies start anew at every forward pass from now on: they would otherwise remember the longest sequence
-    of those before.
+    of all earlier passes.
 
     Args:
         model: On its device.
         shared: Whether prompts are shared at all.
     """
     config = model.config.get_text_config()
-    lengths = switch_of(config)
+    lengths = rotary_lengths(config)
     if lengths.each:
         _forget_the_longest(model)
     if not shared:
@@ -76,7 +76,7 @@ def _why_not_beyond(model: PreTrainedModel, tokens: int) -> str | None:
 
 
 def _disagreement(model: PreTrainedModel, prompts: Sequence[int], completions: Sequence[int]) -> str | None:
-    """Return how the hidden states with a shared prompt differ from those without on random tokens, or None.
+    """Return how the hidden states with and without shared prompts differ on random tokens, or None where they agree.
 
     Args:
         model: On its device.
@@ -86,8 +86,8 @@ def _disagreement(model: PreTrainedModel, prompts: Sequence[int], completions: S
     backbone, vocabulary = model.base_model, model.config.get_text_config().vocab_size
     random = torch.Generator().manual_seed(0)
     given, continued = (
-        [torch.randint(vocabulary, (length,), generator=random).tolist() for length in group]
-        for group in (prompts, completions)
+        [torch.randint(vocabulary, (length,), generator=random).tolist() for length in lengths]
+        for lengths in (prompts, completions)
     )
     last = len(prompts) - 1
     sequences, states = Sequences(given, continued, (0, 1, last, last - 1)), []

@@ -39,7 +39,7 @@ LENGTHS = (
 )
 """Names under which configurations say how many positions there are, first come first served."""
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
-"""Names under which configurations of several models have that of the language model."""
+"""Names under which a configuration of several models holds the language model's configuration."""
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
@@ -127,7 +127,7 @@ def encode_conversations(
 
 
 def tokens_around(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Return how many tokens a finished conversation has beside those of its prompt and of the completion's text."""
+    """Return how many tokens a finished conversation adds to its prompt's and its completion's."""
     word = PROBE[0]["content"]
     parts = encode_prompt(tokenizer, PROBE), _encode_after_newline(tokenizer, word)
     return max(0, len(encode_conversation(tokenizer, PROBE, word)) - sum(map(len, parts)))
@@ -160,7 +160,7 @@ def cut_at_prompts(
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
-    """Return the ids of a rendered text, with no special token but those that it spells."""
+    """Return the ids of a rendered text; special tokens are only where the text spells them."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -244,6 +244,6 @@ def are_short(table: pa.Table, sequences: list[list[str]], longest: int) -> np.n
     return fits
 
 
-def one_by_one(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the rows of tables, each as a table."""
+def single_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the rows of tables, each as a table of one row."""
     return (table.slice(place, 1) for table in tables for place in range(table.num_rows))

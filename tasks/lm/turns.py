@@ -95,7 +95,7 @@ def after_prompt(tokenizer: "PreTrainedTokenizerBase", messages: Messages, compl
         if whole.startswith(prompt) and whole != prompt:
             return whole.removeprefix(prompt)
     if tokenizer.chat_template:
-        _say_once(str(tokenizer.chat_template))
+        _log_once_per_template(str(tokenizer.chat_template))
     return completion + (turn_end(tokenizer).text or str(tokenizer.eos_token))
 
 
@@ -147,7 +147,7 @@ def _turn_end(tokenizer: "PreTrainedTokenizerBase", template: str, eos: int, siz
 
 
 @functools.lru_cache(maxsize=64)
-def _say_once(template: str) -> None:
+def _log_once_per_template(template: str) -> None:
     log(
         "the chat template does not begin a finished conversation with the prompt, so the policy's completions are "
         f"joined to it and ended as a turn ends: {template[:60]!r}..."

@@ -12,13 +12,13 @@ from transformers import PreTrainedModel
 
 from tasks.config.errors import ConfigurationError
 from tasks.lm.batches import Budget, Ids, Sequences
-from tasks.lm.grouped import last_states_only, lay_out, wanted_states
-from tasks.lm.sharing import lengths_of, why_not_shared
+from tasks.lm.prefix_forward import last_states_only, lay_out, wanted_states
+from tasks.lm.sharing import model_lengths, why_not_shared
 from tasks.pipeline.progress import log
 from tasks.rewards.heads import head_in_float32
 
 
-class Rewards:
+class CompletionRewards:
     """r(x, y) of token ids: the head's output at the last token of prompt and completion."""
 
     def __init__(self, model: PreTrainedModel, tokens_per_batch: int | None = None) -> None:
@@ -34,10 +34,10 @@ class Rewards:
         self.not_shared = why_head_is_not_known(model) or why_not_shared(model)
         if self.not_shared:
             log(f"each completion is scored with its prompt, which is not shared: {self.not_shared}")
-        self.alone = why_alone(self._padded, model) if self.not_shared else None
+        self.alone = why_alone(self._score_padded, model) if self.not_shared else None
         if self.alone:
             log(f"each completion is scored by itself, not in a batch: {self.alone}")
-        self.lengths = lengths_of(model, shared=self.not_shared is None)
+        self.lengths = model_lengths(model, shared=self.not_shared is None)
 
     def __call__(self, prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int]) -> np.ndarray:
         """Return the reward of each completion, (completions,) float32; it does not depend on the others.
@@ -55,27 +55,28 @@ class Rewards:
         sequences = Sequences(prompts, completions, prompt_of)
         if self.not_shared:
             sequences = sequences.joined()
-        forward = self._each_with_its_prompt if self.not_shared else self._shared
+        forward = self._each_with_its_prompt if self.not_shared else self._with_shared_prompts
         with torch.inference_mode():
             return self.budget.run(sequences, lambda rows: forward(sequences, rows)).astype(np.float32)
 
-    def _shared(self, sequences: Sequences, rows: list[int]) -> torch.Tensor:
-        batch = last_states_only(lay_out(sequences.some(rows), shared=True, lengths=self.lengths))
+    def _with_shared_prompts(self, sequences: Sequences, rows: list[int]) -> torch.Tensor:
+        """Forward each prompt once, then the completions behind it."""
+        batch = last_states_only(lay_out(sequences.subset(rows), shared=True, lengths=self.lengths))
         rewards = self.model.score(wanted_states(self.model.base_model, batch.to(self.model.device)))[:, 0]
         return torch.empty_like(rewards).index_copy_(0, torch.tensor(batch.order, device=rewards.device), rewards)
 
     def _each_with_its_prompt(self, sequences: Sequences, rows: list[int]) -> torch.Tensor:
-        """Forward whole sequences, those together that may be, through the model's own head."""
+        """Forward whole sequences through the model's own head, together where they may be."""
         alike: dict[int, list[int]] = {}
         for place, i in enumerate(rows):
             kind = place if self.alone else self.lengths.kind(len(sequences.completions[i]))
             alike.setdefault(kind, []).append(place)
         rewards = torch.empty(len(rows), device=self.model.device)
         for places in alike.values():
-            rewards[places] = self._padded([sequences.completions[rows[place]] for place in places])
+            rewards[places] = self._score_padded([sequences.completions[rows[place]] for place in places])
         return rewards
 
-    def _padded(self, sequences: list[Ids]) -> torch.Tensor:
+    def _score_padded(self, sequences: list[Ids]) -> torch.Tensor:
         """Forward whole sequences, padded on the right."""
         ids = [torch.tensor(own, device=self.model.device) for own in sequences]
         mask = pad_sequence([torch.ones_like(own) for own in ids], batch_first=True)
@@ -84,7 +85,7 @@ class Rewards:
 
 
 def why_alone(forward: Callable[[list[Ids]], torch.Tensor], model: PreTrainedModel) -> str | None:
-    """Return why a sequence's reward depends on those that it is forwarded with, or None where it does not.
+    """Return why a sequence's reward depends on the other sequences of its batch, or None where it does not.
 
     Compares two random sequences of different lengths, of which the longer one has an EOS within.
 

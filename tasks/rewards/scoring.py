@@ -31,14 +31,15 @@ class RewardModel:
         """Load a model folder onto the GPU where there is one."""
         import torch
 
-        from tasks.rewards.model import Rewards
+        from tasks.rewards.model import CompletionRewards
 
         know_architecture(folder)
         self.tokenizer = load_tokenizer(folder, trust_remote_code)
         model = load_weights(folder, "reward_model", getattr(torch, scoring.dtype), trust_remote_code)
         if getattr(model.config.get_text_config(), "pad_token_id", None) is None:
             model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
-        self.rewards, self.limit = Rewards(model.to(device()), scoring.tokens_per_batch), context_length(folder)
+        self.rewards = CompletionRewards(model.to(device()), scoring.tokens_per_batch)
+        self.limit = context_length(folder)
 
     def score(self, prompts: list[Messages], completions: list[str]) -> np.ndarray:
         """Return the reward of each prompt and completion, (completions,) float32.

@@ -1,7 +1,7 @@
 """TRL's `DPOTrainer`, made to forward each unique completion once, whatever number of pairs it is in.
 
-The loss is TRL's own code: it asks its model for the log-probabilities of a batch of pairs, and gets, row by row, those
-of the unique completions. Imports torch and TRL, so import it inside functions only.
+The loss is TRL's own code: it asks its model for the log-probabilities of a batch of pairs, and gets, row by row, the
+log-probabilities of the unique completions. Imports torch and TRL, so import it inside functions only.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +14,14 @@ from datasets import Dataset
 from trl import DPOTrainer
 
 from tasks.lm.batches import Ids, Sequences
-from tasks.lm.grouped import LEAST_FILL, lay_out, take_rows, takes_batches, targets
 from tasks.lm.lengths import ANY_LENGTH, Lengths
-from tasks.training.packs import Group, Pack, Plan
+from tasks.lm.prefix_forward import LEAST_FILL, accept_batches, lay_out, take_rows, targets
+from tasks.training.packs import DpoExample, Pack, PackSchedule
 
 PER_TOKEN = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
 OwnLoss = Callable[[torch.Tensor], torch.Tensor]
 """From the margins beta (log-ratio of chosen - log-ratio of rejected), (pairs,), to each pair's loss."""
-OF_PAIRS = (
+PAIR_METRICS = (
     *("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"),
     *("logps/chosen", "logps/rejected"),
 )
@@ -31,17 +31,17 @@ class PackCollator:
     """Lays out a pack for the forward pass and for the loss."""
 
     def __init__(
-        self, groups: Sequence[Group], packs: Sequence[Pack], shared: bool, lengths: Lengths | None = ANY_LENGTH
+        self, examples: Sequence[DpoExample], packs: Sequence[Pack], shared: bool, lengths: Lengths | None = ANY_LENGTH
     ) -> None:
-        """Take the groups that the packs are made of.
+        """Take the examples and the packs that are made of them.
 
         Args:
-            groups: All groups.
+            examples: All examples.
             packs: All packs.
             shared: Compute each prompt once for its completions.
             lengths: What may be forwarded together; None: call the model once a pack, whatever is in it.
         """
-        self.groups, self.packs, self.shared = groups, packs, shared
+        self.examples, self.packs, self.shared = examples, packs, shared
         self.least_fill, self.lengths = (0.0, ANY_LENGTH) if lengths is None else (LEAST_FILL, lengths)
 
     def __call__(self, rows: list[dict[str, int]]) -> dict[str, Any]:
@@ -57,15 +57,15 @@ class PackCollator:
         ref_logps: list[float] = []
         pairs: tuple[list[int], list[int]] = ([], [])
         for piece in pack.pieces:
-            group = self.groups[piece.group]
-            sides = group.chosen[piece.first : piece.last], group.rejected[piece.first : piece.last]
+            example = self.examples[piece.example]
+            sides = example.chosen[piece.first : piece.last], example.rejected[piece.first : piece.last]
             used = sorted({*sides[0], *sides[1]})
             for side, own in zip(pairs, sides, strict=True):
                 side.extend(len(completions) + used.index(i) for i in own)
             prompt_of += [len(prompts)] * len(used)
-            prompts.append(group.prompt)
-            completions += [group.completions[i] for i in used]
-            ref_logps += [group.ref_logps[i] for i in used]
+            prompts.append(example.prompt)
+            completions += [example.completions[i] for i in used]
+            ref_logps += [example.ref_logps[i] for i in used]
         batch = lay_out(Sequences(prompts, completions, prompt_of), self.shared, self.least_fill, self.lengths)
         places = torch.tensor(pairs)
         return {
@@ -79,12 +79,12 @@ class PackCollator:
         }
 
 
-def pack_numbers(planned: Plan) -> Dataset:
-    """Return the data set that the trainer walks through: the packs' numbers, in order."""
-    return Dataset.from_dict({"pack": range(len(planned.packs))})
+def pack_numbers(schedule: PackSchedule) -> Dataset:
+    """Return the data set that the trainer walks through: the numbers of the packs, in order."""
+    return Dataset.from_dict({"pack": range(len(schedule.packs))})
 
 
-class GroupedDPOTrainer(DPOTrainer):
+class PackedDPOTrainer(DPOTrainer):
     """DPO on packs: one row of the data set is one pack.
 
     Adds up, over the packs of a step and its devices, the mean over the step's pairs.
@@ -103,7 +103,7 @@ class GroupedDPOTrainer(DPOTrainer):
         """
         super().__init__(**arguments)
         self.own_losses = own_losses
-        takes_batches(getattr(self.model, "get_base_model", lambda: self.model)().base_model)
+        accept_batches(getattr(self.model, "get_base_model", lambda: self.model)().base_model)
         self.accelerator.gather = gathers_uneven(self.accelerator.gather, self.accelerator.device)
         self._loss_weights = list(self.loss_weights)
         self._shares: list[float] = []
@@ -132,7 +132,7 @@ class GroupedDPOTrainer(DPOTrainer):
         pairs, outputs = self._forward_pack(model, inputs)
         loss = super()._compute_loss(lambda **_: outputs, pairs, return_outputs)
         if self.own_losses:
-            margins = self.beta * margins_of(outputs.log_probs, pairs)
+            margins = self.beta * pair_margins(outputs.log_probs, pairs)
             loss = loss + sum(own * function(margins).mean() for function, own in self.own_losses)
         return loss * weight * devices
 
@@ -157,14 +157,14 @@ class GroupedDPOTrainer(DPOTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; what TRL averages over packs is averaged over pairs, by the packs' shares of the step's pairs."""
-        for name in OF_PAIRS:
+        for name in PAIR_METRICS:
             if values := self._metrics["train"].get(name):
                 self._metrics["train"][name] = [float(np.average(values, weights=self._shares))]
         self._shares.clear()
         super().log(logs, start_time)
 
 
-def margins_of(log_probs: torch.Tensor, pairs: dict[str, torch.Tensor]) -> torch.Tensor:
+def pair_margins(log_probs: torch.Tensor, pairs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return each pair's log pi(y_w|x)/pi_ref(y_w|x) - log pi(y_l|x)/pi_ref(y_l|x), (pairs,).
 
     Args:

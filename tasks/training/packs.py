@@ -16,8 +16,8 @@ Ids = Sequence[int]
 UNBOUNDED = 1 << 62
 
 
-class Group(NamedTuple):
-    """A prompt with its unique completions and its pairs."""
+class DpoExample(NamedTuple):
+    """A prompt with its unique completions and the pairs of them."""
 
     prompt: Ids
     """Token ids."""
@@ -32,13 +32,18 @@ class Group(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Some pairs of a group, with the size of what they need forwarded."""
+    """Some pairs of an example, with the size of what they need forwarded."""
 
-    group: int
+    example: int
+    """Number of the example."""
     first: int
+    """The piece's first pair, counted within the example."""
     last: int
+    """The pair after its last."""
     tokens: int
+    """Tokens to forward."""
     chosen_tokens: int
+    """Tokens of the chosen completions, one count a pair."""
 
     @property
     def pairs(self) -> int:
@@ -68,8 +73,8 @@ class Limits(NamedTuple):
     """A prompt counts once for all its completions."""
 
 
-class Plan(NamedTuple):
-    """A whole training: the packs of each step, as many in each."""
+class PackSchedule(NamedTuple):
+    """The packs of all optimizer steps of a training; every step has equally many."""
 
     packs: list[Pack]
     """Step after step; within a step in rounds of one pack a device."""
@@ -78,39 +83,42 @@ class Plan(NamedTuple):
     steps: int
 
 
-def measure(group: Group, number: int, first: int, last: int, shared: bool) -> Piece:
-    """Return some pairs of a group as a piece."""
-    chosen, rejected = group.chosen[first:last], group.rejected[first:last]
+def measure(example: DpoExample, number: int, first: int, last: int, shared: bool) -> Piece:
+    """Return some pairs of an example as a piece."""
+    chosen, rejected = example.chosen[first:last], example.rejected[first:last]
     used = {*chosen, *rejected}
-    prompt = len(group.prompt)
-    tokens = sum(len(group.completions[i]) for i in used)
+    prompt = len(example.prompt)
+    tokens = sum(len(example.completions[i]) for i in used)
     tokens += prompt - 1 + len(used) if shared else prompt * len(used)
-    return Piece(number, first, last, tokens, sum(len(group.completions[i]) for i in chosen))
+    return Piece(number, first, last, tokens, sum(len(example.completions[i]) for i in chosen))
 
 
-def cut(piece: Piece, groups: Sequence[Group], limits: Limits) -> list[Piece]:
-    """Return a piece in so many, which repeat completions, that none has too many pairs or tokens; a pair stays one."""
+def cut(piece: Piece, examples: Sequence[DpoExample], limits: Limits) -> list[Piece]:
+    """Cut a piece into pieces that keep the limits of pairs and tokens; a single pair is never cut.
+
+    A completion that several of them need is forwarded for each.
+    """
     if piece.pairs == 1 or (piece.pairs <= limits.batch_size and piece.tokens <= limits.tokens):
         return [piece]
-    return [small for half in halve(piece, groups, limits.shared) for small in cut(half, groups, limits)]
+    return [small for half in halve(piece, examples, limits.shared) for small in cut(half, examples, limits)]
 
 
-def halve(piece: Piece, groups: Sequence[Group], shared: bool) -> list[Piece]:
-    """Return a piece of several pairs as two."""
-    middle, group = (piece.first + piece.last) // 2, groups[piece.group]
+def halve(piece: Piece, examples: Sequence[DpoExample], shared: bool) -> list[Piece]:
+    """Cut a piece of several pairs in two."""
+    middle, example = (piece.first + piece.last) // 2, examples[piece.example]
     return [
-        measure(group, piece.group, first, last, shared)
+        measure(example, piece.example, first, last, shared)
         for first, last in ((piece.first, middle), (middle, piece.last))
     ]
 
 
 def draw_steps(
-    groups: Sequence[list[Piece]], batch_size: int, epochs: float, max_steps: int | None, seed: int
+    pieces_of: Sequence[list[Piece]], batch_size: int, epochs: float, max_steps: int | None, seed: int
 ) -> list[list[Piece]]:
-    """Return the pieces of each optimizer step: all of them in each epoch, groups in a new order.
+    """Return the pieces of each optimizer step; an epoch takes every piece once, the examples in a new order.
 
     Args:
-        groups: The pieces of each group.
+        pieces_of: The pieces of each example.
         batch_size: Pairs a step.
         epochs: Passes over the pairs; the last may be partial.
         max_steps: Steps; overrides `epochs`.
@@ -118,8 +126,8 @@ def draw_steps(
     """
     steps: list[list[Piece]] = []
     for epoch in itertools.count():
-        order = np.random.default_rng([seed, epoch]).permutation(len(groups))
-        drawn = even_steps([piece for number in order for piece in groups[number]], batch_size)
+        order = np.random.default_rng([seed, epoch]).permutation(len(pieces_of))
+        drawn = even_steps([piece for number in order for piece in pieces_of[number]], batch_size)
         if max_steps is None:
             drawn = drawn[: max(1, round((epochs - epoch) * len(drawn)))]
         steps += drawn
@@ -129,7 +137,7 @@ def draw_steps(
 
 
 def even_steps(pieces: list[Piece], batch_size: int) -> list[list[Piece]]:
-    """Return pieces, in their order, in steps of about `batch_size` pairs: as even as whole pieces allow."""
+    """Cut a sequence of pieces into steps of about `batch_size` pairs, as even as whole pieces allow."""
     pairs = np.array([piece.pairs for piece in pieces])
     count = -(-int(pairs.sum()) // batch_size)
     places = ((np.cumsum(pairs) - pairs / 2) * count / pairs.sum()).astype(int)
@@ -138,13 +146,14 @@ def even_steps(pieces: list[Piece], batch_size: int) -> list[list[Piece]]:
 
 
 def spread(pieces: list[Piece], bins: int) -> list[list[Piece]]:
-    """Return the pieces in so many bins of like tokens, the fullest first: the longest goes where the least is.
+    """Spread pieces over bins so that the bins hold about equally many tokens; return the bins, the fullest first.
 
-    Graham's longest-processing-time rule (1969). Bins stay empty where there are fewer pieces.
+    Graham's longest-processing-time rule (1969): the longest piece left goes into the bin with the fewest tokens. With
+    fewer pieces than bins, some bins stay empty.
     """
     filled: list[list[Piece]] = [[] for _ in range(bins)]
     heap = [(0, number) for number in range(bins)]
-    for piece in sorted(pieces, key=lambda piece: (-piece.tokens, piece.group, piece.first)):
+    for piece in sorted(pieces, key=lambda piece: (-piece.tokens, piece.example, piece.first)):
         tokens, number = heap[0]
         filled[number].append(piece)
         heapq.heapreplace(heap, (tokens + piece.tokens, number))
@@ -161,17 +170,17 @@ def rounds_needed(step: list[Piece], limits: Limits) -> int:
     return len(step)
 
 
-def for_devices(step: list[Piece], groups: Sequence[Group], limits: Limits) -> list[Piece]:
-    """Return a step's pieces, cut to the budget and, as far as there are pairs, until each device has one."""
-    pieces = [small for piece in step for small in cut(piece, groups, limits._replace(batch_size=UNBOUNDED))]
+def cut_for_devices(step: list[Piece], examples: Sequence[DpoExample], limits: Limits) -> list[Piece]:
+    """Cut a step's pieces to the token budget, and further until each device has a piece, as far as there are pairs."""
+    pieces = [small for piece in step for small in cut(piece, examples, limits._replace(batch_size=UNBOUNDED))]
     while len(pieces) < limits.devices and (most := max(pieces, key=lambda piece: piece.pairs)).pairs > 1:
         pieces.remove(most)
-        pieces += halve(most, groups, limits.shared)
+        pieces += halve(most, examples, limits.shared)
     return pieces
 
 
-def weigh(filled: list[list[Piece]], step: list[Piece]) -> list[Pack]:
-    """Return a step's packs; one that has nothing repeats a piece, with no weight."""
+def weigh_packs(filled: list[list[Piece]], step: list[Piece]) -> list[Pack]:
+    """Return a step's packs with their weights; a pack without pieces repeats the smallest piece at weight 0."""
     pairs, tokens = sum(piece.pairs for piece in step), sum(piece.chosen_tokens for piece in step)
     smallest = min(step, key=lambda piece: piece.tokens)
     return [
@@ -182,23 +191,25 @@ def weigh(filled: list[list[Piece]], step: list[Piece]) -> list[Pack]:
     ]
 
 
-def plan(groups: Sequence[Group], limits: Limits, epochs: float, max_steps: int | None, seed: int) -> Plan:
+def schedule_packs(
+    examples: Sequence[DpoExample], limits: Limits, epochs: float, max_steps: int | None, seed: int
+) -> PackSchedule:
     """Return the packs of a training.
 
-    The steps depend on the groups, the batch size, the length and the seed alone; only how a step is packed depends on
-    the budget and the devices. So a training goes on where it was on other devices.
+    The steps depend on the examples, the batch size, the length and the seed alone; only how a step is packed depends
+    on the budget and the devices. So a training goes on where it was on other devices.
 
     Args:
-        groups: In an order that is always the same.
+        examples: In an order that is always the same.
         limits: Bounds of steps and packs.
         epochs: Passes over the pairs.
         max_steps: Steps; overrides `epochs`.
         seed: Seed of the order.
     """
-    whole = [measure(group, number, 0, len(group.chosen), limits.shared) for number, group in enumerate(groups)]
-    pieces = [cut(piece, groups, limits._replace(tokens=UNBOUNDED)) for piece in whole]
+    whole = [measure(example, number, 0, len(example.chosen), limits.shared) for number, example in enumerate(examples)]
+    pieces = [cut(piece, examples, limits._replace(tokens=UNBOUNDED)) for piece in whole]
     drawn = draw_steps(pieces, limits.batch_size, epochs, max_steps, seed)
-    steps = [for_devices(step, groups, limits) for step in drawn]
+    steps = [cut_for_devices(step, examples, limits) for step in drawn]
     rounds = max(rounds_needed(step, limits) for step in steps)
-    packs = [pack for step in steps for pack in weigh(spread(step, rounds * limits.devices), step)]
-    return Plan(packs, rounds, len(steps))
+    packs = [pack for step in steps for pack in weigh_packs(spread(step, rounds * limits.devices), step)]
+    return PackSchedule(packs, rounds, len(steps))

@@ -28,7 +28,8 @@ from tasks.store.growing import GrowingTable, part_name
 from tasks.store.parquet import read_table
 
 TABLE_VERSION = 2
-GROUPS = "groups.parquet"
+WITHOUT_REF = "examples_without_ref.parquet"
+"""The examples before they have the reference's log-probabilities."""
 PER_COMPLETION = ("completion_ids", "completions", "sequence_ids")
 PART = 4096
 """Completions a part: what a crash can lose."""
@@ -44,10 +45,10 @@ class Precision(Section):
 class RefLogps(NamedTuple):
     """What the reference says of the completions of some pairs."""
 
-    of: dict[str, float]
+    by_sequence: dict[str, float]
     """Sequence id -> log pi_ref(y | x), in nats."""
     parts: dict[str, str]
-    """Folder -> digest of the parts that hold them."""
+    """Folder -> digest of the table's parts that hold these log-probabilities."""
     forwarded: int
     """Completions that had to be computed."""
 
@@ -61,27 +62,27 @@ def ref_logps_table(store: Store, reference: Artifact, dpo: DpoConfig) -> Growin
     return GrowingTable(store, "ref_logps", provenance)
 
 
-def find_ref_logps(store: Store, reference: Artifact, dpo: DpoConfig, groups: Path) -> RefLogps:
-    """Return the reference's log-probabilities of all completions of the groups; compute those that are missing.
+def find_ref_logps(store: Store, reference: Artifact, dpo: DpoConfig, folder: Path) -> RefLogps:
+    """Return the reference's log-probabilities of all completions of the examples; compute the missing ones.
 
     Args:
         store: Holds the table.
         reference: The policy before the training.
         dpo: Settings of the training.
-        groups: Folder with the groups in `groups.parquet`.
+        folder: Folder with the examples in `examples_without_ref.parquet`.
 
     Raises:
         DamagedArtifactError: The table holds a part of another reference, or lacks a row after all.
         ConfigurationError: A row is no number: the reference model is broken.
     """
     table = ref_logps_table(store, reference, dpo)
-    wanted = {id_ for rows in read_groups(groups) for ids in rows["sequence_ids"].to_pylist() for id_ in ids}
+    wanted = {id_ for rows in read_examples(folder) for ids in rows["sequence_ids"].to_pylist() for id_ in ids}
     found, parts = look_up(table, wanted)
     if missing := len(wanted) - len(found):
         log(f"log-probabilities under the reference: {missing} completions to compute, {len(found)} are in the store")
         job = Job(
             fit="tasks.training.reference:fit",
-            folder=groups,
+            folder=folder,
             model=model_folder(reference),
             store=store.uri,
             table=table.provenance,
@@ -120,7 +121,7 @@ def look_up(table: GrowingTable, wanted: set[str]) -> tuple[dict[str, float], di
 
 
 def fit(job: Job) -> None:
-    """Compute what the job's table lacks of its groups: each of several processes its own share, part by part."""
+    """Compute the log-probabilities that the job's table lacks, part by part; several processes share the examples."""
     import torch
 
     from tasks.lm.logps import CompletionLogps
@@ -128,46 +129,46 @@ def fit(job: Job) -> None:
 
     assert job.table is not None
     dpo, table = DpoConfig.model_validate(job.config), GrowingTable(Store(job.store), "ref_logps", job.table)
-    known, _ = look_up(table, {id_ for row in _share(job.folder) for id_ in row["sequence_ids"]})
-    todo = sum(id_ not in known for row in _share(job.folder) for id_ in row["sequence_ids"])
+    known, _ = look_up(table, {id_ for row in _own_examples(job.folder) for id_ in row["sequence_ids"]})
+    todo = sum(id_ not in known for row in _own_examples(job.folder) for id_ in row["sequence_ids"])
     model = load_policy(job.model, weight_dtype(dpo), job.trust_remote_code).to(device())
     computed_in = None if dpo.dtype == "float32" else getattr(torch, dpo.dtype)
     logps = CompletionLogps(model, autocast=computed_in)
     if logps.not_shared:
         log(f"each completion is forwarded with its prompt: {logps.not_shared}")
     progress, done = Progress("reference log-probabilities", todo), 0
-    for rows in _parts(_share(job.folder), known):
+    for rows in _cut_into_parts(_own_examples(job.folder), known):
         completions = [ids for row in rows for ids in row["completions"]]
         prompt_of = [number for number, row in enumerate(rows) for _ in row["completions"]]
         found = logps([row["prompt"] for row in rows], completions, prompt_of)
-        table.append(*_part(rows, found))
+        table.append(*_name_and_rows(rows, found))
         done += len(completions)
         progress.move_to(done)
     progress.close()
 
 
-def read_groups(folder: Path) -> Iterator[pa.Table]:
-    """Yield the groups of a folder, some at a time."""
-    with pq.ParquetFile(folder / GROUPS) as file:
+def read_examples(folder: Path) -> Iterator[pa.Table]:
+    """Yield the examples of a folder, some at a time."""
+    with pq.ParquetFile(folder / WITHOUT_REF) as file:
         for batch in file.iter_batches(batch_size=1024):
             yield pa.Table.from_batches([batch])
 
 
-def _share(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the groups that are this process's to compute."""
+def _own_examples(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the examples that this process computes: of n processes, each takes every n-th example."""
     rank, processes = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
-    groups = (row for table in read_groups(folder) for row in table.to_pylist())
-    return itertools.islice(groups, rank, None, processes)
+    examples = (row for table in read_examples(folder) for row in table.to_pylist())
+    return itertools.islice(examples, rank, None, processes)
 
 
-def _parts(groups: Iterator[dict[str, Any]], known: Container[str]) -> Iterator[list[dict[str, Any]]]:
-    """Yield groups, without the completions that are known, in parts of at least `PART` completions but the last."""
+def _cut_into_parts(examples: Iterator[dict[str, Any]], known: Container[str]) -> Iterator[list[dict[str, Any]]]:
+    """Yield examples without the known completions, in parts of at least `PART` completions but the last."""
     part: list[dict[str, Any]] = []
     held = 0
-    for group in groups:
-        new = [i for i, id_ in enumerate(group["sequence_ids"]) if id_ not in known]
+    for example in examples:
+        new = [i for i, id_ in enumerate(example["sequence_ids"]) if id_ not in known]
         if new:
-            part.append(group | {name: [group[name][i] for i in new] for name in PER_COMPLETION})
+            part.append(example | {name: [example[name][i] for i in new] for name in PER_COMPLETION})
             held += len(new)
         if held >= PART:
             yield part
@@ -176,12 +177,12 @@ def _parts(groups: Iterator[dict[str, Any]], known: Container[str]) -> Iterator[
         yield part
 
 
-def _part(groups: list[dict[str, Any]], logps: np.ndarray) -> tuple[str, pa.Table]:
-    """Return the name of a part and its rows."""
-    sequence_ids = [id_ for group in groups for id_ in group["sequence_ids"]]
+def _name_and_rows(examples: list[dict[str, Any]], logps: np.ndarray) -> tuple[str, pa.Table]:
+    """Return the name of a table's part and its rows."""
+    sequence_ids = [id_ for example in examples for id_ in example["sequence_ids"]]
     columns = {
-        "prompt_id": [group["prompt_id"] for group in groups for _ in group["completions"]],
-        "completion_id": [id_ for group in groups for id_ in group["completion_ids"]],
+        "prompt_id": [example["prompt_id"] for example in examples for _ in example["completions"]],
+        "completion_id": [id_ for example in examples for id_ in example["completion_ids"]],
         "sequence_id": sequence_ids,
         "logps": logps,
     }

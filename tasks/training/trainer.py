@@ -21,14 +21,14 @@ from tasks.pipeline.progress import Progress, log
 from tasks.store.artifacts import Manifest, Provenance, files_digest
 from tasks.store.folders import Store
 from tasks.training.adapters import ADAPTER, merged
-from tasks.training.outputs import CHECKPOINT, OUTPUT, UPDATE, checkpoint_steps, discard
+from tasks.training.trained_model import CHECKPOINT, OUTPUT, UPDATE, checkpoint_steps, discard
 
 NOT_RESUMED_FROM = "training_args.bin"
 """A pickle that the trainer writes into each checkpoint and never reads."""
 
 
 class StoreCheckpoints(TrainerCallback):
-    """Commits each checkpoint to the store, and deletes those before."""
+    """Commits each checkpoint to the store, and deletes the earlier ones."""
 
     def __init__(self, job: Job) -> None:
         """Write under the job's folder of checkpoints."""
@@ -166,7 +166,7 @@ def callbacks(job: Job) -> list[TrainerCallback]:
 
 def train(trainer: Trainer, checkpoint: str | None) -> None:
     """Train from a checkpoint or the start to the end, or to SIGTERM, which then has its ordinary effect."""
-    if checkpoint is not None and _is_last(checkpoint):  # else the trainer would go one step too far
+    if checkpoint is not None and _is_at_the_end(checkpoint):  # else the trainer would go one step too far
         trainer.args.max_steps, trainer.args.num_train_epochs = -1, 0
     stop = StopOnSigterm()
     trainer.add_callback(stop)
@@ -179,7 +179,7 @@ def train(trainer: Trainer, checkpoint: str | None) -> None:
             sys.exit(128 + signal.SIGTERM)
 
 
-def _is_last(checkpoint: str) -> bool:
+def _is_at_the_end(checkpoint: str) -> bool:
     state = TrainerState.load_from_json(f"{checkpoint}/{TRAINER_STATE_NAME}")
     return bool(state.global_step >= state.max_steps)
 
