@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,10 @@ from prefect.utilities.templating import apply_values
 from runs import ROOT
 
 from flows.command_line import load_config
+from flows.deployed import read_configuration
 from infra.apply import CPU_POOL, GPU_POOL, QUEUES, apply
 from tasks.config.compute import GPU_STAGES
+from tasks.config.errors import ConfigurationError
 from tasks.pipeline.configuration import Config
 
 PIPELINES = {
@@ -155,7 +158,7 @@ def test_prefect_deploys_what_the_files_say() -> None:
         with pytest.raises(PrefectHTTPStatusError, match=r"pairs.eta'. Failure reason: 1.5 is greater than"):
             client.create_flow_run_from_deployment(found["rs-dpo/scheduled"].id, parameters=wrong)
     assert found["train-dpo/gpu"].work_queue_name == "finish"
-    assert found["train-sft/gpu"].description == "Fine-tune the base model on the demonstrations."
+    assert found["train-sft/gpu"].description == flow_of(DEPLOYMENTS["train-sft/gpu"]).description
     assert Config.model_validate(run.parameters).pairs.eta == 0.9
 
 
@@ -167,16 +170,44 @@ def test_prefect_deploys_what_the_files_say() -> None:
         ("store: ${NOWHERE_SET}", "uses the environment variable NOWHERE_SET, which is not set"),
     ],
 )
-def test_a_wrong_configuration_is_not_deployed(line: str, message: str, tmp_path: Path) -> None:
+def test_a_step_says_what_is_wrong_with_its_file(line: str, message: str, tmp_path: Path) -> None:
+    config = write_config(tmp_path, line)
+    with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
+        read_configuration(config)
+    assert config in str(caught.value)
+
+
+def test_a_wrong_configuration_is_not_deployed(tmp_path: Path) -> None:
     asyncio.run(apply(1))
-    config, name = tmp_path / "mine.yaml", f"wrong-{tmp_path.name}"
-    config.write_text(f"data: {{prompts: added}}\nsft: {{ready_model: here}}\n{line}\n")
-    item = {**DEPLOYMENTS["rs-dpo/hh"], "name": name}
-    item["build"] = [{"flows.deployed.read_configuration": {"id": "read", "config": str(config)}}]
+    config = write_config(tmp_path, "pairs: {eta: 0.3}")
+    item = {**DEPLOYMENTS["rs-dpo/hh"], "name": "wrong"}
+    item["build"] = [{"flows.deployed.read_configuration": {"id": "read", "config": config}}]
     (tmp_path / "prefect.yaml").write_text(yaml.safe_dump({"deployments": [item], "pull": [{}]}))
-    result = deploy("--prefect-file", str(tmp_path / "prefect.yaml"), "--name", name)
-    assert result.returncode != 0
-    assert f"{config}" in result.stdout
-    assert message in result.stdout
+    result = deploy("--prefect-file", str(tmp_path / "prefect.yaml"), "--name", "wrong")
+    assert result.returncode == 1
+    assert f"{config}: pairs.eta = 0.3: Input should be greater than or equal to 0.5" in result.stdout
     with get_client(sync_client=True) as client, pytest.raises(ObjectNotFound):
-        client.read_deployment_by_name(f"rs-dpo/{name}")
+        client.read_deployment_by_name("rs-dpo/wrong")
+
+
+def test_a_variable_that_is_set_counts_before_its_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    def path_of_the_lexicon() -> str:
+        found = read_configuration("configs/stories.yaml", unless_set={"RSDPO_TEST_DATA": "elsewhere"})
+        return str(found["evaluation"]["gold_reward"]["options"]["lexicon"])
+
+    assert path_of_the_lexicon() == "/data/vader/vader_lexicon.txt"
+    monkeypatch.delenv("RSDPO_TEST_DATA")
+    assert path_of_the_lexicon() == "elsewhere/vader/vader_lexicon.txt"
+
+
+def test_overrides_count_before_the_file_and_the_gpus() -> None:
+    overrides = ["pairs.eta=0.9", "compute.train_dpo=inline"]
+    found = read_configuration("configs/hh.yaml", overrides, on_gpus=True)
+    assert (found["pairs"]["eta"], found["compute"]["train_dpo"]) == (0.9, "inline")
+    assert found["compute"]["train_sft"] == "train-sft/gpu"
+
+
+def write_config(folder: Path, line: str) -> str:
+    """Write a configuration with one line that is wrong; return its path."""
+    (folder / "mine.yaml").write_text(f"data: {{prompts: added}}\nsft: {{ready_model: here}}\n{line}\n")
+    return str(folder / "mine.yaml")
