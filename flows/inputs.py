@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from flows.stages import STAGES
 from tasks.dpo import check_prompts
+from tasks.evaluate import evaluation_settings
+from tasks.evaluation.drawn import Settings
 from tasks.import_model import import_policy, import_reward_model
 from tasks.pipeline.checks import check_compute, check_run, log_unread_settings
 from tasks.pipeline.configuration import Config
@@ -36,6 +38,8 @@ class Inputs(NamedTuple):
     annotated: Artifact
     """The data set's own pairs laid out as completions, where they are what is trained on."""
     gold: GoldReward
+    evaluation: Settings
+    """How the policies are compared."""
 
 
 def check_settings(config: Config) -> None:
@@ -56,12 +60,12 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     Raises:
         ConfigurationError: Names what is missing or wrong, and the remedy.
     """
-    data, sft, reward_model, dpo = config.data, config.sft, config.reward_model, config.dpo
-    files, longest = find_data(site.store, data), config.sampling.max_new_tokens
+    data, files, longest = config.data, find_data(site.store, config.data), config.sampling.max_new_tokens
     gold = find_gold(config.evaluation.gold_reward)
-    policy = import_policy(site, sft)
-    reward = import_reward_model(site, reward_model, policy)
-    check_trainings(config.compute, (sft, policy), (reward_model, reward or policy), (dpo, policy))
+    policy = import_policy(site, config.sft)
+    reward = import_reward_model(site, config.reward_model, policy)
+    trained = (config.sft, policy), (config.reward_model, reward or policy), (config.dpo, policy)
+    check_trainings(config.compute, *trained)
 
     asked = files.evaluation_prompts or files.prompts
     held_out = load_held_out(site, asked, policy, reward, data, longest)
@@ -70,7 +74,24 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     demonstrations = load_demonstrations(site, files.demonstrations, held_out, policy, data)
     preferences = load_preferences(site, files.preferences, held_out, reward or policy, data)
     annotated = load_annotations(site, policy, prompts, preferences, config.pairs.strategy == "annotation")
-    check_demonstrations(policy, demonstrations, sft)
-    check_preferences(reward or policy, preferences, reward_model)
-    check_prompts(policy, prompts, dpo)
-    return Inputs(policy, reward, held_out, evaluation_prompts, prompts, demonstrations, preferences, annotated, gold)
+    given = Inputs(
+        base_model=policy,
+        reward_base=reward,
+        held_out=held_out,
+        evaluation_prompts=evaluation_prompts,
+        prompts=prompts,
+        demonstrations=demonstrations,
+        preferences=preferences,
+        annotated=annotated,
+        gold=gold,
+        evaluation=evaluation_settings(config.sampling, config.scoring, config.evaluation, gold),
+    )
+    _check_rows(given, config)
+    return given
+
+
+def _check_rows(given: Inputs, config: Config) -> None:
+    """Refuse tables of which no row could be trained on."""
+    check_demonstrations(given.base_model, given.demonstrations, config.sft)
+    check_preferences(given.reward_base or given.base_model, given.preferences, config.reward_model)
+    check_prompts(given.base_model, given.prompts, config.dpo)

@@ -20,7 +20,7 @@ from tasks.config.settings import (
 )
 from tasks.config.training import DpoConfig
 from tasks.dpo import train_dpo
-from tasks.evaluate import evaluate_policy, evaluation_settings
+from tasks.evaluate import evaluate_policy
 from tasks.pairs import build_pairs
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import cancel_children
@@ -75,9 +75,8 @@ def rs_dpo(
     rewards = score_completions(site, r, completions, prompts, scoring)  # r_j = r(x, y_j)
     selected = build_pairs(site, rewards, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
     aligned = train_dpo(site, policy, policy, selected, completions, prompts, dpo)  # beta, reference pi_SFT
-    settings = evaluation_settings(sampling, scoring, evaluation, given.gold)
     policies = {"sft": policy, "aligned": aligned}
-    compared = evaluate_policy(site, policies, {"reward_model": r}, given.evaluation_prompts, settings)
+    compared = evaluate_policy(site, policies, {"reward_model": r}, given.evaluation_prompts, given.evaluation)
 
     return site.finish(
         {

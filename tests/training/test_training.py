@@ -21,7 +21,7 @@ from prefect import flow, get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.states import StateType
 from processes import is_alive, wait_until_gone
-from runs import ROOT
+from runs import ROOT, SUPPORT
 from transformers import TrainerCallback
 
 import tasks.training.trainer
@@ -347,7 +347,7 @@ def worker(stage: str, store: Store, start: Artifact, **changes: object) -> "sub
     """Start a process that trains once `begin` is called."""
     code = "import sys; from test_training import work; work(*sys.argv[1:])"
     arguments = [stage, store.uri, start.model_dump_json(), json.dumps(changes)]
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    paths = os.pathsep.join(map(str, (ROOT, SUPPORT, Path(__file__).parent)))
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     return subprocess.Popen([sys.executable, "-c", code, *arguments], **pipes, text=True, cwd=ROOT, env=environment)

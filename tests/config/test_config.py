@@ -1,12 +1,12 @@
 """Every bound of every section, what decides a stage's key, and the shipped configurations."""
 
 import math
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
+from runs import ROOT
 
 from flows.command_line import explain, load_config
 from tasks.config.extra import EVERY_TRAINER, OWN
@@ -24,7 +24,7 @@ from tasks.config.training import DpoConfig, FixedBatches, Lora
 from tasks.pipeline.configuration import Config
 from tasks.selection.strategies import PairsConfig
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 NAN, INF = math.nan, math.inf
 LEAST: dict[type[Section], dict] = {
     DataConfig: {"prompts": "p.jsonl"},

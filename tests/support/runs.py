@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
+"""The project."""
+SUPPORT = Path(__file__).parent
 SMALL = {
     "data__max_prompts": 24,
     "data__max_evaluation_prompts": 8,

@@ -18,7 +18,7 @@ from tasks.config.settings import ScoringConfig
 from tasks.import_model import model_files
 from tasks.lm.tokens import encode_completion, encode_conversation, encode_prompt
 from tasks.rewards.scoring import RewardModel, check_finite
-from tasks.score import describe, score_completions
+from tasks.score import reward_stats, score_completions
 from tasks.store.artifacts import Artifact, Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
@@ -168,8 +168,8 @@ def test_a_token_that_spans_prompt_and_completion_is_read_as_one(folder):
             assert reward == pytest.approx(model(input_ids=torch.tensor([ids])).logits.item(), abs=1e-5)
 
 
-def test_describe_by_hand():
-    figures = describe(np.array([0.0, 2.0, 2.0, 4.0]))
+def test_reward_stats_by_hand():
+    figures = reward_stats(np.array([0.0, 2.0, 2.0, 4.0]))
     assert figures["reward_mean"] == 2
     assert figures["reward_std"] == pytest.approx(math.sqrt(2))
     assert sum(figures["histogram"]["counts"]) == 4

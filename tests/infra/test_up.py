@@ -19,6 +19,7 @@ from typing import Any
 
 import psutil
 import pytest
+from runs import ROOT
 from s3fs import S3FileSystem
 
 from infra.apply import START, automations, job_template
@@ -27,7 +28,6 @@ from infra.stack import Stack, check_ports, find_postgres, find_stack, read_env,
 from infra.up import supervisor_pid
 from tasks.pipeline.dispatch import GPU_LIMIT
 
-ROOT = Path(__file__).parent.parent
 SECRETS = {"PREFECT_API_AUTH_STRING", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 

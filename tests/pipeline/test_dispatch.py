@@ -23,6 +23,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
 from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
+from runs import SUPPORT
 
 from flows.stages import STAGES, gpus
 from infra.apply import apply, job_template
@@ -58,7 +59,7 @@ def worker(prefect_harness, tmp_path_factory) -> Iterator[None]:
         template = job_template("process", 0)
         client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
     for name in ("train_sft_on_worker", "sample_on_worker"):
-        source = flow.from_source(source=str(Path(__file__).parent), entrypoint=f"dispatched.py:{name}")
+        source = flow.from_source(source=str(SUPPORT), entrypoint=f"dispatched.py:{name}")
         source.deploy(name="test", work_pool_name=POOL, print_next_steps=False)
     environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value(), "PREFECT_WORKER_QUERY_SECONDS": "0.5"}
     environment |= {"CUDA_VISIBLE_DEVICES": "0,1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -148,7 +149,7 @@ def test_two_pipelines_at_once_share_one_run(site, worker):
     environment = {
         **os.environ,
         "PREFECT_API_URL": PREFECT_API_URL.value(),
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": str(SUPPORT),
         "PREFECT_LOGGING_LEVEL": "ERROR",
     }
     pipelines = [
@@ -221,7 +222,7 @@ def test_a_stage_that_needs_more_gpus_than_a_worker_has_is_refused(prefect_harne
     with get_client(sync_client=True) as client:
         pool = WorkPoolCreate(name="pairs-of-gpus", type="process", base_job_template=job_template("process", 2))
         client.create_work_pool(pool)
-    source = flow.from_source(source=str(Path(__file__).parent), entrypoint="dispatched.py:train_sft_on_worker")
+    source = flow.from_source(source=str(SUPPORT), entrypoint="dispatched.py:train_sft_on_worker")
     source.deploy(name="pairs", work_pool_name="pairs-of-gpus", print_next_steps=False)
     compute = ComputeConfig(train_sft="train-sft/pairs")
     check_compute(compute, {"train_sft": Need(2, "sft.devices"), "train_dpo": Need(8, "dpo.devices")})

@@ -6,9 +6,9 @@ import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
+from runs import ROOT
 
 from tasks.store.artifacts import NOTHING, Artifact, DamagedArtifactError
 from tasks.store.folders import Store
@@ -86,7 +86,7 @@ def test_a_process_that_another_user_may_not_see_is_not_taken_for_dead(tmp_path)
     script += "print([run.in_use() for run in runs])"
     mounted = 'mount -t proc -o hidepid=2 proc /proc && exec "$0" -c "$1"'
     program = ["unshare", "--mount", "sh", "-c", mounted, sys.executable, script]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT)
     if "mount" in done.stderr or "unshare" in done.stderr:
         pytest.skip("needs to mount /proc")
     assert done.stdout == "[True, False]\n", done.stderr

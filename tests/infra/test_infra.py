@@ -22,12 +22,12 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.server.schemas.actions import WorkPoolCreate
 from prefect.utilities.templating import apply_values
 from prefect.workers.process import ProcessJobConfiguration
+from runs import ROOT
 
 from infra.apply import CPU_POOL, FLOWS, GPU_POOL, PIPELINES, SILENCE, apply, automations, job_template
 from infra.gpus import share_gpus
 from tasks.pipeline.dispatch import GPU_LIMIT
 
-ROOT = Path(__file__).parent.parent
 INFRA = ROOT / "infra"
 KINDS = ["process", "docker", "kubernetes"]
 SECRETS = {"POSTGRES_PASSWORD", "PREFECT_API_AUTH_STRING", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}

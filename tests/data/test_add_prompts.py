@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 import uuid
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from runs import ROOT
 
 from flows import command_line
 from flows.add_prompts import add_prompts, main
@@ -24,7 +24,6 @@ from tasks.data.added_prompts import added_table, append_prompts, find_added, re
 from tasks.data.tally import Tally
 from tasks.store.folders import Store
 
-ROOT = Path(__file__).parent.parent
 # Before a file of this name appears in the store, the process dies, or waits for the other one.
 HOOKED = """
 import os, signal, sys, time

@@ -19,13 +19,13 @@ import psutil
 import pytest
 import yaml
 from processes import wait_until_gone
+from runs import ROOT
 
 from flows.prefect_server import ServerError, check_places
 from flows.run_log import RunLog, redacted
 from tasks.config.errors import ConfigurationError
 from tasks.store.scratch import locked
 
-ROOT = Path(__file__).parent.parent
 PAIRS = [{"prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(12)]
 OTHER_FLOW = """
 import sys, time

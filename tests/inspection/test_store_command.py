@@ -3,12 +3,12 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pytest
 from chains import checkpoint, hex_of, output, record
+from runs import ROOT
 
 from flows.store import main
 from tasks.store.artifacts import Artifact, Provenance
@@ -19,7 +19,6 @@ from tasks.store.parquet import table_bytes
 from tasks.store.runs import Run, RunRecord
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
 
-ROOT = Path(__file__).parent.parent
 ASKED, OTHER = "3fa90c" + "0" * 58, "3fb" + "1" * 61
 TEXTS, REWARDS = ["red", "\x1b[2Jblue", "[bold]green"], [2.0, -1.5, 0.25]
 

@@ -1,19 +1,18 @@
 """prefect.yaml: every deployment names a flow that exists, with parameters that its configuration file has too."""
 
 import importlib
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from prefect.events import DeploymentEventTrigger
 from prefect.utilities.schema_tools import validate
+from runs import ROOT
 
 from flows.command_line import load_config
 from infra.apply import CPU_POOL, GPU_POOL, QUEUES
 from tasks.pipeline.configuration import Config
 
-ROOT = Path(__file__).parent.parent
 PIPELINES = {
     "rs-dpo/scheduled": "deployed",
     "rs-dpo/new-prompts": "deployed",

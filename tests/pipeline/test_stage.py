@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -15,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect import flow, get_client
 from prefect.client.schemas.filters import ArtifactFilter
+from runs import ROOT
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import NOT_IN_KEY, ModelSource, Section
@@ -27,7 +27,6 @@ from tasks.store.artifacts import NOTHING, Artifact, sha256_of
 from tasks.store.drafts import Draft, canonical_json, stage_key
 from tasks.store.folders import Store, read_bytes, read_files, read_manifest
 
-REPOSITORY = Path(__file__).parents[1]
 SOURCE = Artifact(kind="number", uri="file:///anywhere", digest="5" * 64, rows=5)
 KEY = {"stage": "build_pairs", "version": 2, "config": {"tau": 1.0, "eta": 0.85}, "inputs": {"rewards": "ab", "q": "é"}}
 JSON = st.recursive(
@@ -96,7 +95,7 @@ def test_a_key_is_equal_in_another_interpreter():
     script = f"from tasks.store.drafts import stage_key; print(stage_key(**{KEY!a}))"
     environment = {**os.environ, "PYTHONHASHSEED": "1234", "TZ": "Asia/Tokyo", "LC_ALL": "C", "PYTHONUTF8": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == stage_key(**KEY)
 

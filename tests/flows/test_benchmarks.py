@@ -5,12 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import ROOT
 
-ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 
 

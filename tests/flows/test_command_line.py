@@ -6,18 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from runs import ROOT
 
 from flows.command_line import explain, load_config, main
 from flows.rs_dpo import rs_dpo
 
-ROOT = Path(__file__).parent.parent
 PAIRS = [{"prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(40)]
 
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs import written
+from runs import ROOT, written
 
 from flows.command_line import foresee, load_config
 from flows.rs_dpo import rs_dpo
@@ -14,7 +14,7 @@ from tasks.store.folders import Store
 from tasks.store.growing import read_slices
 from tasks.store.parquet import read_table
 
-STORES = sorted((Path(__file__).parent / "stores").iterdir())
+STORES = sorted((ROOT / "tests/stores").iterdir())
 
 
 @pytest.fixture(params=STORES, ids=lambda folder: folder.name)

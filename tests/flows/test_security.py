@@ -19,7 +19,7 @@ import pytest
 import runs
 from dispatched import Behaviour, train_sft
 from prefect import flow
-from runs import ROOT, on_small_world
+from runs import ROOT, SUPPORT, on_small_world
 from s3_servers import rclone, used_by_s3fs
 
 from tasks.config.sections import DataSource
@@ -100,7 +100,7 @@ def secrets_everywhere(folder: Path) -> Iterator[str]:
         "PREFECT_HOME": str(folder / "prefect"),
         "PREFECT_LOGGING_LEVEL": "DEBUG",
         "RSDPO_CACHE": str(folder / "cache"),
-        "PYTHONPATH": str(ROOT / "tests"),
+        "PYTHONPATH": str(SUPPORT),
     }
     with (
         rclone(folder / "s3", password=S3_SECRET) as url,

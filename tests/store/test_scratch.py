@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from runs import ROOT
 
 from tasks.config.errors import ConfigurationError
 from tasks.store.scratch import cache_folder, scratch_folder, without_patterns
@@ -29,9 +30,7 @@ def another_process(pid: int | None = None) -> Iterator[tuple[subprocess.Popen, 
     script += f"os.getpid = lambda: {pid}\n" if pid else ""
     script += "with scratch_folder('train') as folder:\n (folder / 'file').touch()\n print(folder, flush=True)\n"
     script += " child = subprocess.Popen(['sleep', '60'])\n print(child.pid, flush=True)\n time.sleep(60)"
-    with subprocess.Popen(
-        [sys.executable, "-c", script], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         folder, child = Path(process.stdout.readline().strip()), int(process.stdout.readline())
         try:
             yield process, folder
