@@ -40,7 +40,7 @@ RUN_BY = {
     "python -m flows.add_prompts": "test_add_prompts.py::test_the_report_for_people",
     "python -m flows.store prune": "test_store_command.py::test_pruning_tells_what_goes",
     "python -m flows.store": "test_store_command.py::test_a_lineage_is_printed",
-    "python -m pytest tests/test_pairs.py": "test_pairs.py::test_threshold_is_strict",
+    "python -m pytest tests/selection/test_pairs.py": "test_pairs.py::test_threshold_is_strict",
     "python -m tests.defaults": "test_keys.py::test_the_golden_file_is_up_to_date",
     "python -m tests.make_store": "test_stored.py::test_every_artifact_of_a_store_is_found_again",
     "python docs/settings.py": "test_docs.py::test_every_setting_is_listed_as_it_is",
@@ -84,7 +84,8 @@ def test_every_command_is_run_by_a_test(page, command):
     assert covering, f"{page}: no test in RUN_BY runs `{command}`, and its block has none of {MARKS}"
     file, _, name = covering[0].partition("::")
     if name:
-        assert re.search(rf"^def {name}\(", (ROOT / "tests" / file).read_text(), re.M), f"{file} has no {name}"
+        (path,) = (ROOT / "tests").rglob(file)
+        assert re.search(rf"^def {name}\(", path.read_text(), re.M), f"{file} has no {name}"
     else:
         assert command in (ROOT / file).read_text()
 
