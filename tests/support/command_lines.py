@@ -1,0 +1,36 @@
+"""The command line on small files: in this process and in one of its own."""
+
+import contextlib
+import io
+
+import pytest
+
+from flows.command_line import main
+from flows.rs_dpo import rs_dpo
+
+PAIRS = [{"prompt": f"Question {n}?", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(40)]
+
+
+def files(folder):
+    return [path for path in (folder / "store").rglob("*") if path.is_file()]
+
+
+def refused(folder, *arguments, config="run.yaml"):
+    """Run in this process what must be refused; return its message."""
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as caught:
+        main(rs_dpo, [str(folder / config), *arguments])
+    assert caught.value.code == 2
+    assert files(folder) == []
+    message = errors.getvalue()[errors.getvalue().index("error: ") :].strip()
+    assert message.startswith("error: ")
+    return message
+
+
+def overrides(**settings):
+    return [part for name, value in settings.items() for part in ("--set", f"{name.replace('__', '.')}={value}")]
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
