@@ -5,7 +5,9 @@ import secrets
 import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
+from tasks.inspection.catalog import read_catalog
 from tasks.store.artifacts import Artifact, Manifest, Provenance, sha256_of
 from tasks.store.folders import Store
 from tasks.store.runs import Run, RunRecord, process_of
@@ -59,3 +61,34 @@ def record(store: Store, stages: Sequence[Artifact], status: str = "finished", b
     written = RunRecord(store, Run(id=name, status=status, started=started, stages=noted, **{**gone, **facts}))
     written._write()
     return written.run
+
+
+def folders(store: Store) -> set[str]:
+    return set(read_catalog(store).entries)
+
+
+def folder_set(store: Store, *artifacts: Artifact) -> set[str]:
+    return {store.folder_of(artifact) for artifact in artifacts}
+
+
+class Chain(NamedTuple):
+    prompts: Artifact
+    policy: Artifact
+    parts: list[Artifact]
+    completions: Artifact
+    aligned: Artifact
+
+
+def chain(store: Store, name: str, shared: list[Artifact] | None = None) -> Chain:
+    """Commit four stages, and two parts beside those that are shared."""
+    prompts = output(store, "load_prompts", name)
+    policy = output(store, "train_sft", name, {"base_model": hex_of("outside")})
+    parts = [*(shared or []), part(store, f"{name}-1"), part(store, f"{name}-2")]
+    inputs = {"policy": policy.digest, "prompts": prompts.digest}
+    completions = output(store, "sample_completions", name, inputs, parts)
+    aligned = output(store, "train_dpo", name, {"policy": policy.digest, "completions": completions.digest})
+    return Chain(prompts, policy, parts, completions, aligned)
+
+
+def everything(store: Store, chain: Chain) -> set[str]:
+    return folder_set(store, chain.prompts, chain.policy, *chain.parts, chain.completions, chain.aligned)
