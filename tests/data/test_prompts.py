@@ -1,5 +1,7 @@
 """Prompts come in: real HH files; what is dropped and under which reason."""
 
+from typing import NamedTuple
+
 import pytest
 from loaded import TOO_LONG, asked, draft, id_of, ids, load, no_held_out, write
 
@@ -17,12 +19,22 @@ from tasks.training_data import load_demonstrations, load_preferences
 # Real files
 
 
-@pytest.mark.parametrize(
-    ("name", "rows", "differ", "identical", "empty"),
-    [("harmless-base", 2312, 5, 0, 4), ("helpful-base", 2354, 9, 2, 4)],
-)
-def test_hh_files(test_data, local, policy, name, rows, differ, identical, empty):
-    path = str(test_data / f"hh-rlhf/{name}_test.jsonl.gz")
+class HhFile(NamedTuple):
+    """A file of HH, its rows, and how many of them are bad in each way."""
+
+    name: str
+    rows: int
+    differ: int
+    identical: int
+    empty: int
+
+
+HH_FILES = [HhFile("harmless-base", 2312, 5, 0, 4), HhFile("helpful-base", 2354, 9, 2, 4)]
+
+
+@pytest.mark.parametrize("file", HH_FILES, ids=lambda file: "-".join(map(str, file)))
+def test_hh_files(test_data, local, policy, file):
+    path = str(test_data / f"hh-rlhf/{file.name}_test.jsonl.gz")
     data = DataConfig(prompts=path, preferences=path, demonstrations=path, max_bad_fraction=0.5)
     files = find_data(local, data)
     assert files.prompts.digest == files.preferences.digest != ""
@@ -33,14 +45,14 @@ def test_hh_files(test_data, local, policy, name, rows, differ, identical, empty
         draft(local, "demonstrations"), files.demonstrations, held_out, NOTHING, data
     )
 
-    expected = {"prompts differ": differ, "chosen equals rejected": identical}
+    expected = {"prompts differ": file.differ, "chosen equals rejected": file.identical}
     bad = preferences.stats["bad"]
     assert {reason: bad.get(reason, 0) for reason in expected} == expected
-    assert bad.get("empty chosen", 0) + bad.get("empty rejected", 0) == empty
-    assert preferences.stats["read"] == rows
+    assert bad.get("empty chosen", 0) + bad.get("empty rejected", 0) == file.empty
+    assert preferences.stats["read"] == file.rows
     left = preferences.stats["left_out"]
-    assert rows == preferences.rows + sum(bad.values()) + sum(left.values())
-    assert 0.07 < left["held out for evaluation"] / rows < 0.13
+    assert file.rows == preferences.rows + sum(bad.values()) + sum(left.values())
+    assert 0.07 < left["held out for evaluation"] / file.rows < 0.13
 
     assert not ids(held_out) & ids(prompts)
     for artifact in (preferences, demonstrations):

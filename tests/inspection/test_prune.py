@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from chains import chain, checkpoint, everything, folder_set, folders, output, part, record
+from chains import Origin, chain, checkpoint, everything, folder_set, folders, output, part, record
 
 from tasks.inspection import prune as module
 from tasks.inspection.catalog import read_catalog
@@ -19,7 +19,7 @@ from tasks.store.runs import list_runs, read_runs
 
 def test_what_served_to_make_an_artifact_stays_and_the_artifact_is_whole_without_it(store):
     served, other = part(store, "served", "ref_logps"), part(store, "other", "ref_logps")
-    aligned = output(store, "train_dpo", "dpo", keeps=[served])
+    aligned = output(store, "train_dpo", "dpo", Origin(keeps=[served]))
     record(store, [aligned])
     assert {entry.folder for entry in prune(store, 1).entries} == {store.folder_of(other)}
     assert store.find(store.folder_of(served)) == served
@@ -67,7 +67,7 @@ def test_equal_content_under_another_key_serves_as_well(tmp_path):
     store = Store(str(tmp_path))
     first = output(store, "load_prompts", "first", content="same")
     second = output(store, "load_prompts", "second", content="same")
-    policy = output(store, "train_sft", "policy", {"demonstrations": first.digest})
+    policy = output(store, "train_sft", "policy", Origin({"demonstrations": first.digest}))
     record(store, [second, policy])
     assert first.digest == second.digest
     prune(store, 1)

@@ -3,7 +3,7 @@
 import uuid
 from typing import NamedTuple
 
-from chains import folders, output, part, record
+from chains import Origin, folders, output, part, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,7 +67,7 @@ def test_a_pruned_store_has_what_kept_runs_reach_and_no_more(made, looked, keep_
         inputs = {f"input_{i}": outputs[i % number].digest for i in step.inputs if number}
         content = f"{number}" if unique else f"{step.content}"
         own = [parts[i] for i in step.parts]
-        outputs.append(output(store, step.stage, f"{number}", inputs, own, content=content))
+        outputs.append(output(store, step.stage, f"{number}", Origin(inputs, own), content))
     runs = [record(store, [outputs[i % len(outputs)] for i in look.stages], look.status) for look in looked]
     before, kept = folders(store), kept_runs(runs, keep_last)
     roots = {folder for run in kept for folder in run.stages}

@@ -31,6 +31,17 @@ def undisturbed(start, tmp_path_factory):
 
 
 @pytest.fixture
+def another_worker(start, tmp_path, monkeypatch):
+    """Return a function that trains on a machine without local copies."""
+
+    def go_on(stage: str, store: Store) -> Artifact:
+        monkeypatch.setenv("RSDPO_CACHE", str(tmp_path / "empty"))
+        return train(stage, store, start)
+
+    return go_on
+
+
+@pytest.fixture
 def preempted(monkeypatch, start):
     """Return a function that trains until SIGTERM arrives in a step."""
 

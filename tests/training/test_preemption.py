@@ -14,16 +14,14 @@ from tasks.store.folders import Store
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize(("stage", "uri"), [("sft", "file"), ("reward_model", "file"), ("dpo", "s3")])
-def test_sigterm_saves_and_another_worker_goes_on(
-    stage, uri, request, tmp_path, monkeypatch, preempted, undisturbed, start
-):
-    store = Store(request.getfixturevalue("s3_uri") if uri == "s3" else str(tmp_path / "store"))
+@pytest.mark.parametrize(
+    ("stage", "store_uri"), [("sft", "file"), ("reward_model", "file"), ("dpo", "s3")], indirect=["store_uri"]
+)
+def test_sigterm_saves_and_another_worker_goes_on(stage, store, preempted, another_worker, undisturbed):
     preempted(stage, store, STOP)
     assert steps_in(store) == [f"step-{STOP}"]
     assert store.find(f"{stage}/k") is None
-    monkeypatch.setenv("RSDPO_CACHE", str(tmp_path / "empty"))
-    model = train(stage, store, start)
+    model = another_worker(stage, store)
     assert losses(model) == losses(undisturbed(stage))
     assert [step for step, _ in losses(model)] == list(range(1, STEPS + 1))
     assert model.digest == undisturbed(stage).digest
