@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help quickstart install test test-slow check bench bench-system faults up down ui clean
+.PHONY: help quickstart install test test-slow check bench bench-system faults docs up down ui clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench-system: install ## Measure the deployed system: what a dispatched stage co
 faults: install ## Kill everything at random moments and compare what comes out (half an hour)
 	$(PYTHON_IN_VENV) benchmarks/faults.py
 
+docs: install ## Build the documentation into site/; a dead link fails
+	NO_MKDOCS_2_WARNING=1 $(PYTHON_IN_VENV) -m mkdocs build --strict --quiet
+
 up: install ## Start the whole system on this machine: server, database, object store, a worker a GPU
 	@$(PYTHON_IN_VENV) -m infra.up up
 
@@ -54,5 +57,5 @@ ui: install ## Start Prefect's server and UI on this machine
 	@$(PYTHON_IN_VENV) -m prefect server start --host 127.0.0.1
 
 clean: ## Remove .venv and caches, never .rsdpo
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 	find . -path ./.git -prune -o -path ./.rsdpo -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -39,7 +39,7 @@ from tasks.training.packs import DpoExample, Limits, PackSchedule, schedule_pack
 from tasks.training.reference import WITHOUT_REF, RefLogps, find_ref_logps
 from tasks.training.trained_model import write_tables
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 from pairwise import PairwiseTrainer, gradient, pair_rows, precise_head
 
 VOCABULARY, BATCH = 1024, 64

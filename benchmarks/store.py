@@ -81,7 +81,7 @@ def measure(store: Store, table: pa.Table, rounds: int) -> dict[str, tuple[float
 
 def main() -> None:
     chosen = options(__doc__, rounds=5).parse_args()
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
     from s3_servers import rclone, used_by_s3fs
 
     results: list[Row] = []

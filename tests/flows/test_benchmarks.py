@@ -1,8 +1,11 @@
-"""The benchmarks of the deployed system at their smallest: they still run, and what they count is right."""
+"""The benchmarks at their smallest: they still run, and what they count is right."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,3 +34,22 @@ def test_new_prompts() -> None:
     assert (more["prompts"], more["sampled"]) == (22, 2)
     assert (none["prompts"], none["sampled"], none["gpu_runs"]) == (22, 0, 0)
     assert first["gpu_runs"] > more["gpu_runs"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("dpo", ["--prompts", "8"]), ("scoring", ["--prompts", "2"]), ("sampling", []), ("selection", []), ("store", [])],
+)
+def test_both_sides(name: str, options: list[str], tmp_path: Path) -> None:
+    """From a copy, so that figures that mean nothing do not replace those in results.json."""
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    command = [sys.executable, f"benchmarks/{name}.py", *options, "--rounds", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "at least" in done.stdout
+
+
+def test_faults() -> None:
+    assert printed("faults", "--kills", "1")["kills"] == 1

@@ -1,0 +1,241 @@
+"""README, CONTRIBUTING and docs/: links, quotations, and that a test runs every command in them."""
+
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from runs import ROOT
+
+import flows.add_prompts
+import flows.command_line
+import flows.store
+from flows.command_line import load_config
+from tasks.store.artifacts import Provenance
+from tasks.store.drafts import Draft
+from tasks.store.folders import Store
+from tasks.store.parquet import table_bytes
+from tasks.store.schemas import SCHEMAS
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "tasks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MARKS = ("# Needs a GPU.", "# Needs a cluster.", "# Needs the network.")
+"""First line of a block that no test runs."""
+RUN_BY = {
+    "make install": ".ci/run",
+    "make check": ".ci/run",
+    "make test": ".ci/run",
+    "make docs": "test_docs.py::test_make_docs",
+    "make quickstart": "test_docs.py::test_the_quickstart",
+    "make up": "test_up.py::test_make_up",
+    "source .rsdpo/up/env": "test_up.py::test_the_env_file_can_be_sourced",
+    "make bench": "test_benchmarks.py::test_both_sides",
+    "make bench-system": "test_benchmarks.py::test_new_prompts",
+    "make faults": "test_benchmarks.py::test_faults",
+    "python -m flows.rs_dpo": "test_command_line.py::test_a_dry_run_prints_a_table",
+    "python -m flows.add_prompts": "test_add_prompts.py::test_the_report_for_people",
+    "python -m flows.store prune": "test_store_command.py::test_pruning_tells_what_goes",
+    "python -m flows.store": "test_store_command.py::test_a_lineage_is_printed",
+    "python -m pytest tests/selection/test_pairs.py": "test_pairs.py::test_threshold_is_strict",
+    "python -m tests.defaults": "test_keys.py::test_the_golden_file_is_up_to_date",
+    "python -m tests.make_store": "test_stored.py::test_every_artifact_of_a_store_is_found_again",
+    "python docs/settings.py": "test_docs.py::test_every_setting_is_listed_as_it_is",
+    "python docs/rewards.py": "test_docs.py::test_the_plot",
+}
+"""Beginning of a command -> the test that runs it."""
+PARSERS = {
+    "flows.rs_dpo": flows.command_line._parser,
+    "flows.add_prompts": flows.add_prompts._parser,
+    "flows.store": flows.store._parser,
+}
+
+
+def blocks(page, *languages):
+    """Return the lines of each fenced block in one of the languages."""
+    fenced = re.findall(r"^ *```(\w*)[^\n]*\n(.*?)^ *```", page.read_text(), re.M | re.S)
+    return [text.strip().splitlines() for language, text in fenced if language in languages]
+
+
+def commands(page, marked):
+    """Return the commands of the blocks that are marked, or of those that are not."""
+    found = []
+    for lines in blocks(page, "bash", "console"):
+        if (lines[0] in MARKS) == marked:
+            texts = [line.removeprefix("$ ") for line in lines if not line.startswith("#")]
+            found += [" ".join(shlex.split(text, comments=True)).replace(".venv/bin/", "") for text in texts]
+    return [command for command in found if command]
+
+
+UNMARKED = [(page.name, command) for page in PAGES for command in commands(page, marked=False)]
+ALL = UNMARKED + [(page.name, command) for page in PAGES for command in commands(page, marked=True)]
+
+
+def test_there_are_commands():
+    assert len(UNMARKED) > 15
+
+
+@pytest.mark.parametrize(("page", "command"), UNMARKED)
+def test_every_command_is_run_by_a_test(page, command):
+    covering = [RUN_BY[start] for start in RUN_BY if f"{command} ".startswith(f"{start} ")]
+    assert covering, f"{page}: no test in RUN_BY runs `{command}`, and its block has none of {MARKS}"
+    file, _, name = covering[0].partition("::")
+    if name:
+        (path,) = (ROOT / "tests").rglob(file)
+        assert re.search(rf"^def {name}\(", path.read_text(), re.M), f"{file} has no {name}"
+    else:
+        assert command in (ROOT / file).read_text()
+
+
+def test_no_command_is_listed_for_nothing():
+    unused = [start for start in RUN_BY if not any(f"{command} ".startswith(f"{start} ") for _, command in UNMARKED)]
+    assert not unused
+
+
+@pytest.mark.parametrize(("page", "command"), [pair for pair in ALL if "python -m " in pair[1]])
+def test_every_command_has_arguments_that_exist(page, command):
+    module, *arguments = shlex.split(command.partition("python -m ")[2])
+    if module not in PARSERS:
+        source = "" if module == "pytest" else (ROOT / f"{module.replace('.', '/')}.py").read_text()
+        assert not [flag for flag in arguments if flag.startswith("--") and f'"{flag}"' not in source]
+        return
+    if module == "flows.store" and arguments[0] != "prune":
+        arguments = ["list", *arguments]
+    options = PARSERS[module]().parse_args(arguments)
+    if module == "flows.rs_dpo":
+        load_config(str(ROOT / options.config), options.set)
+
+
+@pytest.mark.parametrize(("page", "command"), [pair for pair in ALL if pair[1].startswith("make ")])
+def test_every_target_is_in_the_makefile(page, command):
+    assert re.search(rf"^{command.split()[1]}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_of_commands_are_marked_as_such(page):
+    """A command in a block of another language would be run by nobody."""
+    told = [line for lines in blocks(page, "", "sh", "shell", "text") for line in lines]
+    assert not [line for line in told if re.match(r"(\$ |make |\.venv/bin/|python )", line)]
+
+
+# What the pages say.
+
+
+def test_readme_is_read_in_two_minutes():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 200
+    assert [line.removeprefix("## ") for line in lines if line.startswith("## ")] == [
+        "Two commands",
+        "What comes out",
+        "The flow",
+        "Your own model and data",
+        "What is computed again",
+        "Where it runs",
+        "What it costs",
+        "Limits",
+        "Where to read on",
+    ]
+
+
+def test_readme_quotes_the_flow():
+    (quoted,) = blocks(ROOT / "README.md", "python")
+    flow = [line.strip() for line in (ROOT / "flows/rs_dpo.py").read_text().splitlines()]
+    start = flow.index(quoted[0])
+    assert [line.strip() for line in quoted] == flow[start : start + len(quoted)]
+
+
+def test_every_setting_is_listed_as_it_is():
+    page = runpy.run_path(str(ROOT / "docs/settings.py"))["page"]
+    assert (ROOT / "docs/configuration.md").read_text() == page(), "run: python docs/settings.py"
+
+
+def anchors(page):
+    """Return the anchors of a page's headings, as GitHub and MkDocs make them of plain ones."""
+    heads = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.S)):
+        if link.startswith(("https://arxiv.org/", "https://keepachangelog.com/", "https://semver.org/")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name) if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_pictures_are_small_and_shown():
+    shown = "".join(page.read_text() for page in PAGES)
+    for picture in (ROOT / "docs/img").iterdir():
+        assert picture.stat().st_size < 200_000, picture.name
+        assert f"img/{picture.name}" in shown
+
+
+# The commands that only these pages are about.
+
+
+def test_make_docs(tmp_path):
+    """A dead link fails; nothing of the site is loaded from elsewhere."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 9
+    for page in pages:
+        assert not re.search(r"""<(script|img|link)[^>]+(src|href)=["']https?:""", page.read_text()), page
+
+
+def commit(store, stage, kind, files, rows, **stats):
+    draft = Draft(store, Provenance(stage=stage, version=1, key="0" * 64))
+    draft.commit(kind, files, "d", rows=rows, stats=stats)
+
+
+def test_the_plot(monkeypatch, tmp_path, capsys):
+    """Of two prompts the one with the lower id is printed, with the first sample of each policy."""
+    store = Store(str(tmp_path / "store"))
+    samples = [
+        {"policy": policy, "prompt_id": prompt, "completion_id": number, "completion": f"{policy} {number}"}
+        | {"reward_name": "gold", "reward": reward + number}
+        for policy, reward in (("sft", 0.0), ("aligned", 1.0))
+        for prompt in "ba"
+        for number in range(2)
+    ]
+    prompts = [
+        {"prompt_id": each, "messages": [{"role": "user", "content": f"{each}?"}], "source": ""} for each in "ab"
+    ]
+    held_out = table_bytes(pa.Table.from_pylist(prompts, SCHEMAS["prompts"]), "prompts")
+    evaluation = table_bytes(pa.Table.from_pylist(samples, SCHEMAS["evaluation"]), "evaluation")
+    commit(store, "load_held_out", "prompts", {"rows-000000.parquet": held_out}, 2)
+    policies = {"sft": {}, "aligned": {}}
+    commit(
+        store, "evaluate_policy", "evaluation", {"samples.parquet": evaluation}, 8, reference="sft", policies=policies
+    )
+    module = runpy.run_path(str(ROOT / "docs/rewards.py"))
+    module["main"].__globals__["PLOT"] = tmp_path / "rewards.svg"
+    monkeypatch.setattr(sys, "argv", ["rewards.py", store.uri, "--prompts", "1"])
+    module["main"]()
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert rows == ["| a? | sft | sft 0 | 0.00 |", "| a? | aligned | aligned 0 | 1.00 |"]
+    assert (tmp_path / "rewards.svg").read_text().startswith("<?xml")
+
+
+SMALL = ["data.max_prompts=24", "data.max_evaluation_prompts=8", "sft.max_steps=30", "reward_model.max_steps=12"]
+SMALL += ["sampling.k=4", "sampling.max_new_tokens=16", "pairs.tau=0.01", "pairs.truncated=keep", "dpo.max_steps=12"]
+
+
+@pytest.mark.slow
+def test_the_quickstart(tmp_path):
+    """What `make quickstart` runs, on fewer prompts and steps."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    command = [sys.executable, "-m", "flows.quickstart", *(word for each in SMALL for word in ("--set", each))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "held-out prompts" in done.stdout
+    (folder,) = re.findall(r"serve (\S+) --host", done.stdout)
+    assert (Path(folder) / "model.safetensors").is_file()
