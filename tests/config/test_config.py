@@ -1,22 +1,139 @@
-"""Sections of a configuration: closed, frozen, documented; batches; the configurations that are shipped."""
+"""Every bound of every section, what decides a stage's key, and the shipped configurations."""
+
+import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from runs import ROOT
 
 from flows.command_line import load_config
-from tasks.config.sections import DataSource, ModelSource, Section
-from tasks.config.settings import DataConfig, RewardModelConfig, SamplingConfig, SftConfig
-from tasks.config.training import DpoConfig, FixedBatches
+from tasks.config.sections import DataSource, Function, ModelSource, Section
+from tasks.config.settings import (
+    DataConfig,
+    Decoding,
+    EvaluationConfig,
+    RewardModelConfig,
+    SamplingConfig,
+    ScoringConfig,
+    SftConfig,
+)
+from tasks.config.training import DpoConfig, Lora
 from tasks.pipeline.configuration import Config
 from tasks.selection.strategies import PairsConfig
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
+NAN, INF = math.nan, math.inf
+
+
+LEAST: dict[type[Section], dict] = {
+    DataConfig: {"prompts": "p.jsonl"},
+    SftConfig: {"ready_model": "m"},
+    Function: {"function": "m:f"},
+}
+"""What a section cannot do without."""
+
+
+def make(section, **fields):
+    return section(**{**LEAST.get(section, {}), **fields})
+
+
 # Bounds: values just outside, and the ones on the bound that are allowed.
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "outside", "inside"),
+    [
+        (PairsConfig, "tau", [0, -1, NAN, INF], [1e-9]),
+        (PairsConfig, "eta", [0.3, 0.4999, 1, 1.5, NAN], [0.5, 0.999]),
+        (PairsConfig, "strategy", ["best", ""], ["threshold", "best_vs_worst", "annotation"]),
+        (PairsConfig, "max_pairs_per_prompt", [0, -1, 1.5], [1, None]),
+        (PairsConfig, "truncated", ["maybe"], ["keep", "drop", "never_chosen"]),
+        (SamplingConfig, "k", [1, 0, -1, 2.5], [2]),
+        (SamplingConfig, "temperature", [0, -0.1, NAN], [0.01]),
+        (SamplingConfig, "top_p", [0, 1.01, NAN], [1, 0.01]),
+        (SamplingConfig, "top_k", [-1], [0]),
+        (SamplingConfig, "max_new_tokens", [0], [1]),
+        (SamplingConfig, "stop", ["text", 3], [[], ["a", "b"]]),
+        (SamplingConfig, "seed", [-1], [0]),
+        (SamplingConfig, "dtype", ["int8"], ["float32", "bfloat16", "float16"]),
+        (SamplingConfig, "engine", ["tgi"], ["auto", "vllm", "transformers"]),
+        (SamplingConfig, "part_size", [0], [1]),
+        (Decoding, "k", [0], [1]),
+        (Decoding, "temperature", [-0.1], [0]),
+        (ScoringConfig, "tokens_per_batch", [0], [1]),
+        (ScoringConfig, "dtype", ["float64"], ["bfloat16"]),
+        (DpoConfig, "beta", [0, -0.1, NAN, INF], [1e-6]),
+        (DpoConfig, "learning_rate", [0, -1e-5, NAN], [1e-9]),
+        (DpoConfig, "epochs", [0, -1, NAN], [0.1]),
+        (DpoConfig, "max_steps", [0], [1, None]),
+        (DpoConfig, "batch_size", [0], [1]),
+        (DpoConfig, "tokens_per_batch", [0], [1]),
+        (DpoConfig, "loss_type", ["aot", "dpo", ["sigmoid", "aot_unpaired"], []], ["ipo"]),
+        (DpoConfig, "loss_weights", [[1.0, 0.5], [], [0], [-1]], [[0.5], None]),
+        (RewardModelConfig, "micro_batch_size", [0], [1]),
+        (DpoConfig, "devices", [0], [1]),
+        (DpoConfig, "max_length", [7], [8]),
+        (DpoConfig, "warmup_ratio", [-0.1, 1, NAN], [0, 0.99]),
+        (DpoConfig, "seed", [-1], [0]),
+        (DpoConfig, "save_steps", [0], [1]),
+        (DpoConfig, "logging_steps", [0], [1]),
+        (DpoConfig, "dtype", ["fp32"], ["bfloat16"]),
+        (DpoConfig, "lora", ["r8"], [None, {"r": 4}]),
+        (Lora, "r", [0], [1]),
+        (Lora, "alpha", [0], [0.1]),
+        (Lora, "dropout", [-0.1, 1], [0]),
+        (RewardModelConfig, "evaluation_fraction", [-0.1, 1], [0]),
+        (EvaluationConfig, "k", [0], [1]),
+        (EvaluationConfig, "seed", [-1], [0]),
+        (EvaluationConfig, "bootstrap_samples", [99], [100]),
+        (Function, "function", ["no_colon", "a:b:c", "a b:c", ":f"], ["tasks.rewards.gold:valence"]),
+        (DataConfig, "prompts", ["", None, 3], ["a.jsonl", {"path": "a", "split": "test"}]),
+        (DataConfig, "preferences", [""], ["gold", "a.jsonl", None]),
+        (DataConfig, "evaluation_fraction", [0, 1, NAN], [0.01]),
+        (DataConfig, "max_prompts", [1, 0], [2, None]),
+        (DataConfig, "max_evaluation_prompts", [0], [1, None]),
+        (DataConfig, "system_prompt", [""], [None, "Be kind."]),
+        (DataConfig, "max_bad_fraction", [-0.01, 1.01, NAN], [0, 1]),
+        (SftConfig, "ready_model", [None, ""], ["m", {"path": "m", "trust_remote_code": True}]),
+    ],
+)
+def test_bounds(section, field, outside, inside):
+    for value in outside:
+        with pytest.raises(ValidationError) as caught:
+            make(section, **{field: value})
+        assert any(field in error["loc"] or field in error["msg"] for error in caught.value.errors()), value
+    for value in inside:
+        make(section, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [(SamplingConfig, "temperature"), (DpoConfig, "learning_rate"), (DpoConfig, "epochs"), (Lora, "alpha")],
+)
+def test_infinity_is_out_of_bounds(section, field):
+    with pytest.raises(ValidationError):
+        make(section, **{field: INF})
+
+
+@pytest.mark.parametrize(
+    ("section", "field"),
+    [
+        (DpoConfig, "epochs"),
+        (DpoConfig, "save_steps"),
+        (DpoConfig, "seed"),
+        (DpoConfig, "warmup_ratio"),
+        (PairsConfig, "max_pairs_per_prompt"),
+        (RewardModelConfig, "evaluation_fraction"),
+        (DataConfig, "max_bad_fraction"),
+    ],
+)
+def test_yes_and_no_are_no_numbers(section, field):
+    for value in (True, False):
+        with pytest.raises(ValidationError, match="must be a number: YAML takes yes"):
+            make(section, **{field: value})
+    assert make(RewardModelConfig, use_margin=True).use_margin
 
 
 def sections():
@@ -81,42 +198,54 @@ def test_the_papers_settings_are_the_defaults():
     assert DpoConfig().batch_size == 64
 
 
-# Batches
+# Keys
 
 
-def test_a_batch_is_made_of_whole_forward_passes():
-    with pytest.raises(ValidationError, match=r"batch_size = 12 must be a multiple of .* = 8"):
-        RewardModelConfig(batch_size=12, micro_batch_size=8)
-    RewardModelConfig(batch_size=4, micro_batch_size=8)
-    RewardModelConfig(batch_size=64, micro_batch_size=8, devices=4)
-    DpoConfig(batch_size=13, devices=4)  # made of whole prompts
+def changed(section, **fields):
+    """Tell whether fields change what decides a stage's key."""
+    return make(section, **fields).key_fields() != make(section).key_fields()
 
 
-def optimizer_batch(config: FixedBatches) -> int:
-    """Return the examples that an optimizer step really takes."""
-    from tasks.training.trainer import fixed_batches
+@pytest.mark.parametrize(
+    ("section", "fields"),
+    [
+        (SamplingConfig, {"engine": "transformers"}),
+        (SamplingConfig, {"part_size": 3}),
+        (SamplingConfig, {"extra": {"gpu_memory_utilization": 0.5}}),
+        (ScoringConfig, {"tokens_per_batch": 3}),
+        (RewardModelConfig, {"micro_batch_size": 1}),
+        (DpoConfig, {"tokens_per_batch": 1}),
+        (DpoConfig, {"save_steps": 7}),
+        (DpoConfig, {"logging_steps": 7}),
+        (DataConfig, {"prompts": {"path": "elsewhere/p.jsonl", "revision": "main", "name": "n", "split": "test"}}),
+        (SftConfig, {"ready_model": {"path": "elsewhere/m", "chat_template": "plain"}}),
+    ],
+)
+def test_how_a_stage_runs_is_not_in_its_key(section, fields):
+    assert not changed(section, **fields)
 
-    arguments = fixed_batches(config)
-    return arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"] * config.devices
 
-
-@given(st.integers(1, 40), st.integers(1, 12))
-def test_on_one_device_an_optimizer_step_has_batch_size_examples(batch_size, micro_batch_size):
-    try:
-        config = RewardModelConfig(batch_size=batch_size, micro_batch_size=micro_batch_size)
-    except ValidationError:
-        return
-    assert optimizer_batch(config) == batch_size
-
-
-@pytest.mark.parametrize(("batch_size", "devices"), [(9, 2), (1, 2), (10, 4)])
-def test_on_several_devices_an_optimizer_step_has_batch_size_examples_or_is_refused(batch_size, devices):
-    # devices is not in the stage's key, so it must not change what is computed.
-    try:
-        config = RewardModelConfig(batch_size=batch_size, micro_batch_size=8, devices=devices)
-    except ValidationError:
-        return
-    assert optimizer_batch(config) == batch_size
+@pytest.mark.parametrize(
+    ("section", "fields"),
+    [
+        (SamplingConfig, {"k": 8}),
+        (SamplingConfig, {"temperature": 0.5}),
+        (SamplingConfig, {"stop": ["x"]}),
+        (SamplingConfig, {"seed": 1}),
+        (SamplingConfig, {"dtype": "bfloat16"}),
+        (ScoringConfig, {"dtype": "bfloat16"}),
+        (PairsConfig, {"eta": 0.9}),
+        (PairsConfig, {"truncated": "keep"}),
+        (DpoConfig, {"beta": 0.2}),
+        (DpoConfig, {"lora": None}),
+        (DpoConfig, {"lora": {"r": 4}}),
+        (DpoConfig, {"extra": {"weight_decay": 0.1}}),
+        (DataConfig, {"system_prompt": "Be kind."}),
+        (SftConfig, {"ready_model": {"path": "m", "trust_remote_code": True}}),
+    ],
+)
+def test_what_decides_the_output_is_in_the_key(section, fields):
+    assert changed(section, **fields)
 
 
 # The shipped configurations

@@ -1,11 +1,13 @@
-"""Secrets and foreign places are refused and not repeated."""
+"""No secret and no foreign place in a configuration, and none repeated in a message."""
 
 import pytest
 from pydantic import ValidationError
 
 from flows.command_line import explain
 from tasks.config.sections import Function, ModelSource
-from tasks.config.settings import DataConfig
+from tasks.config.settings import (
+    DataConfig,
+)
 from tasks.config.training import DpoConfig
 from tasks.pipeline.configuration import Config
 

@@ -1,4 +1,4 @@
-"""Fixtures for tests of flows."""
+"""Fixtures that the tests of flows share."""
 
 import json
 

@@ -1,10 +1,10 @@
-"""What happens outside of the task: outputs that are ready, and dry runs."""
+"""Outside of the task: outputs that are given, and what a dry run foresees."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from doubling import Double
+from doubles import Double
 
 from tasks.pipeline.dry_run import PLAN, Plan, pending
 from tasks.store.artifacts import NOTHING, Artifact

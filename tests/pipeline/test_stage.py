@@ -1,11 +1,11 @@
-"""A stage in a flow: computed once, computed anew, repeated where it fails; what people see."""
+"""A stage in a flow: computed once, repeated after failures, shown to people."""
 
 import json
 import shutil
 
 import pyarrow as pa
 import pytest
-from doubling import SOURCE, Double, Settings
+from doubles import SOURCE, Double, Settings
 from prefect import flow, get_client
 from prefect.client.schemas.filters import ArtifactFilter
 
@@ -13,7 +13,7 @@ from tasks.config.errors import ConfigurationError
 from tasks.pipeline.progress import Progress
 from tasks.pipeline.site import Site
 from tasks.pipeline.stage import stage
-from tasks.store.artifacts import Artifact
+from tasks.store.artifacts import NOTHING, Artifact
 from tasks.store.drafts import Draft, stage_key
 from tasks.store.folders import Store, read_bytes, read_files, read_manifest
 
@@ -141,6 +141,46 @@ def test_without_retries_a_stage_runs_once(tmp_path, states):
     with pytest.raises(OSError, match="network"):
         states(lambda: once(Store(str(tmp_path))))
     assert len(once.calls) == 1
+
+
+# Options
+
+
+def test_an_option_that_asks_for_what_the_body_does_not_have_is_refused():
+    with pytest.raises(TypeError, match=r"double: preview asks for \['demonstrations'\], which the body does not have"):
+        Double(preview=lambda source, demonstrations: (NOTHING, {}))
+
+
+def test_an_input_that_a_stage_once_had_stays_in_its_key(store):
+    then, now = Double(), Double(dropped=["annotated"])
+    key = now.stage.draft(Site(store), SOURCE, Settings()).provenance.key
+    assert key != then.stage.draft(Site(store), SOURCE, Settings()).provenance.key
+    assert key == stage_key("double", 1, {"settings": {}}, {"source": SOURCE.digest, "annotated": ""})
+
+
+def test_an_input_that_is_what_it_is_by_default_is_not_in_the_key(store):
+    @stage(version=1, same={"reference": "policy"})
+    def train(out: Draft, policy: Artifact, reference: Artifact) -> Artifact:
+        """Train."""
+        return out.commit("model", {}, "1" * 64)
+
+    moved, other = (SOURCE.model_copy(update=change) for change in ({"uri": "s3://b/x"}, {"digest": "6" * 64}))
+    keys = [train.draft(Site(store), SOURCE, reference).provenance.key for reference in (SOURCE, moved, other)]
+    assert keys[0] == keys[1] == stage_key("train", 1, {}, {"policy": SOURCE.digest})
+    assert keys[2] == stage_key("train", 1, {}, {"policy": SOURCE.digest, "reference": other.digest})
+
+
+def test_artifacts_in_a_mapping_count_by_their_digests_and_leave_no_address_in_the_manifest(store):
+    @stage(version=1)
+    def compare(out: Draft, policies: dict[str, Artifact]) -> Artifact:
+        """Compare."""
+        return out.commit("number", {}, "1" * 64)
+
+    moved = SOURCE.model_copy(update={"uri": "s3://elsewhere/x"})
+    here, there = (compare.draft(Site(store), {"sft": each}).provenance for each in (SOURCE, moved))
+    assert here == there
+    assert here.inputs == {"policies.sft": SOURCE.digest}
+    assert here.config == {}
 
 
 # What people see

@@ -1,4 +1,4 @@
-"""Keys of stages: what counts and what does not."""
+"""What a stage key is made of."""
 
 import hashlib
 import json
@@ -7,27 +7,23 @@ import subprocess
 import sys
 
 import pytest
-from doubling import SOURCE, Double, Inner, Settings
+from doubles import Inner, Settings
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import ROOT
 
 from tasks.config.sections import NOT_IN_KEY, ModelSource
 from tasks.config.settings import SamplingConfig
-from tasks.pipeline.site import Site
-from tasks.pipeline.stage import stage
-from tasks.store.artifacts import NOTHING, Artifact
-from tasks.store.drafts import Draft, canonical_json, stage_key
+from tasks.store.drafts import canonical_json, stage_key
 
 KEY = {"stage": "build_pairs", "version": 2, "config": {"tau": 1.0, "eta": 0.85}, "inputs": {"rewards": "ab", "q": "é"}}
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=5,
 )
-
-
-# Keys
 
 
 def test_a_key_is_the_hash_of_canonical_json():
@@ -94,43 +90,3 @@ def test_the_seed_counts_and_the_engine_s_own_options_do_not():
     assert (
         not {name for name, field in SamplingConfig.model_fields.items() if NOT_IN_KEY in field.metadata} & key.keys()
     )
-
-
-# Options
-
-
-def test_an_option_that_asks_for_what_the_body_does_not_have_is_refused():
-    with pytest.raises(TypeError, match=r"double: preview asks for \['demonstrations'\], which the body does not have"):
-        Double(preview=lambda source, demonstrations: (NOTHING, {}))
-
-
-def test_an_input_that_a_stage_once_had_stays_in_its_key(store):
-    then, now = Double(), Double(dropped=["annotated"])
-    key = now.stage.draft(Site(store), SOURCE, Settings()).provenance.key
-    assert key != then.stage.draft(Site(store), SOURCE, Settings()).provenance.key
-    assert key == stage_key("double", 1, {"settings": {}}, {"source": SOURCE.digest, "annotated": ""})
-
-
-def test_an_input_that_is_what_it_is_by_default_is_not_in_the_key(store):
-    @stage(version=1, same={"reference": "policy"})
-    def train(out: Draft, policy: Artifact, reference: Artifact) -> Artifact:
-        """Train."""
-        return out.commit("model", {}, "1" * 64)
-
-    moved, other = (SOURCE.model_copy(update=change) for change in ({"uri": "s3://b/x"}, {"digest": "6" * 64}))
-    keys = [train.draft(Site(store), SOURCE, reference).provenance.key for reference in (SOURCE, moved, other)]
-    assert keys[0] == keys[1] == stage_key("train", 1, {}, {"policy": SOURCE.digest})
-    assert keys[2] == stage_key("train", 1, {}, {"policy": SOURCE.digest, "reference": other.digest})
-
-
-def test_artifacts_in_a_mapping_count_by_their_digests_and_leave_no_address_in_the_manifest(store):
-    @stage(version=1)
-    def compare(out: Draft, policies: dict[str, Artifact]) -> Artifact:
-        """Compare."""
-        return out.commit("number", {}, "1" * 64)
-
-    moved = SOURCE.model_copy(update={"uri": "s3://elsewhere/x"})
-    here, there = (compare.draft(Site(store), {"sft": each}).provenance for each in (SOURCE, moved))
-    assert here == there
-    assert here.inputs == {"policies.sft": SOURCE.digest}
-    assert here.config == {}

@@ -1,8 +1,8 @@
-"""Strategies, truncated completions, identical texts, the cap."""
+"""Strategies, the truncation rule, and equal texts."""
 
 import numpy as np
 import pytest
-from selected import NAN, as_set, candidates, chosen
+from candidates import NAN, as_set, candidates, chosen
 
 from tasks.selection.annotation import AnnotationSettings, annotated_pairs
 from tasks.selection.best_vs_worst import best_against_worst

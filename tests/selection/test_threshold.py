@@ -1,4 +1,4 @@
-"""Algorithm 1 of arXiv:2402.10038 by hand and as a plain double loop, and its laws."""
+"""RS-DPO's rule: numbers by hand, then its laws."""
 
 import math
 import tracemalloc
@@ -6,15 +6,21 @@ import tracemalloc
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from candidates import NAN, as_set, chosen
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from selected import NAN, as_set, chosen
 
 from tasks.selection.threshold import gap_threshold, preference_prob, select_pairs
 
 ETAS = st.floats(0.5, 0.99)
+
+
 TAUS = st.floats(0.01, 100)
+
+
 ROWS = st.tuples(st.integers(0, 6), st.integers(0, 6))
+
+
 CELLS = st.one_of(st.just(NAN), st.integers(-8, 8).map(lambda n: n / 4))
 """Quarters: sums and differences of them are exact, and ties are frequent."""
 

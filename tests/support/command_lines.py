@@ -1,9 +1,13 @@
-"""The command line on small files: in this process and in one of its own."""
+"""A small folder to run the command line in, and what must not be left in it."""
 
 import contextlib
 import io
+import os
+import subprocess
+import sys
 
 import pytest
+from runs import ROOT
 
 from flows.command_line import main
 from flows.rs_dpo import rs_dpo
@@ -34,3 +38,12 @@ def overrides(**settings):
 def write(path, text):
     path.write_text(text)
     return str(path)
+
+
+def run(folder, *arguments, **environment):
+    """Run the command as a person would; return its exit code, standard output and standard error."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    clean |= {"PREFECT_HOME": str(folder / "prefect"), "RSDPO_CACHE": str(folder / "cache"), **environment}
+    command = [sys.executable, "-m", "flows.rs_dpo", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr

@@ -1,4 +1,4 @@
-"""A stage that doubles, and counts how often it was computed."""
+"""A stage that remembers every call of its body."""
 
 from typing import Annotated, Any
 

@@ -1,19 +1,20 @@
-"""Fixtures for tests of the store."""
+"""A policy, a reward model and a store for tables that grow."""
 
 import pytest
 
 from tasks.examples.world import write_base_model
 from tasks.store.artifacts import Artifact
+from tasks.store.folders import Store
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def policy(tmp_path_factory) -> Artifact:
     folder = tmp_path_factory.mktemp("policy")
     write_base_model(folder, seed=0)
     return Artifact(kind="model", uri=str(folder), digest="f" * 64)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def reward_model(policy, tmp_path_factory) -> Artifact:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -26,3 +27,8 @@ def reward_model(policy, tmp_path_factory) -> Artifact:
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(policy.uri).save_pretrained(folder)
     return Artifact(kind="model", uri=str(folder), digest="e" * 64)
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(str(tmp_path / "store"))

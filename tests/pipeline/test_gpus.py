@@ -1,10 +1,9 @@
-"""What is checked before a stage is dispatched: deployments, GPUs, places; how shards are balanced."""
+"""What stages need of their workers, asked before anything runs; and the slots that they take."""
 
 import asyncio
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from dispatching import SOURCE
 from prefect import flow, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
@@ -18,15 +17,10 @@ from tasks.config.errors import ConfigurationError
 from tasks.config.settings import RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
 from tasks.config.training import DpoConfig
 from tasks.pipeline.checks import check_compute
-from tasks.pipeline.dispatch import GPU_LIMIT
+from tasks.pipeline.dispatch import (
+    GPU_LIMIT,
+)
 from tasks.pipeline.gpus import Need, gpus_needed, gpus_of, gpus_of_run
-from tasks.pipeline.shards import balance
-from tasks.store.artifacts import Artifact
-
-SOURCE = Artifact(kind="number", uri="file:///anywhere", digest="5" * 64, rows=5)
-
-
-# Before anything runs
 
 
 def test_a_deployment_that_is_not_there_is_refused(prefect_harness):
@@ -106,21 +100,3 @@ def test_a_stage_holds_a_slot_for_each_of_its_gpus(prefect_harness):
 def test_bad_places_are_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
         ComputeConfig(**settings)
-
-
-# Shards
-
-
-def test_the_dearest_go_first_to_the_lightest_shard():
-    assert balance([1, 5, 4, 2], 2) == [[1, 0], [2, 3]]  # 5 + 1 and 4 + 2
-    assert balance([3, 3], 5) == [[0], [1]]
-    assert balance([], 3) == []
-
-
-@given(costs=st.lists(st.integers(1, 100), max_size=40), shards=st.integers(1, 8))
-def test_shards_hold_everything_once_and_are_balanced(costs, shards):
-    groups = balance(costs, shards)
-    assert sorted(index for group in groups for index in group) == list(range(len(costs)))
-    assert all(groups)
-    if costs:
-        assert max(sum(costs[i] for i in group) for group in groups) <= sum(costs) / len(groups) + max(costs)

@@ -1,41 +1,26 @@
-"""Rewards that grow with completions, however both are cut into parts."""
+"""Rewards of completions that grow: each computed once, and never given to another."""
 
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
-from growing_tables import ORDER, PROMPTS, completions, decoding, draft, prompts, rows_of, score
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from growing import PROMPTS, decoding, draft, prompts, rows_of, score
 
 import tasks.sampling.completions
 import tasks.sampling.drawing
 from tasks.config.settings import SamplingConfig, ScoringConfig
 from tasks.pairs import build_pairs
-from tasks.rewards.scored import read_scored
 from tasks.rewards.table import unscored
 from tasks.sample import sample_completions
 from tasks.sampling.completions import sample_slices
-from tasks.sampling.drawing import Request
 from tasks.score import score_completions
 from tasks.selection.strategies import PairsConfig
-from tasks.store.artifacts import Artifact, Provenance
-from tasks.store.cover import select_slices
+from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store, read_files
-from tasks.store.growing import GrowingTable, Slice, commit_slices, read_slices
+from tasks.store.growing import commit_slices, read_slices
 from tasks.store.parquet import read_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-ID = ["prompt_id", "completion_id"]
-
-
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(str(tmp_path / "store"))
-
-
-# Rewards
 
 
 def test_what_was_scored_is_found_whatever_is_asked_for(policy, reward_model, store):
@@ -144,47 +129,3 @@ def all_pairs(rewards: dict[tuple[str, int], float], tau: float, eta: float) -> 
 
     least = tau * math.log(eta / (1 - eta))
     return [(a, b) for a in rewards for b in rewards if a[0] == b[0] and rewards[a] - rewards[b] > least]
-
-
-# Any history
-
-
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    drawn=st.permutations("abcdefgh"),
-    scored=st.permutations("abcdefgh"),
-    cuts=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    named=st.booleans(),
-    split=st.integers(0, 3),
-)
-def test_rewards_are_joined_by_ids_however_both_are_cut(tmp_path_factory, drawn, scored, cuts, named, split):
-    """Three completions a prompt; the first `split` of some lie in parts of their own, as after k has grown."""
-    store, k = Store(str(tmp_path_factory.mktemp("store"))), 3
-    provenance = {kind: Provenance(stage=kind, version=1, key=kind) for kind in ("completions", "rewards")}
-    table, selection = GrowingTable(store, "completions", provenance["completions"]), select_slices([], {})
-    for number, start in enumerate(range(0, 8, cuts[0])):
-        names = drawn[start : start + cuts[0]]
-        for first, last in ((0, split), (split, k)):
-            if last > first:
-                rows = completions([Request(name, first, last - first) for name in names])
-                selection.add(table.append(f"{number}-{first}", rows), names)
-    parts = [slice_.part for slice_ in selection.slices()]
-    table, slices = GrowingTable(store, "rewards", provenance["rewards"]), []
-    for number, start in enumerate(range(0, 8, cuts[1])):
-        rows = completions([Request(name, 0, k) for name in scored[start : start + cuts[1]]])
-        numbers = [ord(name) + own / 8 for name, own in zip(*(rows[c].to_pylist() for c in ID), strict=True)]
-        # Named by a part that it does not score, or by none: names only say where to look first.
-        name = parts[number % len(parts)].digest[:32] + f"-{number}" if named else str(number)
-        slices.append(Slice(table.append(name, rows.select(ID).append_column("reward", pa.array(numbers)))))
-    artifacts = [
-        commit_slices(draft(store, kind, kind), kind, own, {})
-        for kind, own in (("completions", selection.slices()), ("rewards", slices))
-    ]
-    found = []
-    for own, rewards in read_scored(store, *artifacts, [*ID, "completion"]):
-        assert set(Counter(own["prompt_id"].to_pylist()).values()) == {k}
-        gathered = own.select(ID).sort_by(ORDER)
-        assert gathered == rewards.select(ID).sort_by(ORDER)
-        found += rewards.to_pylist()
-    assert all(row["reward"] == ord(row["prompt_id"]) + row["completion_id"] / 8 for row in found)
-    assert len(found) == 8 * k

@@ -1,11 +1,57 @@
-"""What one setting excludes in another: grouped DPO, `extra`, losses, adapters."""
+"""The sections of trained stages: batches, what `extra` may pass, losses, adapters."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.config.extra import EVERY_TRAINER, OWN
-from tasks.config.settings import RewardModelConfig, SamplingConfig, SftConfig
-from tasks.config.training import DpoConfig
+from tasks.config.settings import (
+    RewardModelConfig,
+    SamplingConfig,
+    SftConfig,
+)
+from tasks.config.training import DpoConfig, FixedBatches
+
+# Batches
+
+
+def test_a_batch_is_made_of_whole_forward_passes():
+    with pytest.raises(ValidationError, match=r"batch_size = 12 must be a multiple of .* = 8"):
+        RewardModelConfig(batch_size=12, micro_batch_size=8)
+    RewardModelConfig(batch_size=4, micro_batch_size=8)
+    RewardModelConfig(batch_size=64, micro_batch_size=8, devices=4)
+    DpoConfig(batch_size=13, devices=4)  # made of whole prompts
+
+
+def optimizer_batch(config: FixedBatches) -> int:
+    """Return the examples that an optimizer step really takes."""
+    from tasks.training.trainer import fixed_batches
+
+    arguments = fixed_batches(config)
+    return arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"] * config.devices
+
+
+@given(st.integers(1, 40), st.integers(1, 12))
+def test_on_one_device_an_optimizer_step_has_batch_size_examples(batch_size, micro_batch_size):
+    try:
+        config = RewardModelConfig(batch_size=batch_size, micro_batch_size=micro_batch_size)
+    except ValidationError:
+        return
+    assert optimizer_batch(config) == batch_size
+
+
+@pytest.mark.parametrize(("batch_size", "devices"), [(9, 2), (1, 2), (10, 4)])
+def test_on_several_devices_an_optimizer_step_has_batch_size_examples_or_is_refused(batch_size, devices):
+    # devices is not in the stage's key, so it must not change what is computed.
+    try:
+        config = RewardModelConfig(batch_size=batch_size, micro_batch_size=8, devices=devices)
+    except ValidationError:
+        return
+    assert optimizer_batch(config) == batch_size
+
+
+# Grouped DPO
 
 
 @pytest.mark.parametrize(
@@ -24,6 +70,8 @@ def test_what_grouped_dpo_cannot_do_is_refused_by_name(extra, why):
 
 
 SFT = {"base_model": "a"}
+
+
 DECIDED = [
     (DpoConfig, {}, "beta", r"dpo.extra.beta cannot be set: set dpo.beta"),
     (DpoConfig, {}, "label_smoothing", r"dpo.extra.label_smoothing cannot be set: set dpo.label_smoothing"),

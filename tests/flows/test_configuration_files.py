@@ -1,13 +1,9 @@
-"""Configuration files and what is set over them."""
+"""Configuration files, overrides and environment variables, and what cannot be read of them."""
 
 import pytest
 from command_lines import refused, write
-from pydantic import ValidationError
 
-from flows.command_line import explain, load_config
-
-# Configuration files
-
+from flows.command_line import load_config
 
 GOOD = "data: {prompts: p.jsonl}\nsft: {ready_model: m}\n"
 
@@ -144,14 +140,3 @@ def test_an_empty_file_names_what_is_missing(folder):
     message = refused(folder, config="empty.yaml")
     assert "data: Field required" in message
     assert "sft: Field required" in message
-
-
-# The command itself
-
-
-def test_what_is_wrong_with_a_source_is_said_once_and_by_its_setting(tmp_path):
-    path = write(tmp_path / "a.yaml", "data: {prompts: {path: p.jsonl, split: 5}}\nsft: {ready_model: m}\n")
-    with pytest.raises(ValidationError) as caught:
-        load_config(path, [])
-    assert explain(caught.value).startswith("data.prompts.split = 5: Input should be a valid string")
-    assert len(explain(caught.value).splitlines()) == 1

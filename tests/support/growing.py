@@ -1,4 +1,4 @@
-"""Completions and rewards of a tiny model, drawn and scored in any order."""
+"""Tables of completions and rewards that grow, of a tiny policy and reward model."""
 
 import pyarrow as pa
 
@@ -14,6 +14,8 @@ from tasks.store.parquet import table_bytes
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
 
 PROMPTS = 9
+
+
 ORDER = [("prompt_id", "ascending"), ("completion_id", "ascending")]
 
 

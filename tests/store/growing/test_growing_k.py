@@ -1,30 +1,27 @@
-"""Completions that grow in both directions: more prompts and more completions a prompt, in any order."""
+"""More completions a prompt: only those that are missing are drawn."""
 
 from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from growing_tables import PROMPTS, completions, decoding, draft, prompts, rows_of, score
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from growing import PROMPTS, decoding, draft, prompts, rows_of, score
 from random_groups import tokenizer as words
 
 import tasks.sampling.completions
 import tasks.sampling.drawing
 from tasks.pairs import build_pairs
 from tasks.sampling.completions import sample_slices
-from tasks.sampling.drawing import Request, cut_into_parts, requests_for
 from tasks.sampling.engines import TransformersEngine
 from tasks.selection.strategies import PairsConfig
-from tasks.store.artifacts import Provenance
-from tasks.store.cover import select_slices
 from tasks.store.folders import Store, read_files
-from tasks.store.growing import GrowingTable, commit_slices, groups_of, read_whole_prompts
+from tasks.store.growing import commit_slices, groups_of, read_whole_prompts
 from tasks.store.parquet import read_table
 from tasks.training.dpo_examples import ExampleBuilder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 IDS = ("prompt_id", "chosen_id", "rejected_id")
 
 
@@ -32,11 +29,6 @@ def files_of(store: Store) -> dict[str, int]:
     """Return the files of all completions with the nanosecond of their writing."""
     found = Path(store.root).glob("tables/completions/*/*/*/*.parquet")
     return {str(path): path.stat().st_mtime_ns for path in found}
-
-
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(str(tmp_path / "store"))
 
 
 @pytest.fixture
@@ -53,9 +45,6 @@ def added(monkeypatch) -> list[tuple[int, int]]:
         tasks.sampling.completions, "open_engine", lambda model, how, _, trust: Watched(model, how, trust)
     )
     return requests
-
-
-# More completions a prompt
 
 
 @pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.slow)])
@@ -130,48 +119,3 @@ def test_pairs_and_groups_do_not_depend_on_how_completions_came(policy, reward_m
         ids = sorted(zip(*(read_table(pairs)[name].to_pylist() for name in IDS), strict=True))
         found.append((drawn.digest, scored.rows, ids, figures, groups))
     assert found[0] == found[1]
-
-
-# Any history
-
-
-def test_requests_are_runs_of_following_numbers():
-    asked = requests_for({"a": frozenset({0, 1, 4, 6, 7}), "b": frozenset({3})})
-    assert asked == [Request("a", 0, 2), Request("a", 4, 1), Request("a", 6, 2), Request("b", 3, 1)]
-
-
-STEPS = st.lists(
-    st.tuples(
-        st.sets(st.sampled_from("abcdefgh"), min_size=1), st.integers(1, 6), st.integers(1, 4), st.integers(0, 9)
-    ),
-    min_size=1,
-    max_size=6,
-)
-
-
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(STEPS)
-def test_any_history_gives_each_wanted_completion_once_and_whole_prompts_together(tmp_path_factory, steps):
-    store = Store(str(tmp_path_factory.mktemp("store")))
-    table = GrowingTable(store, "completions", Provenance(stage="completions", version=1, key="c" * 64))
-    for step, (names, k, part_size, lost) in enumerate(steps):
-        wanted = dict.fromkeys(sorted(names), frozenset(range(k)))
-        selection = select_slices(table.parts(), wanted)
-        requests = requests_for(selection.missing)
-        lengths = dict.fromkeys(wanted, 1)
-        for number, part in enumerate(cut_into_parts(requests, lengths, selection.begun, part_size)):
-            selection.add(table.append(f"{step}-{number}", completions(part)), {own.prompt_id for own in part})
-        slices = selection.slices()
-        rows = pa.concat_tables([slice_.read() for slice_ in slices])
-        every = sorted((name, number) for name in names for number in range(k))
-        assert sorted(zip(rows["prompt_id"].to_pylist(), rows["completion_id"].to_pylist(), strict=True)) == every
-        assert sum(slice_.num_rows() for slice_ in slices) == len(every)
-        seen: set[str] = set()
-        for rows in read_whole_prompts(slices, ["prompt_id"]):
-            own = Counter(rows["prompt_id"].to_pylist())
-            assert set(own.values()) == {k}
-            assert not seen & own.keys()
-            seen |= own.keys()
-        parts = store.list(table.folder)
-        if lost < len(parts):
-            store.delete(f"{table.folder}/{parts[lost]}")

@@ -1,4 +1,4 @@
-"""Dry runs of the whole pipeline foresee every stage and leave nothing."""
+"""The dry run of the command: every stage foreseen, nothing left behind."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Candidates by hand, tables of them, and the pairs that are selected."""
+"""Candidates to select pairs from, built from a matrix of rewards; and pairs as sets."""
 
 import math
 
@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.selection.pairs import Candidates
-from tasks.store.schemas import SCHEMAS
 
 NAN = math.nan
 
@@ -29,16 +28,3 @@ def chosen(found):
     """Return (chosen, rejected) of a single prompt."""
     assert set(found.row.tolist()) <= {0}
     return list(zip(found.chosen.tolist(), found.rejected.tolist(), strict=True))
-
-
-def completions_table(rows):
-    """Return a completions table of (prompt_id, completion_id, text, finish_reason)."""
-    columns = ("prompt_id", "completion_id", "completion", "finish_reason")
-    values = [dict(zip(columns, row, strict=True)) | {"token_ids": [1], "num_tokens": 1} for row in rows]
-    return pa.Table.from_pylist(values, schema=SCHEMAS["completions"])
-
-
-def rewards_table(rows):
-    """Return a rewards table of (prompt_id, completion_id, reward)."""
-    columns = ("prompt_id", "completion_id", "reward")
-    return pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], schema=SCHEMAS["rewards"])
