@@ -28,10 +28,11 @@ test: install ## Run the tests in two processes, without the slow ones and those
 test-slow: install ## Run the slow tests
 	$(PYTHON_IN_VENV) -m pytest -m slow
 
-check: install ## Lint, formatting, types
+check: install ## Lint, formatting, types, which way imports go
 	$(PYTHON_IN_VENV) -m ruff check .
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m mypy
+	.venv/bin/lint-imports --no-cache --no-logo
 
 bench: install ## Compare with what a user would run instead, side by side (ten minutes)
 	@for name in dpo scoring sampling selection store; do $(PYTHON_IN_VENV) benchmarks/$$name.py; done
