@@ -1,5 +1,6 @@
 """README, CONTRIBUTING and docs/: links, quotations, and that a test runs every command in them."""
 
+import json
 import os
 import re
 import runpy
@@ -16,6 +17,7 @@ import flows.add_prompts
 import flows.command_line
 import flows.store
 from flows.command_line import load_config
+from tasks.data.records import parse_record
 from tasks.store.artifacts import Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
@@ -36,6 +38,7 @@ RUN_BY = {
     "make bench": "test_benchmarks.py::test_both_sides",
     "make bench-system": "test_benchmarks.py::test_new_prompts",
     "make faults": "test_benchmarks.py::test_faults",
+    "python -m flows.quickstart": "test_docs.py::test_the_quickstart",
     "python -m flows.rs_dpo": "test_command_line.py::test_a_dry_run_prints_a_table",
     "python -m flows.add_prompts": "test_add_prompts.py::test_the_report_for_people",
     "python -m flows.store prune": "test_store_command.py::test_pruning_tells_what_goes",
@@ -61,12 +64,11 @@ def blocks(page, *languages):
 
 
 def commands(page, marked):
-    """Return the commands of the blocks that are marked, or of those that are not."""
-    found = []
-    for lines in blocks(page, "bash", "console"):
-        if (lines[0] in MARKS) == marked:
-            texts = [line.removeprefix("$ ") for line in lines if not line.startswith("#")]
-            found += [" ".join(shlex.split(text, comments=True)).replace(".venv/bin/", "") for text in texts]
+    """Return the commands of the blocks that are marked, or of those that are not; in a console they follow a `$`."""
+    bash = [line for lines in blocks(page, "bash") if (lines[0] in MARKS) == marked for line in lines]
+    console = [line.removeprefix("$ ") for lines in blocks(page, "console") for line in lines if line.startswith("$ ")]
+    texts = bash if marked else [*bash, *console]
+    found = [" ".join(shlex.split(text, comments=True)).replace(".venv/bin/", "") for text in texts]
     return [command for command in found if command]
 
 
@@ -150,6 +152,13 @@ def test_readme_quotes_the_flow():
 def test_every_setting_is_listed_as_it_is():
     page = runpy.run_path(str(ROOT / "docs/settings.py"))["page"]
     assert (ROOT / "docs/configuration.md").read_text() == page(), "run: python docs/settings.py"
+
+
+def test_rows_of_the_page_on_data_are_read():
+    preference, conversation = (json.loads(line) for line in blocks(ROOT / "docs/data.md", "json")[0])
+    for role in ("prompts", "demonstrations", "preferences"):
+        assert parse_record(preference, role).messages == [{"role": "user", "content": "What colour is the seal?"}]
+    assert parse_record(conversation, "demonstrations").messages == [{"role": "user", "content": "Hello"}]
 
 
 def anchors(page):
