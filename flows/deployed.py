@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flows.command_line import explain, load_config
+from flows.command_line import explain, load_config, stop
 from tasks.config.compute import GPU_STAGES
 from tasks.config.errors import ConfigurationError
 
@@ -25,7 +25,8 @@ def read_configuration(
         unless_set: Values for environment variables that are not set where it is deployed.
 
     Raises:
-        ConfigurationError: The file is missing or no YAML, a variable is unset, or a key or value is wrong.
+        SystemExit: The file is missing or no YAML, a variable is unset, or a key or value is wrong. After one message:
+            Prefect would print any other exception of a step above forty lines of its own.
     """
     for name, value in (unless_set or {}).items():
         os.environ.setdefault(name, value)
@@ -33,4 +34,6 @@ def read_configuration(
     try:
         return load_config(config, [*places, *(overrides or [])]).model_dump(mode="json")
     except ValidationError as error:  # names fields and not the file
-        raise ConfigurationError(f"{config}: {explain(error)}") from error
+        stop(ConfigurationError(f"{config}: {explain(error)}"))
+    except ConfigurationError as error:
+        stop(error)

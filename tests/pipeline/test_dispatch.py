@@ -1,97 +1,31 @@
 """Stages on a worker pool: a real server, a real worker, real flow runs."""
 
-import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from dispatched import Behaviour, sample_completions, train_sft
-from hypothesis import given
-from hypothesis import strategies as st
+from dispatched import Behaviour, train_sft
+from dispatching import COMPUTE, SOURCE
 from prefect import flow, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
-from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError
 from prefect.settings import PREFECT_API_URL
-from pydantic import ValidationError
 from runs import SUPPORT
 
-from flows.stages import STAGES, gpus
-from infra.apply import apply, job_template
-from tasks.config.compute import ComputeConfig
-from tasks.config.errors import ConfigurationError
-from tasks.config.settings import RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
-from tasks.config.training import DpoConfig
-from tasks.pipeline.checks import check_compute
 from tasks.pipeline.dispatch import (
-    GPU_LIMIT,
     DeploymentFailedError,
     DeploymentRunError,
     cancel_children,
     endings,
     start,
 )
-from tasks.pipeline.gpus import Need, gpus_needed, gpus_of, gpus_of_run
-from tasks.pipeline.jobs import die_with_parent
-from tasks.pipeline.shards import balance
-from tasks.pipeline.site import Site, open_site
-from tasks.store.artifacts import Artifact
+from tasks.pipeline.site import Site
 from tasks.store.folders import read_bytes
-
-SOURCE = Artifact(kind="number", uri="file:///anywhere", digest="5" * 64, rows=5)
-COMPUTE = ComputeConfig(train_sft="train-sft/test")
-POOL = "test-dispatch"
-
-
-@pytest.fixture(scope="module")
-def worker(prefect_harness, tmp_path_factory) -> Iterator[None]:
-    """Deploy the stage of tests/dispatched.py, and start a worker for it."""
-    with get_client(sync_client=True) as client:
-        template = job_template("process", 0)
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
-    for name in ("train_sft_on_worker", "sample_on_worker"):
-        source = flow.from_source(source=str(SUPPORT), entrypoint=f"dispatched.py:{name}")
-        source.deploy(name="test", work_pool_name=POOL, print_next_steps=False)
-    environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value(), "PREFECT_WORKER_QUERY_SECONDS": "0.5"}
-    environment |= {"CUDA_VISIBLE_DEVICES": "0,1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    log = tmp_path_factory.mktemp("worker") / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL],
-            env=environment,
-            stdout=output,
-            stderr=output,
-            preexec_fn=die_with_parent,
-            start_new_session=True,
-        )
-    yield
-    os.killpg(process.pid, signal.SIGKILL)  # with its flow runs, which it would wait for
-    process.wait()
-
-
-@pytest.fixture
-def site(tmp_path) -> Site:
-    return open_site(str(tmp_path / "store"), COMPUTE)
-
-
-@pytest.fixture
-def compute(worker, monkeypatch) -> Callable[..., Artifact]:
-    """Return a function that calls the stage within a flow."""
-    monkeypatch.setattr("tasks.pipeline.stage.CRASH_SECONDS", 0.0)
-
-    def run(site: Site, **behaviour: Any) -> Artifact:
-        return flow(lambda: train_sft(site, SOURCE, Behaviour(**behaviour)), name="pipeline")()
-
-    return run
 
 
 def runs_of(site: Site, **behaviour: Any) -> list[FlowRun]:
@@ -207,141 +141,3 @@ def test_a_run_that_was_deleted_is_not_waited_for_for_ever(site, worker):
         client.delete_flow_run(run.id)
     with pytest.raises(DeploymentRunError, match="was deleted"):
         list(endings([run]))
-
-
-# Before anything runs
-
-
-def test_a_deployment_that_is_not_there_is_refused(prefect_harness):
-    with pytest.raises(ValueError, match=r"compute.train_dpo = 'train-dpo/nowhere'.* no such deployment"):
-        check_compute(ComputeConfig(train_dpo="train-dpo/nowhere"), {})
-    check_compute(ComputeConfig(), {})
-
-
-def test_a_stage_that_needs_more_gpus_than_a_worker_has_is_refused(prefect_harness):
-    with get_client(sync_client=True) as client:
-        pool = WorkPoolCreate(name="pairs-of-gpus", type="process", base_job_template=job_template("process", 2))
-        client.create_work_pool(pool)
-    source = flow.from_source(source=str(SUPPORT), entrypoint="dispatched.py:train_sft_on_worker")
-    source.deploy(name="pairs", work_pool_name="pairs-of-gpus", print_next_steps=False)
-    compute = ComputeConfig(train_sft="train-sft/pairs")
-    check_compute(compute, {"train_sft": Need(2, "sft.devices"), "train_dpo": Need(8, "dpo.devices")})
-    message = (
-        "sft.devices = 4: compute.train_sft = 'train-sft/pairs' runs on the pool pairs-of-gpus, whose workers have 2 "
-        r"GPUs each, .* --gpus-per-worker 4"
-    )
-    with pytest.raises(ConfigurationError, match=message):
-        check_compute(compute, {"train_sft": Need(4, "sft.devices")})
-
-
-def test_what_stages_need():
-    sft, reward_model = SftConfig(base_model="m", devices=2), RewardModelConfig(devices=4)
-    extra = {"tensor_parallel_size": 2, "data_parallel_size": 3}
-    sections = {
-        "sft": sft,
-        "reward_model": reward_model,
-        "sampling": SamplingConfig(extra=extra),
-        "dpo": DpoConfig(devices=8),
-    }
-    needs = gpus_needed(STAGES.values(), sections)
-    expected = {"train_sft": 2, "train_reward_model": 4, "sample_completions": 6, "evaluate_policy": 6, "train_dpo": 8}
-    assert {stage: need.gpus for stage, need in needs.items()} == expected
-    assert needs["train_dpo"].setting == "dpo.devices"
-    ready = {
-        "sft": SftConfig(ready_model="m", devices=2),
-        "reward_model": RewardModelConfig(ready_model="m", devices=4),
-    }
-    needs = gpus_needed(STAGES.values(), sections | ready)
-    assert needs.keys() == {"sample_completions", "evaluate_policy", "train_dpo"}
-    assert gpus_of_run({"prompts": SOURCE, "sampling": SamplingConfig(extra=extra)}) == 6
-    assert gpus_of_run({"prompts": SOURCE}) == 1
-    assert gpus_of(ScoringConfig()) == 1
-
-
-def slots_taken() -> int:
-    async def read() -> int:
-        async with get_client() as client:
-            return (await client.read_global_concurrency_limit_by_name(GPU_LIMIT)).active_slots
-
-    return asyncio.run(read())
-
-
-def test_a_stage_holds_a_slot_for_each_of_its_gpus(prefect_harness):
-    asyncio.run(apply(4, gpus_per_worker=4))
-    with gpus(3):
-        assert slots_taken() == 3
-        with gpus(1):
-            assert slots_taken() == 4
-    assert slots_taken() == 0
-    with pytest.raises(ConcurrencySlotAcquisitionError), gpus(5):  # at once, instead of waiting for ever
-        pass
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"train_sft": "gpu"}, "train_sft = 'gpu' must be `inline` or the name of a flow/deployment"),
-        ({"train_sft": "a/b/c"}, "train_sft = 'a/b/c' must be"),
-        ({"shards": 0}, "greater than or equal to 1"),
-        ({"shards": 2}, "shards = 2 needs deployments in compute.sample_completions"),
-    ],
-)
-def test_bad_places_are_refused(settings, message):
-    with pytest.raises(ValidationError, match=message):
-        ComputeConfig(**settings)
-
-
-# Shards
-
-
-@pytest.fixture
-def sharded(tmp_path, worker, monkeypatch) -> Callable[..., Artifact]:
-    """Return a function that calls the stage that is split over two workers within a flow."""
-    monkeypatch.setattr("tasks.pipeline.stage.CRASH_SECONDS", 0.0)
-    asyncio.run(apply(2))
-    places = dict.fromkeys(("sample_completions", "score_completions"), "sample-completions/test")
-    site = open_site(str(tmp_path / "store"), ComputeConfig(**places, shards=2))
-
-    def run(**behaviour: Any) -> Artifact:
-        return flow(lambda: sample_completions(site, SOURCE, Behaviour(**behaviour)), name="pipeline")()
-
-    run.site = site
-    return run
-
-
-def test_a_stage_is_split_over_workers_and_named_here(sharded):
-    made = sharded()
-    numbers = sharded.site.store.list("tables/numbers/t")
-    assert sorted(map(int, numbers)) == list(range(SOURCE.rows))
-    by_process = Counter(
-        read_bytes(sharded.site.store.find(f"tables/numbers/t/{number}"), "pid.txt") for number in numbers
-    )
-    assert sorted(by_process.values()) == [2, 3]
-    assert str(os.getpid()).encode() not in by_process
-    assert made.rows == SOURCE.rows
-    assert sharded() == made
-
-
-def test_what_the_other_shard_has_committed_stays(sharded):
-    with pytest.raises(
-        DeploymentFailedError, match=r"1 of 2 shards failed, what they had committed is kept: .*4 fails"
-    ):
-        sharded(fails="4")
-    store = sharded.site.store
-    assert {"0", "1"} <= set(store.list("tables/numbers/t")), "of the shard that did not fail"
-    assert sharded().rows == SOURCE.rows
-
-
-def test_the_dearest_go_first_to_the_lightest_shard():
-    assert balance([1, 5, 4, 2], 2) == [[1, 0], [2, 3]]  # 5 + 1 and 4 + 2
-    assert balance([3, 3], 5) == [[0], [1]]
-    assert balance([], 3) == []
-
-
-@given(costs=st.lists(st.integers(1, 100), max_size=40), shards=st.integers(1, 8))
-def test_shards_hold_everything_once_and_are_balanced(costs, shards):
-    groups = balance(costs, shards)
-    assert sorted(index for group in groups for index in group) == list(range(len(costs)))
-    assert all(groups)
-    if costs:
-        assert max(sum(costs[i] for i in group) for group in groups) <= sum(costs) / len(groups) + max(costs)

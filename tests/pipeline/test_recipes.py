@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import tomllib
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
@@ -122,6 +123,12 @@ def test_a_room_lists_its_files(room):
     listed = re.findall(r"^(\w+)\.py +\S", text, re.M)
     assert sorted(listed) == sorted(path.stem for path in room.glob("*.py") if path.stem != "__init__")
     assert "Imports" in text
+
+
+def test_make_check_knows_every_room():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    named = re.findall(r"\w+", " ".join(contracts[0]["layers"]))
+    assert sorted(named) == [room.name for room in ROOMS]
 
 
 def test_best_vs_median_is_what_it_says():

@@ -1,0 +1,86 @@
+"""Strategies, the truncation rule, and equal texts."""
+
+import numpy as np
+import pytest
+from candidates import NAN, as_set, candidates, chosen
+
+from tasks.selection.annotation import AnnotationSettings, annotated_pairs
+from tasks.selection.best_vs_worst import best_against_worst
+from tasks.selection.strategies import PairsConfig, select
+
+CUT = candidates([[0.0, 4.0, 8.0, 1.0]], cut=[(0, 2)])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "truncated", "expected"),
+    [
+        ("threshold", "keep", [(1, 0), (1, 3), (2, 0), (2, 1), (2, 3)]),
+        ("threshold", "drop", [(1, 0), (1, 3)]),
+        ("threshold", "never_chosen", [(1, 0), (1, 3)]),
+        ("best_vs_worst", "keep", [(2, 0)]),
+        ("best_vs_worst", "drop", [(1, 0)]),
+        ("best_vs_worst", "never_chosen", [(1, 0)]),
+        ("annotation", "keep", [(0, 1), (2, 3)]),
+        ("annotation", "drop", [(0, 1), (2, 3)]),
+    ],
+)
+def test_truncated_completion_with_the_highest_reward(strategy, truncated, expected):
+    config = PairsConfig(eta=0.85, strategy=strategy, truncated=truncated)
+    assert chosen(select(CUT, config)) == expected
+
+
+@pytest.mark.parametrize(
+    ("strategy", "truncated", "expected"),
+    [
+        ("threshold", "keep", [(1, 0), (2, 0), (2, 1)]),
+        ("threshold", "drop", [(2, 1)]),
+        ("threshold", "never_chosen", [(1, 0), (2, 0), (2, 1)]),
+        ("best_vs_worst", "keep", [(2, 0)]),
+        ("best_vs_worst", "drop", [(2, 1)]),
+        ("best_vs_worst", "never_chosen", [(2, 0)]),
+    ],
+)
+def test_truncated_completion_with_the_lowest_reward(strategy, truncated, expected):
+    found = select(
+        candidates([[0.0, 4.0, 8.0]], cut=[(0, 0)]), PairsConfig(eta=0.85, strategy=strategy, truncated=truncated)
+    )
+    assert chosen(found) == expected
+
+
+@pytest.mark.parametrize("truncated", ["drop", "never_chosen"])
+@pytest.mark.parametrize("strategy", ["threshold", "best_vs_worst"])
+def test_a_prompt_whose_completions_are_all_truncated_has_no_pair(strategy, truncated):
+    config = PairsConfig(strategy=strategy, truncated=truncated)
+    found = select(candidates([[0.0, 9.0], [0.0, 9.0]], cut=[(0, 0), (0, 1)]), config)
+    assert as_set(found) == {(1, 1, 0)}
+
+
+def test_best_against_worst_by_hand():
+    rewards = np.array([[1.0, 3.0, 3.0, 0.0, 0.0], [2.0, 2.0, 2.0, 2.0, 2.0], [NAN, 5.0, NAN, 4.0, NAN], [NAN] * 5])
+    assert as_set(best_against_worst(rewards, rewards)) == {(0, 1, 3), (2, 1, 3)}
+    # eta and tau have no say: a gap of 0.01 is a pair.
+    assert chosen(select(candidates([[0.0, 0.01]]), PairsConfig(strategy="best_vs_worst"))) == [(1, 0)]
+
+
+def test_annotation_takes_the_data_sets_side_whatever_the_rewards():
+    given = candidates([[0.0, 9.0, 3.0, NAN], [1.0, 2.0, NAN, NAN]], texts=[[0, 1, 2, 3], [4, 5, -1, -1]])
+    assert as_set(annotated_pairs(given, AnnotationSettings())) == {(0, 0, 1), (0, 2, 3), (1, 0, 1)}
+    assert as_set(select(given, PairsConfig(strategy="annotation"))) == {(0, 0, 1), (0, 2, 3), (1, 0, 1)}
+
+
+@pytest.mark.parametrize("strategy", ["threshold", "best_vs_worst", "annotation"])
+def test_identical_texts_are_never_paired(strategy):
+    config = PairsConfig(strategy=strategy)
+    assert select(candidates([[9.0, 0.0]], texts=[[1, 1]]), config).row.size == 0
+    assert as_set(select(candidates([[9.0, 0.0]], texts=[[1, 2]]), config)) == {(0, 0, 1)}
+
+
+def test_identical_texts_take_no_place_under_the_cap():
+    config = PairsConfig(eta=0.5, max_pairs_per_prompt=1)
+    found = select(candidates([[9.0, 0.0, 1.0]], texts=[[1, 1, 2]]), config)
+    assert chosen(found) == [(0, 2)]
+
+
+def test_the_cap_holds_for_annotations():
+    config = PairsConfig(strategy="annotation", max_pairs_per_prompt=1)
+    assert chosen(select(candidates([[1.0, 0.0, 5.0, 0.0]]), config)) == [(2, 3)]

@@ -1,0 +1,30 @@
+"""Candidates to select pairs from, built from a matrix of rewards; and pairs as sets."""
+
+import math
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.selection.pairs import Candidates
+
+NAN = math.nan
+
+
+def as_set(pairs):
+    return {(int(r), int(j), int(i)) for r, j, i in zip(*pairs, strict=True)}
+
+
+def candidates(rewards, texts=None, cut=()):
+    rewards = np.array(rewards, np.float64)
+    truncated = np.zeros(rewards.shape, bool)
+    for place in cut:
+        truncated[place] = True
+    texts = np.arange(rewards.size).reshape(rewards.shape) if texts is None else np.array(texts)
+    ids, distinct = pa.array([f"p{row}" for row in range(len(rewards))]), pa.array(map(str, range(rewards.size)))
+    return Candidates(ids, rewards, truncated, np.ones(rewards.shape, int), texts, distinct, texts >= 0)
+
+
+def chosen(found):
+    """Return (chosen, rejected) of a single prompt."""
+    assert set(found.row.tolist()) <= {0}
+    return list(zip(found.chosen.tolist(), found.rejected.tolist(), strict=True))
