@@ -5,12 +5,13 @@ packed under a token budget. A pack's loss is a mean over its pairs; weighed wit
 added up over packs and devices, it is the mean over the step's pairs, however they were packed.
 """
 
-import heapq
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from tasks.pipeline.shards import balance
 
 Ids = Sequence[int]
 UNBOUNDED = 1 << 62
@@ -148,15 +149,11 @@ def even_steps(pieces: list[Piece], batch_size: int) -> list[list[Piece]]:
 def spread(pieces: list[Piece], bins: int) -> list[list[Piece]]:
     """Spread pieces over bins so that the bins hold about equally many tokens; return the bins, the fullest first.
 
-    Graham's longest-processing-time rule (1969): the longest piece left goes into the bin with the fewest tokens. With
-    fewer pieces than bins, some bins stay empty.
+    With fewer pieces than bins, some bins stay empty.
     """
-    filled: list[list[Piece]] = [[] for _ in range(bins)]
-    heap = [(0, number) for number in range(bins)]
-    for piece in sorted(pieces, key=lambda piece: (-piece.tokens, piece.example, piece.first)):
-        tokens, number = heap[0]
-        filled[number].append(piece)
-        heapq.heapreplace(heap, (tokens + piece.tokens, number))
+    longest_first = sorted(pieces, key=lambda piece: (-piece.tokens, piece.example, piece.first))
+    groups = balance([piece.tokens for piece in longest_first], bins)
+    filled = [[longest_first[place] for place in own] for own in groups] + [[] for _ in range(bins - len(groups))]
     return sorted(filled, key=lambda own: -sum(piece.tokens for piece in own))
 
 
