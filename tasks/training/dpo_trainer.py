@@ -14,8 +14,9 @@ from datasets import Dataset
 from trl import DPOTrainer
 
 from tasks.lm.batches import Ids, Sequences
+from tasks.lm.layout import LEAST_FILL, lay_out, targets
 from tasks.lm.lengths import ANY_LENGTH, Lengths
-from tasks.lm.prefix_forward import LEAST_FILL, accept_batches, lay_out, take_rows, targets
+from tasks.lm.prefix_forward import accept_batches, take_rows
 from tasks.training.packs import DpoExample, Pack, PackSchedule
 
 PER_TOKEN = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
