@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from tasks.config.errors import ConfigurationError
 from tasks.lm.tokens import encode_prompt, load_tokenizer
-from tasks.lm.turns import PLAIN_TEMPLATE, after_prompt, end_ids, render
-from tasks.lm.turns import PROBE as QUESTION
-from tasks.models.tokenizer_checks import PROBE, check_tokenizer
+from tasks.lm.turns import PLAIN_TEMPLATE, PROBE, after_prompt, end_ids, render
+from tasks.models.tokenizer_checks import MIXED_TEXT, check_tokenizer
 from tasks.models.weight_files import check_tied, check_values, know_architecture, read_json, some
 from tasks.models.weights import Role, embedding_rows, outline
 from tasks.pipeline.progress import log
@@ -126,12 +125,12 @@ def _rendered(tokenizer: "PreTrainedTokenizerBase", stored: Path) -> list[int]:
 
 def _check_generation_prompt(tokenizer: "PreTrainedTokenizerBase", stored: Path) -> None:
     """Refuse a template that leaves it to the policy to write the heading of its turn: it would be in every text."""
-    word = QUESTION[0]["content"]
+    word = PROBE[0]["content"]
     try:
-        prompt, bare = render(tokenizer, QUESTION, prompt=True), render(tokenizer, QUESTION)
+        prompt, bare = render(tokenizer, PROBE, prompt=True), render(tokenizer, PROBE)
     except ConfigurationError:
         return  # it wants a system message, of which the rows are asked
-    heading, found, _ = after_prompt(tokenizer, QUESTION, word).partition(word)
+    heading, found, _ = after_prompt(tokenizer, PROBE, word).partition(word)
     if prompt == bare and found and heading.strip():
         raise ConfigurationError(
             f"the chat template of {stored} writes {heading!r} before an answer, and not where add_generation_prompt "
@@ -158,7 +157,7 @@ def _check_saved(
                 f"the configuration of {stored} cannot be saved, so no model trained from it could be: {error}"
             ) from error
         again = load_tokenizer(Path(name), trust_remote_code)
-        before, after = (each(PROBE, add_special_tokens=False)["input_ids"] for each in (tokenizer, again))
+        before, after = (each(MIXED_TEXT, add_special_tokens=False)["input_ids"] for each in (tokenizer, again))
         if before != after:
             raise ConfigurationError(
                 f"the tokenizer of {stored} is another one once it is saved, so no model trained from it would have "
@@ -168,8 +167,8 @@ def _check_saved(
 
 def _check_first_token(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
     """Refuse a tokenizer whose texts begin with CLS, where an encoder reads the reward, and conversations do not."""
-    first = tokenizer(QUESTION[0]["content"])["input_ids"][:1]
-    if first == [tokenizer.cls_token_id] and encode_prompt(tokenizer, QUESTION)[:1] != first:
+    first = tokenizer(PROBE[0]["content"])["input_ids"][:1]
+    if first == [tokenizer.cls_token_id] and encode_prompt(tokenizer, PROBE)[:1] != first:
         raise ConfigurationError(
             f"{folder} reads a reward at {tokenizer.cls_token!r}, which a conversation would not begin with: set "
             f"bos_token to {tokenizer.cls_token!r} in tokenizer_config.json, or chat_template to a file that writes it"

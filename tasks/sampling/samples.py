@@ -5,9 +5,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.config.errors import ConfigurationError
+from tasks.models.tokenizer_checks import MIXED_TEXT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+SHORT_TEXT = MIXED_TEXT[:40]
+"""Text after which an engine looks at its logits, whether they are numbers."""
 
 
 class Sample(NamedTuple):

@@ -13,7 +13,7 @@ from tasks.import_model import model_files
 from tasks.lm.tokens import load_tokenizer
 from tasks.models.form import mended_generation, stop_ids
 from tasks.models.loading import trained_files
-from tasks.models.tokenizer_checks import PROBE
+from tasks.models.tokenizer_checks import MIXED_TEXT
 
 QUESTION = [{"role": "user", "content": "Hello, zebra"}]
 
@@ -45,7 +45,7 @@ def refused(model, message, **fields):
     assert "rs-dpo-model-" not in str(caught.value)  # the folder that a person knows is named
 
 
-def ids(folder, text=PROBE, **options):
+def ids(folder, text=MIXED_TEXT, **options):
     return load_tokenizer(folder)(text, **options)["input_ids"]
 
 

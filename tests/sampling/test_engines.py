@@ -10,9 +10,11 @@ from transformers import AutoTokenizer
 from tasks.config.settings import Decoding
 from tasks.lm.tokens import load_tokenizer
 from tasks.models.form import stop_ids
-from tasks.sampling.engines import TransformersEngine, VllmEngine, cache_arguments, open_engine
+from tasks.sampling.engines import open_engine
 from tasks.sampling.samples import cut
 from tasks.sampling.seeded_sampling import seeded_sampling
+from tasks.sampling.transformers_engine import TransformersEngine
+from tasks.sampling.vllm_engine import VllmEngine, cache_arguments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
