@@ -11,7 +11,7 @@ from tasks.config.errors import ConfigurationError
 from tasks.lm.tokens import encode_prompt, load_tokenizer
 from tasks.lm.turns import PLAIN_TEMPLATE, PROBE, after_prompt, end_ids, render
 from tasks.models.tokenizer_checks import MIXED_TEXT, check_tokenizer
-from tasks.models.weight_files import check_tied, check_values, know_architecture, read_json, some
+from tasks.models.weight_files import check_tied, check_values, read_json, register_oasst, shorten
 from tasks.models.weights import Role, embedding_rows, outline
 from tasks.pipeline.progress import log
 from tasks.store.artifacts import Content
@@ -80,7 +80,7 @@ def _lay_out(files: Mapping[str, Content], folder: Path) -> None:
 
 
 def _check_ids(tokenizer: "PreTrainedTokenizerBase", stored: Path, rows: int) -> None:
-    """Refuse token ids without an embedding among those that every text needs."""
+    """Refuse special tokens, and tokens of the chat template, that the model has no embedding for."""
     remedy = (
         f"but the model has embeddings for the ids 0 to {rows - 1}: resize them (model.resize_token_embeddings, then "
         "train them), or name a token that has one"
@@ -99,7 +99,7 @@ def _check_ids(tokenizer: "PreTrainedTokenizerBase", stored: Path, rows: int) ->
         names = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(above)[:3]))
         raise ConfigurationError(f"the chat template of {stored} writes {names} with id {above[0]}, {remedy}")
     if beyond := sorted(token for token, number in tokenizer.get_vocab().items() if number >= rows):
-        log(f"{len(beyond)} tokens of the tokenizer have no embedding, so texts must not have them: {some(beyond)}")
+        log(f"{len(beyond)} tokens of the tokenizer have no embedding, so texts must not have them: {shorten(beyond)}")
 
 
 def _rendered(tokenizer: "PreTrainedTokenizerBase", stored: Path) -> list[int]:
@@ -129,7 +129,7 @@ def _check_generation_prompt(tokenizer: "PreTrainedTokenizerBase", stored: Path)
     try:
         prompt, bare = render(tokenizer, PROBE, prompt=True), render(tokenizer, PROBE)
     except ConfigurationError:
-        return  # it wants a system message, of which the rows are asked
+        return  # it wants a system message: each row is checked for one when it is loaded
     heading, found, _ = after_prompt(tokenizer, PROBE, word).partition(word)
     if prompt == bare and found and heading.strip():
         raise ConfigurationError(
@@ -184,7 +184,7 @@ def _check_reward_model(folder: Path, trust_remote_code: bool, tokenizer: "PreTr
         log(
             f"{folder} reads conversations as the template `plain` writes them: if it learned others, set chat_template"
         )
-    if know_architecture(folder):
+    if register_oasst(folder):
         return  # one output, read at the last token whatever it is
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     names = config.architectures or []
