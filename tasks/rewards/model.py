@@ -88,7 +88,7 @@ class CompletionRewards:
 def why_alone(forward: Callable[[list[Ids]], torch.Tensor], model: PreTrainedModel) -> str | None:
     """Return why a sequence's reward depends on the other sequences of its batch, or None where it does not.
 
-    Compares two random sequences of different lengths, of which the longer one has an EOS within.
+    Compares two random sequences of different lengths; the longer one has an EOS within.
 
     Args:
         forward: Returns the rewards of sequences, padded to one length.

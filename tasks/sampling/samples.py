@@ -27,7 +27,7 @@ class Sample(NamedTuple):
 
 
 def check_number(logprob: float, dtype: str) -> None:
-    """Refuse logits that are no numbers, of which engines draw token 0, which reads as nothing, again and again.
+    """Refuse logits that are no numbers: from them engines draw token 0, which reads as nothing, again and again.
 
     Args:
         logprob: Of a token.

@@ -105,7 +105,7 @@ class PackedDPOTrainer(DPOTrainer):
         super().__init__(**arguments)
         self.own_losses = own_losses
         accept_batches(getattr(self.model, "get_base_model", lambda: self.model)().base_model)
-        self.accelerator.gather = gathers_uneven(self.accelerator.gather, self.accelerator.device)
+        self.accelerator.gather = uneven_gather(self.accelerator.gather, self.accelerator.device)
         self._loss_weights = list(self.loss_weights)
         self._shares: list[float] = []
 
@@ -176,7 +176,7 @@ def pair_margins(log_probs: torch.Tensor, pairs: dict[str, torch.Tensor]) -> tor
     return (chosen - pairs["ref_chosen_logps"]) - (rejected - pairs["ref_rejected_logps"])
 
 
-def gathers_uneven(gather: Callable[[Any], Any], device: torch.device) -> Callable[[Any], Any]:
+def uneven_gather(gather: Callable[[Any], Any], device: torch.device) -> Callable[[Any], Any]:
     """Return accelerate's `gather` for tensors whose first dimension differs between processes."""
 
     def gather_uneven(tensor: torch.Tensor) -> torch.Tensor:
