@@ -29,7 +29,7 @@ from tasks.lm.tokens import encode_prompt, load_tokenizer
 from tasks.models.locate import locate_model
 from tasks.sampling.completions import sample_slices
 from tasks.sampling.drawing import prompt_seed
-from tasks.sampling.engines import VllmEngine
+from tasks.sampling.vllm_engine import VllmEngine
 from tasks.store.artifacts import Artifact, Manifest, Provenance
 from tasks.store.folders import Store
 from tasks.store.growing import Slice

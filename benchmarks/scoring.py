@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
 from tasks.lm.batches import Sequences
-from tasks.lm.prefix_forward import lay_out
+from tasks.lm.layout import lay_out
 from tasks.rewards.model import CompletionRewards
 
 K, PROMPT, COMPLETION, LONGEST, FIXED = 16, 175, 256, 512, 64

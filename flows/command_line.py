@@ -172,7 +172,7 @@ def _meaning(location: tuple[int | str, ...]) -> str:
 
 
 def tell(kind: type[BaseException], error: BaseException, trace: Any = None) -> None:
-    """Print one message for an error, also for one that nobody foresaw, and the file that has the rest."""
+    """Print one message for an error, foreseen or not, and the file that has the rest."""
     message, notes = explain(error), getattr(error, "__notes__", [])
     if isinstance(error, KeyboardInterrupt | SystemExit):
         message = "ended by a signal: run again, and it goes on from what the store has"

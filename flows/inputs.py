@@ -5,7 +5,7 @@ from typing import NamedTuple
 from flows.stages import STAGES
 from tasks.dpo import check_prompts
 from tasks.evaluate import evaluation_settings
-from tasks.evaluation.drawn import Settings
+from tasks.evaluation.drawn import EvaluationSettings
 from tasks.import_model import import_policy, import_reward_model
 from tasks.pipeline.checks import check_compute, check_run, log_unread_settings
 from tasks.pipeline.configuration import Config
@@ -31,15 +31,15 @@ class Inputs(NamedTuple):
     held_out: Artifact
     """Prompts that nothing is trained on."""
     evaluation_prompts: Artifact
-    """Those of the held-out prompts that the policies are compared on."""
+    """The held-out prompts that the policies are compared on."""
     prompts: Artifact
     demonstrations: Artifact
     preferences: Artifact
     annotated: Artifact
     """The data set's own pairs laid out as completions, where they are what is trained on."""
     gold: GoldReward
-    evaluation: Settings
-    """How the policies are compared."""
+    evaluation: EvaluationSettings
+    """Settings of the comparison."""
 
 
 def check_settings(config: Config) -> None:
@@ -60,7 +60,7 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     Raises:
         ConfigurationError: Names what is missing or wrong, and the remedy.
     """
-    data, files, longest = config.data, find_data(site.store, config.data), config.sampling.max_new_tokens
+    data, files, max_new_tokens = config.data, find_data(site.store, config.data), config.sampling.max_new_tokens
     gold = find_gold(config.evaluation.gold_reward)
     policy = import_policy(site, config.sft)
     reward = import_reward_model(site, config.reward_model, policy)
@@ -68,9 +68,9 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     check_trainings(config.compute, *trained)
 
     asked = files.evaluation_prompts or files.prompts
-    held_out = load_held_out(site, asked, policy, reward, data, longest)
+    held_out = load_held_out(site, asked, policy, reward, data, max_new_tokens)
     evaluation_prompts = load_evaluation_prompts(site, asked, held_out, data.max_evaluation_prompts)
-    prompts = load_prompts(site, files.prompts, held_out, policy, reward, data, longest)
+    prompts = load_prompts(site, files.prompts, held_out, policy, reward, data, max_new_tokens)
     demonstrations = load_demonstrations(site, files.demonstrations, held_out, policy, data)
     preferences = load_preferences(site, files.preferences, held_out, reward or policy, data)
     annotated = load_annotations(site, policy, prompts, preferences, config.pairs.strategy == "annotation")
@@ -91,7 +91,7 @@ def load_inputs(site: Site, config: Config) -> Inputs:
 
 
 def _check_rows(given: Inputs, config: Config) -> None:
-    """Refuse tables of which no row could be trained on."""
+    """Refuse tables without a row that could be trained on."""
     check_demonstrations(given.base_model, given.demonstrations, config.sft)
     check_preferences(given.reward_base or given.base_model, given.preferences, config.reward_model)
     check_prompts(given.base_model, given.prompts, config.dpo)

@@ -1,4 +1,4 @@
-"""Prefect's server for one command: the one that is configured, or a temporary one that ends with this process.
+"""Prefect's server for one command: the configured server, or a temporary one that ends with this process.
 
 Prefect starts a temporary server by itself where it needs one. That server would outlive a process that a signal ends,
 write into the terminal, and be started again for ever where it cannot start.
@@ -87,7 +87,7 @@ def start_server(output: Path) -> None:
         return
     from prefect.server.api.server import SubprocessASGIServer  # takes a second
 
-    server = SubprocessASGIServer()  # the one that Prefect takes where it needs a server
+    server = SubprocessASGIServer()  # the same object that Prefect takes where it needs a server
     if server.running:
         return
     # One at a time: two that make the same new database would fail over each other's tables.

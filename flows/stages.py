@@ -4,9 +4,7 @@ The flow computes in its own process and commits to the store; the pipeline that
 """
 
 import inspect
-import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -19,6 +17,7 @@ from prefect.concurrency.sync import concurrency
 from tasks.config.compute import GPU_STAGES
 from tasks.pipeline.dispatch import GPU_LIMIT
 from tasks.pipeline.gpus import gpus_of_run
+from tasks.pipeline.jobs import exit_within, on_sigterm
 from tasks.pipeline.site import Site
 from tasks.pipeline.stage import Stage
 from tasks.store.folders import Store
@@ -50,21 +49,16 @@ def ended_by_sigterm() -> Iterator[None]:
     Prefect itself would wait for 30 s. A training puts its own handler in place of this one, and takes time to save.
     """
     before = signal.getsignal(signal.SIGTERM)
-    if not callable(before) or threading.current_thread() is not threading.main_thread():
+    if not callable(before):
         yield
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        last = threading.Timer(LAST_SECONDS, os._exit, [128 + number])
-        last.daemon = True
-        last.start()
+        exit_within(LAST_SECONDS, 128 + number)
         before(number, frame)
 
-    signal.signal(signal.SIGTERM, handle)
-    try:
+    with on_sigterm(handle):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def as_flow(stage: Stage[...]) -> Flow[..., None]:

@@ -64,13 +64,13 @@ def main(arguments: list[str] | None = None) -> None:
 def summary(store: Store, catalog: Catalog) -> dict[str, list[Facts]]:
     """Return what a store holds: stages' artifacts, tables, checkpoints and runs, each with the newest last."""
     tables = defaultdict(list)
-    for part in catalog.of("part"):
+    for part in catalog.select("part"):
         tables[part.table].append(part)
     runs, damaged = list_runs(store)
     return {
-        "artifacts": [_entry(entry) for entry in catalog.of("stage")],
+        "artifacts": [_entry(entry) for entry in catalog.select("stage")],
         "tables": [_table(folder, parts) for folder, parts in tables.items()],
-        "checkpoints": [_entry(entry) for entry in catalog.of("checkpoint")],
+        "checkpoints": [_entry(entry) for entry in catalog.select("checkpoint")],
         "runs": [*map(_run, runs), *({"run": folder, "state": "damaged"} for folder in damaged)],
     }
 

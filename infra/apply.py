@@ -2,7 +2,7 @@
 
 python -m infra.apply --gpus 8 --gpus-per-worker 2 --gpu-pool kubernetes
 
-Changes what differs and leaves the rest alone, so it may run again at any time. The server is that of PREFECT_API_URL.
+Changes what differs and leaves the rest alone, so it may run again at any time. PREFECT_API_URL names the server.
 """
 
 import argparse
@@ -120,7 +120,7 @@ def automations(start: timedelta) -> list[AutomationCore]:
 
 
 def _crash_unless(name: str, after: set[str], expect: set[str], within: timedelta, message: str) -> AutomationCore:
-    """Return an automation for our flows: Crashed where an event is not followed by one that is expected."""
+    """Return an automation that sets our flow runs to Crashed where no expected event follows an event in time."""
     return AutomationCore(
         name=name,
         description="Its machine, its worker or its process is gone.",

@@ -93,7 +93,7 @@ def _is_taken(port: int) -> bool:
 
 
 def find_postgres() -> Path:
-    """Return the folder of PostgreSQL's programs: that on PATH, else the newest one that Debian installs.
+    """Return the folder of PostgreSQL's programs: from PATH, else the newest that Debian installs.
 
     Raises:
         ConfigurationError: There is none.

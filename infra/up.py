@@ -130,7 +130,7 @@ def _set_up_server(stack: Stack, env: dict[str, str], gpus: Gpus) -> None:
 
 
 def _run(command: list[str], env: dict[str, str], log: Path) -> None:
-    """Run a command, its output in a file, of which the end is shown where it fails."""
+    """Run a command, its output in a file; where it fails, the end of the file is shown."""
     with log.open("w") as output:
         code = subprocess.run(command, cwd=ROOT, env=env, stdout=output, stderr=subprocess.STDOUT).returncode
     if code:

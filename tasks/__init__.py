@@ -1,4 +1,4 @@
-"""The stages of RS-DPO (arXiv:2402.10038), one module each, and the contracts between them."""
+"""The stages of RS-DPO (arXiv:2402.10038), one file each, over the rooms that they stand on: see README.md."""
 
 import os
 

@@ -65,7 +65,7 @@ def with_ref_logps(folder: Path, ref_logps: dict[str, float]) -> Iterator[pa.Tab
 
 
 def check_prompts(base_model: Artifact, prompts: Artifact, dpo: DpoConfig) -> None:
-    """Refuse prompts of which none leaves room for a completion, before anything is sampled.
+    """Refuse prompts that all leave no room for a completion, before anything is sampled.
 
     Raises:
         ConfigurationError: All have `dpo.max_length` tokens or more.
@@ -141,7 +141,7 @@ def dpo_arguments(
 
 
 def split_losses(config: DpoConfig) -> tuple[list[tuple["OwnLoss", float]], list[tuple[str, float]]]:
-    """Return the losses that are computed here, with their weights, and the names and weights of those left to TRL."""
+    """Return our own losses with their weights, and the names of TRL's losses with theirs."""
     from tasks.training.losses import cdpo_loss
 
     weights = config.loss_weights or (1.0,) * len(config.losses)

@@ -7,7 +7,7 @@ from typing import Any
 from tasks.config.settings import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
 from tasks.evaluation.comparison import compare
 from tasks.evaluation.divergence import KlSettings, estimate_kl, own_distribution
-from tasks.evaluation.drawn import Settings, draw, samples_table
+from tasks.evaluation.drawn import EvaluationSettings, draw, samples_table
 from tasks.evaluation.tables import evaluation_page
 from tasks.pipeline.dry_run import pending
 from tasks.pipeline.stage import stage
@@ -23,15 +23,15 @@ def evaluation_settings(
     evaluation: EvaluationConfig,
     gold: GoldReward,
     reference: str = "sft",
-) -> Settings:
+) -> EvaluationSettings:
     """Return the evaluation's settings: completions are drawn as in sampling, k and seed apart."""
     shared = {name: getattr(sampling, name) for name in Decoding.model_fields}
     decoding = Decoding(**{**shared, "k": evaluation.k, "seed": evaluation.seed})
-    return Settings(reference=reference, decoding=decoding, scoring=scoring, evaluation=evaluation, gold=gold)
+    return EvaluationSettings(reference=reference, decoding=decoding, scoring=scoring, evaluation=evaluation, gold=gold)
 
 
 def _preview(
-    policies: Mapping[str, Artifact], prompts: Artifact, settings: Settings
+    policies: Mapping[str, Artifact], prompts: Artifact, settings: EvaluationSettings
 ) -> tuple[Artifact, dict[str, Any]]:
     decoding, own = settings.decoding, own_distribution(settings.decoding, settings.evaluation.kl_completions)
     shared = decoding.k if own == decoding.model_copy(update={"k": own.k}) else 0
@@ -57,7 +57,7 @@ def evaluate_policy(
     policies: dict[str, Artifact],
     reward_models: dict[str, Artifact],
     prompts: Artifact,
-    settings: Settings,
+    settings: EvaluationSettings,
 ) -> Artifact:
     """Compare policies with the reference among them on held-out prompts, by every reward model and the gold reward."""
     if settings.gold.function is not None:
@@ -66,9 +66,9 @@ def evaluate_policy(
     keeps = {folder: digest for own in drawn.values() for folder, digest in own.parts.items()}
     figures = compare(drawn, settings.reference, settings.evaluation)
     decoding = own_distribution(settings.decoding, settings.evaluation.kl_completions)
-    how = KlSettings(decoding, settings.evaluation.bootstrap_samples)
+    kl_settings = KlSettings(decoding, settings.evaluation.bootstrap_samples)
     for name in policies.keys() - {settings.reference}:
-        kl = estimate_kl(out.store, policies[name], policies[settings.reference], prompts, how)
+        kl = estimate_kl(out.store, policies[name], policies[settings.reference], prompts, kl_settings)
         figures[name]["divergence"] = kl.figures
         keeps |= {out.store.folder_of(slice_.part): slice_.part.digest for slice_ in kl.slices}
     stats = {"prompts": prompts.rows, "reference": settings.reference, "policies": figures}

@@ -9,16 +9,11 @@ from tasks.config.settings import RewardModelConfig, SftConfig
 from tasks.lm.tokens import load_tokenizer
 from tasks.lm.turns import end_ids
 from tasks.models.checks import check_model
-from tasks.models.form import (
-    generation_settings,
-    mended_generation,
-    stored_files,
-    unread_template,
-)
+from tasks.models.form import generation_settings, mended_generation, stored_files, unread_template
 from tasks.models.loading import model_folder, trusts_remote_code
 from tasks.models.locate import locate_model
-from tasks.models.templates import fixed_day
-from tasks.models.weight_files import some
+from tasks.models.templates import pinned_date
+from tasks.models.weight_files import shorten
 from tasks.models.weights import Role, check_head
 from tasks.pipeline.dry_run import PLAN
 from tasks.pipeline.progress import log
@@ -49,7 +44,7 @@ def import_model(site: Site, source: ModelSource, role: Role) -> Artifact:
     if (mended := mended_generation(folder)) is not None:
         given = generation_settings(folder)
         changed = sorted(name for name in {*given, *mended} if given.get(name) != mended.get(name))
-        log(f"generation settings of {folder} that no trained model could be saved with are mended: {some(changed)}")
+        log(f"generation settings of {folder} that no trained model could be saved with are mended: {shorten(changed)}")
     # The base of a reward model is stored as any other base is.
     return store_model(site, model, source, "policy" if role == "reward_base" else role)
 
@@ -110,6 +105,6 @@ def store_model(out: Draft, model: Artifact, source: ModelSource, role: Role) ->
     """Copy a model folder into the store."""
     files = stored_files(Path(model.uri), source)
     stats: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
-    if (day := fixed_day(bytes(files["chat_template.jinja"]).decode())) is not None:
+    if (day := pinned_date(bytes(files["chat_template.jinja"]).decode())) is not None:
         stats["template_date"] = day
     return out.commit("model", files, model.digest, stats=stats)

@@ -24,7 +24,7 @@ from tasks.sampling.drawing import completion_rows
 from tasks.sampling.samples import Sample
 from tasks.store.artifacts import NOTHING, Artifact, sha256_of
 from tasks.store.drafts import Draft
-from tasks.store.growing import GrowingTable, Slice, commit_slices, read_slices, read_whole_prompts
+from tasks.store.growing import GrowingTable, Slice, commit_slices, read_slices, read_whole_prompts, sort_rows
 from tasks.store.parquet import conversation_files, read_tables
 from tasks.store.schemas import SCHEMAS, format_digest
 
@@ -49,7 +49,7 @@ def labelled_rows(drawn: pa.Table, prompts: PromptTable, gold: GoldReward) -> It
     Raises:
         ConfigurationError: A reward is no finite number.
     """
-    rows = drawn.sort_by([("prompt_id", "ascending"), ("completion_id", "ascending")]).to_pylist()
+    rows = sort_rows(drawn).to_pylist()
     rewards = gold_rewards(gold, [(prompts[row["prompt_id"]], row["completion"]) for row in rows]).tolist()
     for prompt_id, own in itertools.groupby(zip(rows, rewards, strict=True), key=lambda each: each[0]["prompt_id"]):
         texts, of_prompt = zip(*((row["completion"], reward) for row, reward in own), strict=True)

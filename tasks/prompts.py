@@ -11,7 +11,7 @@ from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource
 from tasks.config.settings import DataConfig
 from tasks.data.added_prompts import find_added, read_added
-from tasks.data.loading import READ_OF_EXAMPLES, READ_OF_PROMPTS, commit_rows, held_out_rule, instruct
+from tasks.data.loading import EXAMPLE_FIELDS, PROMPT_FIELDS, commit_rows, held_out_rule, instruct
 from tasks.data.prompt_table import hash_fraction
 from tasks.data.records import BadRow, Record, Role, prompt_id, recognise
 from tasks.data.sources import read_rows, source_digest
@@ -88,7 +88,7 @@ def collect_prompts(
     return rows
 
 
-@stage(version=3, retries=2, reads={"data": READ_OF_EXAMPLES})
+@stage(version=3, retries=2, reads={"data": EXAMPLE_FIELDS})
 def load_held_out(
     out: Draft, source: Artifact, base_model: Artifact, reward_base: Artifact, data: DataConfig, max_new_tokens: int
 ) -> Artifact:
@@ -123,7 +123,7 @@ def load_evaluation_prompts(out: Draft, source: Artifact, held_out: Artifact, li
     return commit_rows(out, "prompts", rows, {"held_out": held_out.rows})
 
 
-@stage(version=3, retries=2, reads={"data": READ_OF_PROMPTS})
+@stage(version=3, retries=2, reads={"data": PROMPT_FIELDS})
 def load_prompts(
     out: Draft,
     source: Artifact,
@@ -155,7 +155,7 @@ def _find(source: DataSource | str | None, role: Role) -> Artifact:
 def _open_prompts(
     given: DataSource | Literal["added"], source: Artifact, data: DataConfig
 ) -> tuple[Iterator[tuple[str, Record]], Tally]:
-    """Return the records of the prompts that are named, or of those added, and their tally."""
+    """Return the records of the named prompts, or of the added ones, and their tally."""
     if given == "added":
         tally = Tally("data.prompts = added", data.max_bad_fraction)
         return instruct(read_added(source, tally), data), tally

@@ -28,7 +28,6 @@ from tasks.training.trained_model import OUTPUT, commit_model, trained
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-
 SIDES = [["chosen_ids"], ["rejected_ids"]]
 
 
@@ -53,7 +52,7 @@ def split_by_prompt(preferences: pa.Table, fraction: float, seed: int) -> tuple[
 
 
 def check_preferences(base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig) -> None:
-    """Refuse preferences that no reward model could be trained on, before anything is.
+    """Refuse preferences that no reward model could be trained on, before anything is trained.
 
     Raises:
         ConfigurationError: A margin is missing that is to be used, all pairs are held out, or all are too long.
@@ -74,8 +73,8 @@ def check_preferences(base_model: Artifact, preferences: Artifact, reward_model:
             "add preferences with other prompts"
         )
     tokenizer = model_tokenizer(base_model)
-    rows = single_rows(split_by_prompt(some, *split)[0] for some in read_tables(preferences))
-    encoded = (encode_preferences(tokenizer, row, False) for row in rows)
+    pairs = single_rows(split_by_prompt(rows, *split)[0] for rows in read_tables(preferences))
+    encoded = (encode_preferences(tokenizer, pair, False) for pair in pairs)
     check_any_short(encoded, SIDES, longest(base_model, reward_model.max_length))
 
 

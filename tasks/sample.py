@@ -1,4 +1,4 @@
-"""Sampling: reads prompts, writes k completions a prompt, part by part, and only those that are missing."""
+"""Sampling: reads prompts, writes k completions a prompt, part by part, the missing ones alone."""
 
 from typing import Any
 

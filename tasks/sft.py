@@ -34,7 +34,7 @@ def encode_demonstrations(tokenizer: "PreTrainedTokenizerBase", demonstrations: 
 
 
 def check_demonstrations(base_model: Artifact, demonstrations: Artifact, sft: SftConfig) -> None:
-    """Refuse demonstrations of which none could be trained on, before anything is.
+    """Refuse demonstrations that are all too long to train on, before anything is trained.
 
     Raises:
         ConfigurationError: All are longer than `sft.max_length` or the model's context.

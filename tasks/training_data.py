@@ -8,7 +8,7 @@ from typing import Any
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource
 from tasks.config.settings import DataConfig
-from tasks.data.loading import READ_OF_EXAMPLES, commit_rows, held_out_rule, instruct
+from tasks.data.loading import EXAMPLE_FIELDS, commit_rows, held_out_rule, instruct
 from tasks.data.records import BadRow, Record, Role, prompt_id
 from tasks.data.tally import Tally, read_records
 from tasks.models.demands import Reader, as_read_by
@@ -22,7 +22,7 @@ def _nothing_to_load(source: Artifact) -> Artifact | None:
     return NOTHING if source == NOTHING else None
 
 
-@stage(version=3, retries=2, given=_nothing_to_load, reads={"data": READ_OF_EXAMPLES})
+@stage(version=3, retries=2, given=_nothing_to_load, reads={"data": EXAMPLE_FIELDS})
 def load_demonstrations(
     out: Draft, source: Artifact, held_out: Artifact, base_model: Artifact, data: DataConfig
 ) -> Artifact:
@@ -33,7 +33,7 @@ def load_demonstrations(
     return commit_rows(out, "demonstrations", rows, stats)
 
 
-@stage(version=3, retries=2, given=_nothing_to_load, reads={"data": READ_OF_EXAMPLES})
+@stage(version=3, retries=2, given=_nothing_to_load, reads={"data": EXAMPLE_FIELDS})
 def load_preferences(
     out: Draft, source: Artifact, held_out: Artifact, reward_base: Artifact, data: DataConfig
 ) -> Artifact:

@@ -1,4 +1,4 @@
-"""Every setting that has no better home, each documented in place. Imports nothing of ours.
+"""Every setting but those of pair selection, each documented in place. Imports nothing of ours.
 
 errors.py       the error of whoever runs this
 environment.py  what libraries read from the environment, set before they are imported
@@ -6,5 +6,5 @@ sections.py     what a section is made of; data, models and functions that secti
 settings.py     data, sft, reward_model, sampling, scoring, evaluation
 training.py     what the trained stages share, and dpo
 extra.py        what a section may pass through to a library
-compute.py      where stages compute, and the list of those that need a GPU
+compute.py      where stages compute, and the list of stages that need a GPU
 """

@@ -1,4 +1,4 @@
-"""The error of whoever runs this, apart from those of libraries and of the machine."""
+"""The error of the person who runs this, apart from errors of libraries and of the machine."""
 
 
 class ConfigurationError(ValueError):

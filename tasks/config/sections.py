@@ -122,7 +122,7 @@ def same_in_key(one: Any, other: Any) -> bool:
 
 
 def is_default(field: FieldInfo, value: Any) -> bool:
-    """Tell whether a field has its default, given as a key value; one that only tells classes apart always counts."""
+    """Tell whether a field has its default, given as a key value. A field that only tells classes apart never has."""
     is_tag = get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
     if field.is_required() or is_tag:
         return False

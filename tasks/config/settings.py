@@ -1,4 +1,4 @@
-"""Every knob of a run: a section a stage, with bounds, each field documented in place.
+"""Sections of the configuration with bounds, each field documented in place; see this folder's `__init__.py`.
 
 A field marked `NOT_IN_KEY` is left out of the stage key.
 """

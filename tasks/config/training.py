@@ -1,4 +1,4 @@
-"""The settings that training stages share, and those of DPO.
+"""The settings that training stages share, and the settings of DPO.
 
 A field marked `NOT_IN_KEY` is left out of the stage key.
 """

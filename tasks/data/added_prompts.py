@@ -14,8 +14,8 @@ import pyarrow as pa
 from tasks.config.errors import ConfigurationError
 from tasks.data.records import Record
 from tasks.data.tally import Tally
-from tasks.store.artifacts import Artifact, DamagedArtifactError, Provenance, sha256_of
-from tasks.store.drafts import canonical_json, stage_key
+from tasks.store.artifacts import Artifact, DamagedArtifactError, sha256_of
+from tasks.store.drafts import canonical_json, keyed
 from tasks.store.filesystem import in_parallel
 from tasks.store.folders import AT_ONCE, Store
 from tasks.store.growing import READ_AHEAD, GrowingTable
@@ -28,8 +28,7 @@ _BATCH = 1_000
 
 def added_table(store: Store) -> GrowingTable:
     """Return the table of all prompts that were added to a store."""
-    key = stage_key("prompts", TABLE_VERSION, {}, {})
-    return GrowingTable(store, "prompts", Provenance(stage="prompts", version=TABLE_VERSION, key=key))
+    return GrowingTable(store, "prompts", keyed("prompts", TABLE_VERSION, {}, {}, {}))
 
 
 def append_prompts(store: Store, rows: Mapping[str, dict[str, Any]]) -> int:
@@ -65,7 +64,7 @@ def find_added(store: Store) -> Artifact:
     table = added_table(store)
     parts = {_name(part): part for part in table.parts()}
     for name in set(store.list(table.folder)) - parts.keys():
-        # Without a manifest it is an addition that is not finished; found by now, one that has just come.
+        # No manifest: an addition under way. Found by now: an addition that has just come.
         if store.has_manifest(f"{table.folder}/{name}") and table.find(name) is None:
             where = f"{store.uri}/{table.folder}/{name}"
             raise DamagedArtifactError(f"{where} is damaged: delete it and add its prompts again")

@@ -200,7 +200,7 @@ READ: dict[Role, set[str]] = {
 
 
 def _agree(given: Messages, whole: Messages) -> bool:
-    """Return whether a given prompt is that of a whole conversation: all of it, or its first or last user turn."""
+    """Return whether a given prompt is a whole conversation's prompt, or its first or last user turn."""
     given, whole = ([{**one, "content": _stripped(one["content"])} for one in turns] for turns in (given, whole))
     if given and given[-1]["role"] == "assistant":
         given = given[:-1]

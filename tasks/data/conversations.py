@@ -71,7 +71,7 @@ def read_prompt(value: Any, column: str) -> Messages:
     """Return the conversation of a column that holds prompts; plain text is one user turn.
 
     Raises:
-        BadRow: There is no text, or one that a chat template has rendered, or its turns cannot be told.
+        BadRow: There is no text, a chat template has rendered it, or its turns cannot be told.
     """
     if isinstance(value, Mapping):
         value = [_with_role(value, "user")]

@@ -124,7 +124,7 @@ def _read_json(fs: AbstractFileSystem, path: str, pick: Callable[[Any], list[str
 
 
 def _is_data(fs: AbstractFileSystem, root: str, name: str) -> bool:
-    """Return whether a file's name and, for JSON, its beginning are those of data."""
+    """Return whether a file holds data, by its name and, for JSON, its beginning."""
     if not name.lower().endswith(ENDINGS) or name.rsplit("/", 1)[-1].lower() in _DESCRIPTIONS:
         return False
     return not (name.lower().endswith(".json") and is_description(fs, f"{root}/{name}"))
@@ -181,7 +181,7 @@ def _named_splits(root: str, data: list[str], base: str = "") -> Splits:
 
 
 def _listed_splits(root: str, configuration: dict[str, Any], names: list[str], data: list[str]) -> Splits:
-    """Return the files of each split of a card's configuration; none of a split of which something is not there."""
+    """Return the files of each split of a card's configuration; none for a split with a file missing."""
     from datasets.data_files import sanitize_patterns
 
     base = posixpath.normpath(configuration.get("data_dir") or ".")

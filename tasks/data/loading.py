@@ -11,11 +11,9 @@ from tasks.store.drafts import Draft
 from tasks.store.parquet import conversation_files, read_table
 from tasks.store.schemas import format_digest
 
-READ_OF_EXAMPLES = ("evaluation_prompts", "evaluation_fraction", "system_prompt", "max_bad_fraction")
-
-
-READ_OF_PROMPTS = (*READ_OF_EXAMPLES, "max_prompts")
-"""Fields of the data section that decide what is loaded. The data themselves are in the stage key by their digest."""
+EXAMPLE_FIELDS = ("evaluation_prompts", "evaluation_fraction", "system_prompt", "max_bad_fraction")
+PROMPT_FIELDS = (*EXAMPLE_FIELDS, "max_prompts")
+"""Fields of the data section that decide which examples, and which prompts, are loaded from given data."""
 
 
 def instruct(records: Iterator[tuple[str, Record]], data: DataConfig) -> Iterator[tuple[str, Record]]:

@@ -49,7 +49,7 @@ def check_shards(root: str, names: list[str]) -> None:
 
 
 def refuse_held_out(root: str, names: list[str], base: str) -> None:
-    """Refuse files of which some would be trained on although a word of their names says that they are held out."""
+    """Refuse to train on files where a word in the name of some, not of all, says that they are held out."""
     words = {name: set(map(str.lower, _WORD.findall(name.removeprefix(base).partition(".")[0]))) for name in names}
     told = [name for name in names if words[name] & _HELD_OUT]
     if told and len(told) < len(names):

@@ -152,7 +152,7 @@ def _batch_rows(batches: Iterator[pa.RecordBatch], name: str) -> Iterator[Row]:
 
 @contextmanager
 def _explained_arrow(name: str, kind: str) -> Iterator[None]:
-    """Turn pyarrow's errors about a file's content into one plain ValueError."""
+    """Turn pyarrow's errors about a file's content into one that says what to do."""
     try:
         yield
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:

@@ -69,7 +69,7 @@ def recognise(columns: Collection[str], role: Role, where: str) -> None:
     """
     if any(all(set(group) & set(columns) for group in form) for form in _SERVES[role]):
         return
-    would_do = "; or ".join(" beside ".join(_one_of(group) for group in form) for form in _SERVES[role])
+    would_do = "; or ".join(" beside ".join(_alternatives(group) for group in form) for form in _SERVES[role])
     is_kto = role == "preferences" and "label" in columns and not {*COMPLETIONS}.isdisjoint(columns)
     kto = ": `label` beside one completion is KTO's form, which holds no pairs" if is_kto else ""
     raise ConfigurationError(
@@ -92,7 +92,7 @@ def parse_record(values: Values, role: Role) -> Record:
 
 
 def prompt_id(messages: Iterable[Mapping[str, Any]]) -> str:
-    """Return the sha256 of a conversation's canonical JSON, of which only `role` and `content` count.
+    """Return the sha256 of a conversation's canonical JSON: each message's `role` and `content`.
 
     Raises:
         UnicodeEncodeError: A text has lone surrogates.
@@ -143,7 +143,7 @@ def _checked_completion(value: Any, column: str) -> str:
 
 
 def _readable(value: Any, given: Given | None, role: Role) -> Any:
-    """Return a completion; for prompts, which need none, nothing in place of one that is malformed."""
+    """Return a completion; for prompts, which need no completion, None where it is malformed."""
     if role == "prompts" and given is not None:
         try:
             read_split(value)
@@ -167,7 +167,7 @@ def _metadata(values: Values) -> str | None:
     return checked_text(_canonical(plain), "metadata") if plain else None
 
 
-def _one_of(columns: tuple[str, ...]) -> str:
+def _alternatives(columns: tuple[str, ...]) -> str:
     """Return names as text: "`a`, `b` or `c`"."""
     names = [f"`{name}`" for name in columns]
     return " or ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])

@@ -72,7 +72,7 @@ def source_digest(source: DataSource) -> str:
 
 
 def unread_files(source: DataSource) -> list[str]:
-    """Return the files of a folder that are not read: those of other splits, and those that are no data.
+    """Return the files of a folder that are not read: other splits, and files that are no data.
 
     Raises:
         ConfigurationError: As `source_digest`.

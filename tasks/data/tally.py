@@ -14,7 +14,7 @@ from tasks.pipeline.progress import log
 
 _NAMES = 20
 """Most names in a message."""
-_READ_OF_MESSAGES = {"role", "content", "from", "value", "tool_calls", "function_call"}
+_MESSAGE_KEYS = {"role", "content", "from", "value", "tool_calls", "function_call"}
 
 
 @dataclass
@@ -94,5 +94,5 @@ def unread_columns(values: Values, role: Role) -> set[str]:
     for name in values.keys() & READ[role]:
         messages = values[name] if isinstance(values[name], list) else [values[name]]
         keys = {key for one in messages if isinstance(one, Mapping) for key in one if one[key] is not None}
-        unread |= {f"{name}[].{key}" for key in keys - _READ_OF_MESSAGES}
+        unread |= {f"{name}[].{key}" for key in keys - _MESSAGE_KEYS}
     return unread

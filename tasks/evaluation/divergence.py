@@ -19,7 +19,7 @@ from tasks.models.loading import device, load_policy, model_folder, model_tokeni
 from tasks.sampling.completions import sample_slices
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
-from tasks.store.growing import Slice
+from tasks.store.growing import Slice, read_sorted
 
 
 class KlSettings(NamedTuple):
@@ -88,12 +88,6 @@ def summarize(rows: pa.Table, kl: np.ndarray, bootstrap_samples: int, seed: int)
         low, high = bootstrap_interval(per_prompt, statistic, bootstrap_samples, seed)
         figures |= {f"kl_{name}": float(statistic(per_prompt, axis=0)), f"kl_{name}_low": low, f"kl_{name}_high": high}
     return figures
-
-
-def read_sorted(slices: list[Slice]) -> pa.Table:
-    """Return the rows of slices, ordered by prompt_id and completion_id."""
-    order = [("prompt_id", "ascending"), ("completion_id", "ascending")]
-    return pa.concat_tables([slice_.read() for slice_ in slices]).sort_by(order)
 
 
 def _divergences(policy: Artifact, reference: Artifact, prompts: PromptTable, rows: pa.Table, dtype: str) -> np.ndarray:

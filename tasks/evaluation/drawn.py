@@ -9,13 +9,12 @@ import pyarrow as pa
 from tasks.config.sections import Section
 from tasks.config.settings import Decoding, EvaluationConfig, ScoringConfig
 from tasks.data.prompt_table import PromptTable
-from tasks.evaluation.divergence import read_sorted
 from tasks.rewards.functions import GoldReward, gold_rewards
 from tasks.rewards.scoring import score_slices
 from tasks.sampling.completions import sample_slices
 from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.folders import Store
-from tasks.store.growing import Slice
+from tasks.store.growing import Slice, read_sorted
 from tasks.store.schemas import SCHEMAS
 
 GOLD = "gold"
@@ -23,7 +22,7 @@ GOLD = "gold"
 IDS = ["prompt_id", "completion_id"]
 
 
-class Settings(Section):
+class EvaluationSettings(Section):
     """Everything that decides an evaluation, the models and prompts apart."""
 
     reference: str
@@ -49,12 +48,16 @@ class Drawn(NamedTuple):
         return np.array([reason == "length" for reason in self.rows["finish_reason"].to_pylist()], bool)
 
     def finished(self) -> dict[str, np.ndarray]:
-        """Return the rewards with those of truncated completions left out."""
+        """Return the rewards, NaN for truncated completions."""
         return {name: np.where(self.truncated, np.nan, values) for name, values in self.rewards.items()}
 
 
 def draw(
-    store: Store, policy: Artifact, reward_models: Mapping[str, Artifact], prompts: Artifact, settings: Settings
+    store: Store,
+    policy: Artifact,
+    reward_models: Mapping[str, Artifact],
+    prompts: Artifact,
+    settings: EvaluationSettings,
 ) -> Drawn:
     """Sample a policy on the prompts and score what it says with every reward, reusing what the store has.
 

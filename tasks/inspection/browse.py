@@ -114,7 +114,7 @@ def _completions(store: Store, entry: Entry | None, prompt_id: str) -> tuple[lis
 
 
 def _rewards(store: Store, entry: Entry | None, prompt_id: str, drawn: list[Slice]) -> dict[int, float]:
-    """Return the rewards by completion_id: those of the parts that the completions are in, else from all parts."""
+    """Return the rewards by completion_id: from the parts that score the completions' parts, else from all parts."""
     if entry is None:
         return {}
     slices = [own for own in read_slices(store, entry.artifact(store)) if _may_have(own, prompt_id)]

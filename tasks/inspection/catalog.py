@@ -31,7 +31,7 @@ class Entry:
     sort: str
     """`stage`, `part` or `checkpoint`."""
     size: int
-    """Bytes of all its files, those of dead writers too."""
+    """Bytes of all its files, dead writers' files too."""
     manifest: Manifest | None
     """None where there is none, or it cannot be read."""
     damage: str = ""
@@ -77,10 +77,10 @@ class Catalog:
         """Index entries, which come by folder."""
         self.entries = entries
         self._by_digest: dict[str, list[Entry]] = defaultdict(list)
-        for entry in self.of("stage"):
+        for entry in self.select("stage"):
             self._by_digest[entry.digest].append(entry)
 
-    def of(self, sort: str) -> list[Entry]:
+    def select(self, sort: str) -> list[Entry]:
         """Return the entries of one sort, the newest last."""
         return sorted((entry for entry in self.entries.values() if entry.sort == sort), key=lambda entry: entry.order)
 
@@ -144,7 +144,7 @@ def _entry(store: Store, folder: str, sort: str, files: dict[str, int]) -> Entry
 
 
 def _with_missing_parts(entries: dict[str, Entry]) -> dict[str, Entry]:
-    """Mark those whose parts are gone, damaged, or hold something else by now."""
+    """Mark entries with parts that are gone, damaged, or hold something else by now."""
 
     def gone(folder: str, digest: str) -> bool:
         part = entries.get(folder)

@@ -19,7 +19,7 @@ def find_entry(catalog: Catalog, prefix: str) -> Entry:
     """
     if len(prefix) < SHORTEST:
         raise ConfigurationError(f"{prefix!r} is too short: give at least {SHORTEST} digits of a digest or a stage key")
-    fits = [e for e in catalog.of("stage") if e.digest.startswith(prefix) or key_of(e).startswith(prefix)]
+    fits = [e for e in catalog.select("stage") if e.digest.startswith(prefix) or key_of(e).startswith(prefix)]
     if not fits:
         raise ConfigurationError(f"no artifact has a digest or a stage key that begins with {prefix!r}: list the store")
     if len(fits) > 1:
@@ -105,7 +105,7 @@ def _paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def settings_of(config: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the settings as `section.field` and value; those that are unset or empty are left out."""
+    """Yield the settings that are set as `section.field` and value."""
     for name, value in config.items():
         if isinstance(value, Mapping):
             yield from settings_of(value, f"{within}{name}.")

@@ -75,7 +75,7 @@ def kept_runs(runs: list[Run], keep_last: int) -> list[Run]:
 
 
 def reached(catalog: Catalog, runs: Iterable[Run]) -> set[str]:
-    """Return the folders that runs looked at, with their inputs, the inputs of those, and all parts that these name."""
+    """Return the folders that runs looked at, their inputs to the last, and all parts that these name."""
     folders = {folder for run in runs for folder in (*run.stages, *run.artifacts.values())}
     while missing := set(_missing_inputs(catalog, folders)) - folders:
         folders |= missing

@@ -3,6 +3,7 @@
 turns.py           how a conversation is rendered and how a turn ends
 tokens.py          conversations as ids
 batches.py         batches under a budget of tokens
+layout.py          which sequences are forwarded together, padded
 prefix_forward.py  forward passes that compute each prompt once
 lengths.py         which sequences may be forwarded together
 sharing.py         whether a model's prompts can be shared

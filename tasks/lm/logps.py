@@ -14,7 +14,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 from tasks.config.errors import ConfigurationError
 from tasks.lm.batches import Budget, Ids, Sequences
-from tasks.lm.prefix_forward import accept_batches, by_completion, lay_out, name_body, targets, wanted_states
+from tasks.lm.layout import by_completion, lay_out, targets
+from tasks.lm.prefix_forward import accept_batches, name_body, wanted_states
 from tasks.lm.sharing import model_lengths, why_not_shared
 
 LOGITS = 1 << 24

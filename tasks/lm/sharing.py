@@ -10,8 +10,9 @@ import torch
 from transformers import PreTrainedModel
 
 from tasks.lm.batches import Sequences
+from tasks.lm.layout import by_completion, lay_out
 from tasks.lm.lengths import Lengths, rotary_lengths, thresholds
-from tasks.lm.prefix_forward import by_completion, lay_out, wanted_states
+from tasks.lm.prefix_forward import wanted_states
 from tasks.pipeline.progress import log
 
 TEST_WORK = {"cpu": 2e11, "cuda": 1e15}

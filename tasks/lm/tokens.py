@@ -221,7 +221,7 @@ def keep_short(table: pa.Table, sequences: list[list[str]], longest: int) -> tup
 
 
 def check_any_short(tables: Iterable[pa.Table], sequences: list[list[str]], longest: int) -> None:
-    """Refuse examples of which none is short enough; no more tables are read than it takes to find one.
+    """Refuse examples that are all too long; tables are read until a short example is found.
 
     Raises:
         ConfigurationError: All are longer than `longest` tokens.

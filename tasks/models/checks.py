@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from tasks.config.errors import ConfigurationError
 from tasks.lm.tokens import encode_prompt, load_tokenizer
-from tasks.lm.turns import PLAIN_TEMPLATE, after_prompt, end_ids, render
-from tasks.lm.turns import PROBE as QUESTION
-from tasks.models.tokenizer_checks import PROBE, check_tokenizer
-from tasks.models.weight_files import check_tied, check_values, know_architecture, read_json, some
+from tasks.lm.turns import PLAIN_TEMPLATE, PROBE, after_prompt, end_ids, render
+from tasks.models.tokenizer_checks import MIXED_TEXT, check_tokenizer
+from tasks.models.weight_files import check_tied, check_values, read_json, register_oasst, shorten
 from tasks.models.weights import Role, embedding_rows, outline
 from tasks.pipeline.progress import log
 from tasks.store.artifacts import Content
@@ -81,7 +80,7 @@ def _lay_out(files: Mapping[str, Content], folder: Path) -> None:
 
 
 def _check_ids(tokenizer: "PreTrainedTokenizerBase", stored: Path, rows: int) -> None:
-    """Refuse token ids without an embedding among those that every text needs."""
+    """Refuse special tokens, and tokens of the chat template, that the model has no embedding for."""
     remedy = (
         f"but the model has embeddings for the ids 0 to {rows - 1}: resize them (model.resize_token_embeddings, then "
         "train them), or name a token that has one"
@@ -100,7 +99,7 @@ def _check_ids(tokenizer: "PreTrainedTokenizerBase", stored: Path, rows: int) ->
         names = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(above)[:3]))
         raise ConfigurationError(f"the chat template of {stored} writes {names} with id {above[0]}, {remedy}")
     if beyond := sorted(token for token, number in tokenizer.get_vocab().items() if number >= rows):
-        log(f"{len(beyond)} tokens of the tokenizer have no embedding, so texts must not have them: {some(beyond)}")
+        log(f"{len(beyond)} tokens of the tokenizer have no embedding, so texts must not have them: {shorten(beyond)}")
 
 
 def _rendered(tokenizer: "PreTrainedTokenizerBase", stored: Path) -> list[int]:
@@ -126,12 +125,12 @@ def _rendered(tokenizer: "PreTrainedTokenizerBase", stored: Path) -> list[int]:
 
 def _check_generation_prompt(tokenizer: "PreTrainedTokenizerBase", stored: Path) -> None:
     """Refuse a template that leaves it to the policy to write the heading of its turn: it would be in every text."""
-    word = QUESTION[0]["content"]
+    word = PROBE[0]["content"]
     try:
-        prompt, bare = render(tokenizer, QUESTION, prompt=True), render(tokenizer, QUESTION)
+        prompt, bare = render(tokenizer, PROBE, prompt=True), render(tokenizer, PROBE)
     except ConfigurationError:
-        return  # it wants a system message, of which the rows are asked
-    heading, found, _ = after_prompt(tokenizer, QUESTION, word).partition(word)
+        return  # it wants a system message: each row is checked for one when it is loaded
+    heading, found, _ = after_prompt(tokenizer, PROBE, word).partition(word)
     if prompt == bare and found and heading.strip():
         raise ConfigurationError(
             f"the chat template of {stored} writes {heading!r} before an answer, and not where add_generation_prompt "
@@ -158,7 +157,7 @@ def _check_saved(
                 f"the configuration of {stored} cannot be saved, so no model trained from it could be: {error}"
             ) from error
         again = load_tokenizer(Path(name), trust_remote_code)
-        before, after = (each(PROBE, add_special_tokens=False)["input_ids"] for each in (tokenizer, again))
+        before, after = (each(MIXED_TEXT, add_special_tokens=False)["input_ids"] for each in (tokenizer, again))
         if before != after:
             raise ConfigurationError(
                 f"the tokenizer of {stored} is another one once it is saved, so no model trained from it would have "
@@ -168,8 +167,8 @@ def _check_saved(
 
 def _check_first_token(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
     """Refuse a tokenizer whose texts begin with CLS, where an encoder reads the reward, and conversations do not."""
-    first = tokenizer(QUESTION[0]["content"])["input_ids"][:1]
-    if first == [tokenizer.cls_token_id] and encode_prompt(tokenizer, QUESTION)[:1] != first:
+    first = tokenizer(PROBE[0]["content"])["input_ids"][:1]
+    if first == [tokenizer.cls_token_id] and encode_prompt(tokenizer, PROBE)[:1] != first:
         raise ConfigurationError(
             f"{folder} reads a reward at {tokenizer.cls_token!r}, which a conversation would not begin with: set "
             f"bos_token to {tokenizer.cls_token!r} in tokenizer_config.json, or chat_template to a file that writes it"
@@ -185,7 +184,7 @@ def _check_reward_model(folder: Path, trust_remote_code: bool, tokenizer: "PreTr
         log(
             f"{folder} reads conversations as the template `plain` writes them: if it learned others, set chat_template"
         )
-    if know_architecture(folder):
+    if register_oasst(folder):
         return  # one output, read at the last token whatever it is
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     names = config.architectures or []

@@ -14,8 +14,8 @@ from tasks.config.errors import ConfigurationError
 from tasks.config.sections import ModelSource
 from tasks.lm.tokens import load_tokenizer
 from tasks.lm.turns import PLAIN_TEMPLATE, TEXT_TEMPLATE, end_ids
-from tasks.models.templates import on_a_fixed_day
-from tasks.models.weight_files import ADAPTER, INDEX, check_whole, know_architecture, read_json, weight_files
+from tasks.models.templates import pin_date
+from tasks.models.weight_files import ADAPTER, INDEX, check_whole, read_json, register_oasst, weight_files
 from tasks.models.weights import embedding_rows
 from tasks.store.artifacts import Content
 
@@ -52,7 +52,7 @@ def stored_files(folder: Path, source: ModelSource) -> dict[str, Content]:
         raise ConfigurationError(
             f"{folder} has no config.json: it is no model folder (merge an adapter into its model first)"
         )
-    know_architecture(folder)
+    register_oasst(folder)
     weights = weight_files(folder)
     rows = embedding_rows(folder, source.trust_remote_code)
     for name in _matching(folder, [*CONFIGURATIONS, *TOKENIZER_FILES, SPECIAL_TOKENS]):
@@ -62,7 +62,7 @@ def stored_files(folder: Path, source: ModelSource) -> dict[str, Content]:
         raise ConfigurationError(f"the tokenizer of {folder} has no EOS token: set eos_token in tokenizer_config.json")
     small = small_files(folder, tokenizer, source.trust_remote_code)
     files: dict[str, Content] = {name: folder / name for name in [*small, *weights]}
-    template = on_a_fixed_day(chat_template(tokenizer, source.chat_template), source.template_date)
+    template = pin_date(chat_template(tokenizer, source.chat_template), source.template_date)
     files["chat_template.jinja"] = template.encode()
     tokenizer.chat_template = template
     mended, ends = mended_generation(folder), _turn_ends(folder, tokenizer, rows)
@@ -115,7 +115,7 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase", choice: str | None) -> s
         return PLAIN_TEMPLATE if choice == "plain" else TEXT_TEMPLATE
     inline = "{{" in choice or "{%" in choice
     path = os.path.expanduser(choice)
-    if inline or not os.path.isfile(path):  # which takes a name that is too long for one that is not there
+    if inline or not os.path.isfile(path):  # isfile: False, and no error, for a name that is too long
         raise ConfigurationError(
             f"chat_template = {choice[:60]!r} must be `plain`, `text` or the path of a Jinja file"
             + (": write the template into one" if inline else "")

@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.lm.tokens import context_length, load_tokenizer
-from tasks.models.form import (
-    small_files,
-)
+from tasks.models.form import small_files
 from tasks.models.weight_files import weight_files
 from tasks.models.weights import load_weights
 from tasks.store.artifacts import Artifact, Content

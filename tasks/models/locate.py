@@ -9,9 +9,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import ModelSource
-from tasks.models.form import (
-    DOWNLOADED,
-)
+from tasks.models.form import DOWNLOADED
 from tasks.store.artifacts import Artifact
 from tasks.store.copies import copy_folder, fetch
 from tasks.store.filesystem import as_meant, open_fs, persist

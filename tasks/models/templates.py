@@ -1,4 +1,4 @@
-"""Chat templates that write today's date, made to write always the same."""
+"""Chat templates that write today's date, pinned to one date."""
 
 import re
 from datetime import UTC, date, datetime
@@ -12,14 +12,14 @@ _PERCENT = "<percent>"
 _PINNED = re.compile(r"\{#- always (\d{4}-\d{2}-\d{2}) -#\}")
 
 
-def on_a_fixed_day(template: str, day: date) -> str:
-    """Return a template for which it is always the same day; one that asks for no date, or is so already, stays.
+def pin_date(template: str, day: date) -> str:
+    """Return a template that always writes the same date; a template that asks for no date, or is pinned, stays.
 
     A prompt that is rendered with today's date when it is sampled has other tokens when it is trained on tomorrow. A
     macro of the function's name takes its place, wherever the stored model is used: it replaces each directive of
     `strftime` in whatever format it is given, at midnight of that day in UTC.
     """
-    if CLOCK not in template or fixed_day(template) is not None:
+    if CLOCK not in template or pinned_date(template) is not None:
         return template
     then = datetime(day.year, day.month, day.day)
     directives = [f"%{flag}{letter}" for flag in _FLAGS for letter in _LETTERS]
@@ -35,7 +35,7 @@ def on_a_fixed_day(template: str, day: date) -> str:
     return f"{{#- always {day.isoformat()} -#}}{macro}\n{template}"
 
 
-def fixed_day(template: str) -> str | None:
-    """Return the day that it always is for a template, as a date in ISO form; None where it asks for none."""
+def pinned_date(template: str) -> str | None:
+    """Return the date that a template is pinned to, in ISO form; None where it is not."""
     found = _PINNED.match(template)
     return found.group(1) if found else None

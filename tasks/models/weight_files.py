@@ -16,7 +16,7 @@ _LOOKED_AT = re.compile(
     r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|lm_head|embed_out|score|classifier(\.out_proj)?)"
     r"\.weight$"
 )
-"""The matrices at a model's two ends, none of which is all zero once the model has learned anything."""
+"""The matrices at a model's two ends: a trained model has none that is all zero."""
 
 
 def weight_files(folder: Path) -> list[str]:
@@ -98,16 +98,17 @@ def headers(folder: Path) -> dict[str, "torch.Tensor"]:
 
 
 def check_values(folder: Path) -> None:
-    """Read a model's weights and refuse those that no training leaves behind.
+    """Read a model's weights and refuse values that no training leaves behind.
 
     Raises:
         ConfigurationError: A weight is NaN or infinite, or the embeddings, the head or most matrices are all zero.
     """
-    matrices = extremes(folder, ((name, file.get_tensor(name)) for _, name, file in _weights(folder)))
+    matrices = check_tensors(folder, ((name, file.get_tensor(name)) for _, name, file in _weights(folder)))
     empty = [name for name, is_zero in matrices.items() if is_zero]
     if any(_LOOKED_AT.search(name) for name in empty) or 2 * len(empty) > max(len(matrices), 1):
         raise ConfigurationError(
-            f"{folder} has {len(empty)} matrices with nothing but zeros ({some(empty)}): copy or save the model again"
+            f"{folder} has {len(empty)} matrices with nothing but zeros ({shorten(empty)}): copy or save the model "
+            "again"
         )
 
 
@@ -116,7 +117,7 @@ def check_tied(folder: Path, tied: Mapping[str, str]) -> None:
 
     Args:
         folder: With the weights.
-        tied: Names of weights, each with that of the weight that it is.
+        tied: Name of a weight -> name of the weight that it is the same as.
 
     Raises:
         ConfigurationError: Names the two.
@@ -137,8 +138,8 @@ def check_tied(folder: Path, tied: Mapping[str, str]) -> None:
             )
 
 
-def extremes(folder: Path, tensors: Iterable[tuple[str, "torch.Tensor"]]) -> dict[str, bool]:
-    """Return, for each matrix, whether it is all zero.
+def check_tensors(folder: Path, tensors: Iterable[tuple[str, "torch.Tensor"]]) -> dict[str, bool]:
+    """Refuse values that are no weights; return, for each matrix, whether it is all zero.
 
     Raises:
         ConfigurationError: A value is NaN or infinite.
@@ -174,8 +175,8 @@ def _weights(folder: Path) -> Iterator[tuple[Path, str, Any]]:
             yield from ((path, name, file) for name in file.keys())  # noqa: SIM118
 
 
-def some(names: list[str]) -> str:
-    """Return the first of some names, for a message."""
+def shorten(names: list[str]) -> str:
+    """Return the first three names, for a message."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
@@ -196,13 +197,13 @@ def _chosen(folder: Path, full: set[str]) -> list[str]:
         )
     if WEIGHTS not in full and not shards:
         raise ConfigurationError(
-            f"{folder} has neither {WEIGHTS} nor a weight_map in {INDEX}, only {some(sorted(full))}: copy or save the "
-            "model again"
+            f"{folder} has neither {WEIGHTS} nor a weight_map in {INDEX}, only {shorten(sorted(full))}: copy or save "
+            "the model again"
         )
     return [WEIGHTS] if WEIGHTS in full else shards
 
 
-def know_architecture(folder: Path) -> bool:
+def register_oasst(folder: Path) -> bool:
     """Tell whether a folder holds a reward model of OpenAssistant, and let transformers load it where it does.
 
     Raises:

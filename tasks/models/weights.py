@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.config.errors import ConfigurationError
-from tasks.models.weight_files import extremes, headers, know_architecture, some
+from tasks.models.weight_files import check_tensors, headers, register_oasst, shorten
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ def embedding_rows(folder: Path, trust_remote_code: bool) -> int:
     """
     from transformers import AutoConfig
 
-    know_architecture(folder)
+    register_oasst(folder)
     with _built(folder):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
         return int(config.get_text_config().vocab_size)
@@ -105,7 +105,7 @@ def load_weights(folder: Path, role: Role, dtype: "torch.dtype | str", trust_rem
     Raises:
         ConfigurationError: They do not, or some are NaN or infinite.
     """
-    know_architecture(folder)
+    register_oasst(folder)
     labels = {"num_labels": 1} if role == "reward_base" else {}
     model, found = _auto_class(role).from_pretrained(
         folder,
@@ -118,7 +118,7 @@ def load_weights(folder: Path, role: Role, dtype: "torch.dtype | str", trust_rem
         **labels,
     )
     _check_names(model, found, folder, role)
-    extremes(folder, model.named_parameters())
+    check_tensors(folder, model.named_parameters())
     loaded: PreTrainedModel = model
     return loaded
 
@@ -153,7 +153,7 @@ def _check_names(model: "PreTrainedModel", found: dict[str, Any], folder: Path, 
     }
     other = [shapes[name] for name in sorted(shapes) if matters(name)]
     kinds = [(missing, "missing"), (unknown, "unknown to it"), (other, "of another shape")]
-    if faults := [f"{len(names)} {kind} ({some(names)})" for names, kind in kinds if names]:
+    if faults := [f"{len(names)} {kind} ({shorten(names)})" for names, kind in kinds if names]:
         raise ConfigurationError(
             f"{folder} does not hold the weights of a {type(model).__name__}, {'; '.join(faults)}. {_remedy(unknown)}"
         )
@@ -194,7 +194,7 @@ def _remedy(unknown: list[str]) -> str:
 
 @contextlib.contextmanager
 def _built(folder: Path) -> Iterator[None]:
-    """Say of which folder a model cannot be built, whatever its own code or configuration raises."""
+    """Name the folder of a model that cannot be built, whatever its own code or configuration raises."""
     from huggingface_hub.errors import StrictDataclassError
 
     raised = (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, ImportError, RuntimeError)

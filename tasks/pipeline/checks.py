@@ -66,7 +66,7 @@ def check_compute(compute: ComputeConfig, needs: Mapping[str, Need]) -> None:
 
     Args:
         compute: Which deployment computes which stage.
-        needs: GPUs of stages; those that are not named need one.
+        needs: GPUs of stages; a stage that is not named needs one.
 
     Raises:
         ConfigurationError: Names the stage and the remedy.

@@ -77,7 +77,7 @@ def under_way(lock: str) -> list[FlowRun]:
 
 
 def start(order: Order, shard: str = "") -> FlowRun:
-    """Start a run, or return the one that is under way, or that another pipeline starts at the same moment.
+    """Start a run, or return the run that is under way or that another pipeline starts at the same moment.
 
     The idempotency key names the run before, so that a run that has ended is not returned again.
 

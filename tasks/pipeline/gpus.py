@@ -18,7 +18,7 @@ class Need(NamedTuple):
 
     gpus: int
     setting: str
-    """The setting that says so, for messages."""
+    """The setting that decides the number, for messages."""
 
 
 def gpus_of(section: Section) -> int:
@@ -38,7 +38,7 @@ def gpus_needed(stages: Iterable[Stage[...]], sections: Mapping[str, Section]) -
     """Return, by name, the GPUs of each stage that computes and may need more than one.
 
     Args:
-        stages: Those that need GPUs.
+        stages: The stages that need GPUs.
         sections: The sections of a run's configuration by name.
     """
     needs = {}

@@ -122,6 +122,13 @@ def on_sigterm(handler: Callable[..., None] | signal.Handlers) -> Iterator[None]
         signal.signal(signal.SIGTERM, before)
 
 
+def exit_within(seconds: float, status: int) -> None:
+    """Exit this process after some seconds, whatever it hangs in, unless it has ended by itself."""
+    last = threading.Timer(seconds, os._exit, [status])
+    last.daemon = True
+    last.start()
+
+
 def _let_save(child: "subprocess.Popen[bytes]") -> None:
     """Tell a child that still runs to stop, and wait until it has saved; a second SIGTERM does not cut that short."""
     if child.poll() is not None:

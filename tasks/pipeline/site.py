@@ -25,9 +25,9 @@ class Site:
         """Record the artifacts of a run that has ended, and say what it computed."""
         if self.record is not None:
             self.record.finish(artifacts)
-        done = {stage: left for stage, left in self.computed.items() if left}
-        missing = ", ".join(f"{stage} ({left})" if left > 1 else stage for stage, left in done.items())
-        log(f"computed {missing}" if missing else "nothing new: the store has every stage")
+        missing = {stage: count for stage, count in self.computed.items() if count}
+        computed = ", ".join(f"{stage} ({count})" if count > 1 else stage for stage, count in missing.items())
+        log(f"computed {computed}" if computed else "nothing new: the store has every stage")
         return artifacts
 
 

@@ -44,7 +44,7 @@ class Work(NamedTuple):
 
 
 class Options(TypedDict, total=False):
-    """What a stage brings beside its body. Each function is called with those of the stage's arguments that it names.
+    """What a stage brings beside its body. Each function is called with the stage's arguments that it names.
 
     `out` is the draft of the output, `store` its store, and `shards` the number of workers to split the work over.
     """
@@ -164,11 +164,14 @@ class Stage(Generic[P]):
             if "split" in self.options and site.compute.shards > 1:
                 compute_in_shards(work.lock, lambda: self._shards(site, draft, arguments))
             else:
-                order = self._order(site, arguments)
-                for run in endings(under_way(order.lock) or [start(order)]):
-                    if f"key:{order.key}" in run.tags:
-                        check_ended_well(run, committed=draft.find() is not None)
+                self._dispatch(draft, self._order(site, arguments))
         return artifact
+
+    def _dispatch(self, draft: Draft, order: Order) -> None:
+        """Have the stage's deployment compute the output, or wait for the runs that work on it already."""
+        for run in endings(under_way(order.lock) or [start(order)]):
+            if f"key:{order.key}" in run.tags:
+                check_ended_well(run, committed=draft.find() is not None)
 
     def _shards(self, site: Site, draft: Draft, arguments: Arguments) -> list[Order]:
         """Return what each of several workers is asked for."""
@@ -221,7 +224,7 @@ def stage(version: int, **options: Unpack[Options]) -> Callable[[Body[P]], Stage
 
 
 def _call(function: Callable[..., T], arguments: Arguments, **more: Any) -> T:
-    """Call a function with those of the arguments that it names."""
+    """Call a function with the arguments that it names."""
     known = arguments | more | ({"store": more["out"].store} if "out" in more else {})
     return function(*(known[name] for name in inspect.signature(function).parameters))
 

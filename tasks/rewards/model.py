@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from tasks.config.errors import ConfigurationError
 from tasks.lm.batches import Budget, Ids, Sequences
-from tasks.lm.prefix_forward import last_states_only, lay_out, wanted_states
+from tasks.lm.layout import last_states_only, lay_out
+from tasks.lm.prefix_forward import wanted_states
 from tasks.lm.sharing import model_lengths, why_not_shared
 from tasks.pipeline.progress import log
 from tasks.rewards.heads import head_in_float32
@@ -87,7 +88,7 @@ class CompletionRewards:
 def why_alone(forward: Callable[[list[Ids]], torch.Tensor], model: PreTrainedModel) -> str | None:
     """Return why a sequence's reward depends on the other sequences of its batch, or None where it does not.
 
-    Compares two random sequences of different lengths, of which the longer one has an EOS within.
+    Compares two random sequences of different lengths; the longer one has an EOS within.
 
     Args:
         forward: Returns the rewards of sequences, padded to one length.

@@ -15,7 +15,7 @@ from tasks.data.records import Messages
 from tasks.lm.tokens import context_length, cut_at_prompts, encode_conversations, encode_prompt, load_tokenizer
 from tasks.models.loading import device, model_folder, trusts_remote_code
 from tasks.models.updates import warn_of_loss
-from tasks.models.weight_files import know_architecture
+from tasks.models.weight_files import register_oasst
 from tasks.models.weights import load_weights
 from tasks.pipeline.progress import Progress
 from tasks.rewards.table import find_rewards, rewards_part, rewards_table
@@ -33,7 +33,7 @@ class RewardModel:
 
         from tasks.rewards.model import CompletionRewards
 
-        know_architecture(folder)
+        register_oasst(folder)
         self.tokenizer = load_tokenizer(folder, trust_remote_code)
         model = load_weights(folder, "reward_model", getattr(torch, scoring.dtype), trust_remote_code)
         if getattr(model.config.get_text_config(), "pad_token_id", None) is None:
@@ -98,7 +98,7 @@ def score_slices(
     """Return slices with the rewards of completions, and how many completions were scored for them."""
     table = rewards_table(store, reward_model, scoring)
     found = find_rewards(table, completions)
-    slices, todo = ([slice_ for own in found for slice_ in own[side]] for side in (0, 1))
+    slices, todo = ([slice_ for own in found for slice_ in getattr(own, side)] for side in ("rewards", "unscored"))
     scored = []
     if todo:
         warn_of_loss(reward_model, scoring.dtype, "scoring.dtype")
@@ -113,7 +113,7 @@ def score_slices(
 
 
 def _score_rows(model: RewardModel, messages: PromptTable, rows: pa.Table) -> pa.Table:
-    """Return the rewards of completions: NaN for those that the model has no room to read."""
+    """Return the rewards of completions; NaN where a completion is longer than the model's context."""
     prompts = [messages[prompt_id] for prompt_id in rows["prompt_id"].to_pylist()]
     rewards = model.score_what_fits(prompts, rows["completion"].to_pylist())
     given = pa.array(rewards.filled(np.nan), pa.float32())

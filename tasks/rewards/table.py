@@ -11,9 +11,9 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from tasks.config.settings import ScoringConfig
-from tasks.store.artifacts import Artifact, Provenance
+from tasks.store.artifacts import Artifact
 from tasks.store.cover import select_slices, slices_of
-from tasks.store.drafts import stage_key
+from tasks.store.drafts import keyed
 from tasks.store.filesystem import in_parallel
 from tasks.store.folders import AT_ONCE, Store
 from tasks.store.growing import GrowingTable, Slice, completions_of, part_name
@@ -24,9 +24,7 @@ TABLE_VERSION = 4
 def rewards_table(store: Store, reward_model: Artifact, scoring: ScoringConfig) -> GrowingTable:
     """Return the table that holds every reward that a model gave."""
     inputs, config = {"reward_model": reward_model.digest}, {"scoring": scoring.model_dump(mode="json")}
-    key = stage_key("rewards", TABLE_VERSION, scoring.key_fields(), inputs)
-    provenance = Provenance(stage="rewards", version=TABLE_VERSION, key=key, inputs=inputs, config=config)
-    return GrowingTable(store, "rewards", provenance)
+    return GrowingTable(store, "rewards", keyed("rewards", TABLE_VERSION, scoring.key_fields(), inputs, config))
 
 
 class Found(NamedTuple):

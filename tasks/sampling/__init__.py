@@ -1,8 +1,10 @@
 """Completions of a policy. Imports models and what is below it.
 
-completions.py      the table of completions: what it has, what is missing
-drawing.py          requests through an engine into parts
-engines.py          vLLM, and transformers' generate
-seeded_sampling.py  a seed of its own for every row
-samples.py          a completion as it was drawn
+completions.py          the table of completions: what it has, what is missing
+drawing.py              requests through an engine into parts
+engines.py              what an engine does, and which one is opened
+vllm_engine.py          vLLM
+transformers_engine.py  transformers' generate
+seeded_sampling.py      a seed of its own for every row
+samples.py              a completion as it was drawn
 """

@@ -10,16 +10,15 @@ from tasks.models.updates import warn_of_loss
 from tasks.pipeline.progress import log
 from tasks.sampling.drawing import Drawing, Request, cut_into_parts, requests_for
 from tasks.sampling.engines import open_engine
-from tasks.store.artifacts import Artifact, Provenance
+from tasks.store.artifacts import Artifact
 from tasks.store.cover import Selection, select_slices
-from tasks.store.drafts import stage_key
+from tasks.store.drafts import keyed
 from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable, Slice, read_ahead
 
 TABLE_VERSION = 3
-
-
 DECIDES_A_COMPLETION = frozenset(Decoding.model_fields) - {"k"}
+"""Fields of the settings in the table's key."""
 
 
 def completions_table(store: Store, policy: Artifact, decoding: Decoding) -> GrowingTable:
@@ -29,9 +28,8 @@ def completions_table(store: Store, policy: Artifact, decoding: Decoding) -> Gro
     """
     shared = Decoding(**{name: getattr(decoding, name) for name in Decoding.model_fields})
     inputs, config = {"policy": policy.digest}, {"decoding": shared.model_dump(mode="json", exclude={"k"})}
-    key = stage_key("completions", TABLE_VERSION, shared.key_fields(DECIDES_A_COMPLETION), inputs)
-    provenance = Provenance(stage="completions", version=TABLE_VERSION, key=key, inputs=inputs, config=config)
-    return GrowingTable(store, "completions", provenance)
+    decides = shared.key_fields(DECIDES_A_COMPLETION)
+    return GrowingTable(store, "completions", keyed("completions", TABLE_VERSION, decides, inputs, config))
 
 
 def select_completions(store: Store, policy: Artifact, prompts: PromptTable, decoding: Decoding) -> Selection:

@@ -17,7 +17,7 @@ from tasks.store.growing import GrowingTable, part_name
 from tasks.store.schemas import SCHEMAS
 
 PARTS_AHEAD, BATCHES_AHEAD = 4, 8
-"""Most requests begun and not yet written: those of so many parts, or so many times what the engine works on at once.
+"""Most requests begun and not yet written: so many parts, or so many times what the engine works on at once.
 
 The larger number counts: a part waits for its longest completion, which takes several times the steps of the mean one,
 and the engine must have enough to do until then.

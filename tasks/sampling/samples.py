@@ -5,9 +5,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.config.errors import ConfigurationError
+from tasks.models.tokenizer_checks import MIXED_TEXT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+SHORT_TEXT = MIXED_TEXT[:40]
+"""Text after which an engine looks at its logits, whether they are numbers."""
 
 
 class Sample(NamedTuple):
@@ -22,7 +27,7 @@ class Sample(NamedTuple):
 
 
 def check_number(logprob: float, dtype: str) -> None:
-    """Refuse logits that are no numbers, of which engines draw token 0, which reads as nothing, again and again.
+    """Refuse logits that are no numbers: from them engines draw token 0, which reads as nothing, again and again.
 
     Args:
         logprob: Of a token.

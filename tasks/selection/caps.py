@@ -11,7 +11,7 @@ import numpy as np
 
 
 def first_of_each(row: np.ndarray, order: np.ndarray, limit: int) -> np.ndarray:
-    """Return the indices, ascending, of at most `limit` pairs a row: those that come first in an order.
+    """Return the indices, ascending, of the first `limit` pairs of each row in an order.
 
     Args:
         row: (pairs,) the row, that is the prompt, of each pair.

@@ -57,7 +57,7 @@ class PairCounts:
         }
 
     def explain_none(self, config: PairsConfig) -> str:
-        """Say why there is no pair, and what to change."""
+        """Return why there is no pair, and what to change."""
         rule, remedy = config.explain_none()
         if self.truncated == self.completions and config.truncated != "keep":
             remedy = (

@@ -52,7 +52,7 @@ class PairsConfig(_Strategies):
     """What to do with completions cut at max_new_tokens: their reward is for half an answer."""
 
     def key_fields(self, only: Collection[str] | None = None) -> dict[str, Any]:
-        """Return the fields that decide the pairs: those that the strategy and the cap read."""
+        """Return the fields that decide the pairs: what the strategy and the cap read."""
         of_others = {name for settings in SETTINGS.values() for name in settings.model_fields} - READ_BY_ALL
         unread = of_others | SETTINGS[self.strategy].unread
         if self.max_pairs_per_prompt is None:

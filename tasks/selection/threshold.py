@@ -12,6 +12,9 @@ from pydantic import Field
 from tasks.config.errors import ConfigurationError
 from tasks.selection.pairs import Candidates, PairIndices, StrategySettings, no_pairs
 
+BLOCK = 1 << 20
+"""Most comparisons made at once: bounds their memory."""
+
 
 class ThresholdSettings(StrategySettings):
     """When a pair is kept."""
@@ -34,10 +37,6 @@ class ThresholdSettings(StrategySettings):
 def threshold_pairs(candidates: Candidates, settings: ThresholdSettings) -> PairIndices:
     """Return every pair with sigma((r_j - r_l) / tau) > eta."""
     return select_pairs(candidates.rewards, settings.tau, settings.eta)
-
-
-BLOCK = 1 << 20
-"""Most comparisons made at once: bounds their memory."""
 
 
 def preference_prob(reward_gap: np.ndarray, tau: float) -> np.ndarray:

@@ -90,7 +90,7 @@ class Manifest(BaseModel):
     """The content of `manifest.json`.
 
     `parts` names other folders, with their digests, that the artifact is made of: without one of them it is damaged.
-    `keeps` names those that served to make it and may serve again: it is whole without them, and `prune` spares them.
+    `keeps` names folders that served to make it and may serve again: it is whole without them; `prune` spares them.
     `libraries` and `created` inform; nothing is decided by them. What a stranger wrote can name nothing outside of its
     folder: the digest names the local copy, and every file lies under its own name in one subfolder, which `fetch`
     returns whole.

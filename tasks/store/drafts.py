@@ -62,9 +62,23 @@ def provenance_of(
     inputs = {name: artifact.digest for name, artifact in artifacts_of(given)}
     settings = {name: value for name, value in arguments.items() if value is not None}
     config = {name: plain(value) for name, value in settings.items() if not any(artifacts_of({name: value}))}
-    return Provenance(
-        stage=stage, version=version, key=stage_key(stage, version, decides, inputs), inputs=inputs, config=config
-    )
+    return keyed(stage, version, decides, inputs, config)
+
+
+def keyed(
+    stage: str, version: int, decides: Mapping[str, Any], inputs: Mapping[str, str], config: Mapping[str, Any]
+) -> Provenance:
+    """Return the provenance of an output, or of a growing table's rows, under the key of what decides it.
+
+    Args:
+        stage: Name of the stage or the table.
+        version: Its version.
+        decides: The settings that decide it.
+        inputs: Name -> digest of each input.
+        config: All settings, for people to read.
+    """
+    key = stage_key(stage, version, decides, inputs)
+    return Provenance(stage=stage, version=version, key=key, inputs=dict(inputs), config=dict(config))
 
 
 def artifacts_of(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Artifact]]:

@@ -110,7 +110,7 @@ class Store:
             folder: Where, relative to the store.
             files: Name -> bytes or local file.
             manifest: What to record; `files`, `libraries` and `created` are filled in here.
-            replace: Put the manifest in place of one that another writer has committed meanwhile.
+            replace: Replace a manifest that another writer has committed meanwhile.
 
         Returns:
             What stands in the folder afterwards: of two writers at once, both return what the last one wrote.

@@ -26,7 +26,7 @@ READ_AHEAD = 4
 
 
 class Slice(NamedTuple):
-    """A part of a table, and which of its rows count: those of some prompts and some completions; None: of all."""
+    """A part of a table, and the prompts and completions whose rows count; None: all."""
 
     part: Artifact
     prompt_ids: frozenset[str] | None = None
@@ -148,6 +148,16 @@ def read_group(group: list[Slice], columns: list[str] | None = None) -> pa.Table
 def read_ahead(slices: Iterable[Slice], columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of each slice, verified, the next ones already on their way; `columns` as for `Slice.read`."""
     return in_parallel(lambda slice_: slice_.read(columns), slices, READ_AHEAD)
+
+
+def read_sorted(slices: Iterable[Slice]) -> pa.Table:
+    """Return all rows of slices, verified, ordered by prompt_id and completion_id."""
+    return sort_rows(pa.concat_tables([slice_.read() for slice_ in slices]))
+
+
+def sort_rows(table: pa.Table) -> pa.Table:
+    """Return rows ordered by prompt_id and completion_id."""
+    return table.sort_by([("prompt_id", "ascending"), ("completion_id", "ascending")])
 
 
 def commit_slices(draft: Draft, kind: str, slices: list[Slice], stats: dict[str, Any]) -> Artifact:

@@ -74,7 +74,7 @@ def conversation_files(rows: list[dict[str, Any]], kind: str) -> tuple[dict[str,
 
 
 def _pieces(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Cut rows into those of a file each."""
+    """Cut rows into pieces of a file each."""
     piece: list[dict[str, Any]] = []
     text = 0
     for row in rows:

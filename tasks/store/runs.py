@@ -73,7 +73,7 @@ class RunRecord:
         return record
 
     def note(self, folder: str) -> None:
-        """Write down that the run is about to look at a stage's folder; one that it noted before writes nothing."""
+        """Write down, once, that the run is about to look at a stage's folder."""
         if folder not in self.run.stages:
             self._write(stages=(*self.run.stages, folder))
 

@@ -92,7 +92,7 @@ def rows_digest(table: pa.Table) -> int:
 
 
 def _cells(column: pa.Array) -> Iterable[str]:
-    """Return the JSON of each value of a column, that of a float being its bits; integers are written all at once."""
+    """Return the JSON of each value of a column; a float is written as its bits, integers all at once."""
     if pa.types.is_floating(column.type):
         column = column.view(f"int{column.type.bit_width}")
     values = column.to_pylist()

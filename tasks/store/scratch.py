@@ -34,15 +34,14 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def scratch_folder(name: str) -> Iterator[Path]:
-    """Make an empty folder for this process and delete it afterwards, with those that dead processes left."""
+    """Make an empty folder for this process, and delete it afterwards; folders of dead processes go first."""
     # By host: some network file systems keep locks within a host.
     parent = cache_folder() / "work" / socket.gethostname()
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / f"{name}-{os.getpid()}-{secrets.token_hex(4)}"
-    with locked(
-        parent.with_name(f"{parent.name}.lock"), wait=True
-    ):  # else a new folder could be taken for a dead one before it is locked
-        _delete_left(parent)
+    # Else a new folder could be taken for a dead process's before it is locked.
+    with locked(parent.with_name(f"{parent.name}.lock"), wait=True):
+        _delete_orphans(parent)
         held = contextlib.ExitStack()
         held.enter_context(locked(_lock_of(folder), wait=False))
         folder.mkdir()
@@ -86,11 +85,11 @@ def without_patterns(folder: Path) -> Iterator[Path]:
         yield link
 
 
-def _delete_left(parent: Path) -> None:
+def _delete_orphans(parent: Path) -> None:
     """Delete the folders whose lock nobody holds; one without a lock file, or that cannot be locked, stays."""
     for lock in parent.glob("*.lock"):
-        with locked(lock, wait=False) as is_left:
-            if is_left:
+        with locked(lock, wait=False) as is_free:
+            if is_free:
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
                 lock.unlink(missing_ok=True)
 

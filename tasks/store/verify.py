@@ -60,7 +60,7 @@ def read_with(uri: str, entry: FileEntry, consume: Callable[[Iterator[bytes]], T
 
 
 def etag_of(content: Content) -> str:
-    """Return the ETag that S3 gives to content that s3fs uploads: its MD5, or that of its pieces' MD5s.
+    """Return the ETag that S3 gives to content that s3fs uploads: its MD5, or the MD5 of its pieces' MD5s.
 
     Where a server makes its ETags in another way, files are read to be compared.
     """

@@ -1,4 +1,4 @@
-"""Trainings: jobs, checkpoints, trainers, references. Imports rewards and what is below it.
+"""Trainings: examples, trainers, checkpoints, references. Imports rewards and what is below it.
 
 trained_model.py  the stage's side of a job: resumed from its last checkpoint, and its model committed
 trainer.py        the trainer's side of a job

@@ -144,7 +144,7 @@ def _build_optimizer(section: Training, arguments: "TrainingArguments") -> None:
     from transformers import Trainer
     from transformers.optimization import get_scheduler
 
-    if arguments.weight_decay < 0:  # torch looks at its default alone, not at that of groups of parameters
+    if arguments.weight_decay < 0:  # torch checks its default alone, and no group of parameters
         raise ValueError(f"weight_decay = {arguments.weight_decay} must be at least 0")
     optimizer: Any = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=section.learning_rate)
     get_scheduler(arguments.lr_scheduler_type, optimizer, 1, STEPS, arguments.lr_scheduler_kwargs or {})

@@ -14,8 +14,9 @@ from datasets import Dataset
 from trl import DPOTrainer
 
 from tasks.lm.batches import Ids, Sequences
+from tasks.lm.layout import LEAST_FILL, lay_out, targets
 from tasks.lm.lengths import ANY_LENGTH, Lengths
-from tasks.lm.prefix_forward import LEAST_FILL, accept_batches, lay_out, take_rows, targets
+from tasks.lm.prefix_forward import accept_batches, take_rows
 from tasks.training.packs import DpoExample, Pack, PackSchedule
 
 PER_TOKEN = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
@@ -104,7 +105,7 @@ class PackedDPOTrainer(DPOTrainer):
         super().__init__(**arguments)
         self.own_losses = own_losses
         accept_batches(getattr(self.model, "get_base_model", lambda: self.model)().base_model)
-        self.accelerator.gather = gathers_uneven(self.accelerator.gather, self.accelerator.device)
+        self.accelerator.gather = uneven_gather(self.accelerator.gather, self.accelerator.device)
         self._loss_weights = list(self.loss_weights)
         self._shares: list[float] = []
 
@@ -175,7 +176,7 @@ def pair_margins(log_probs: torch.Tensor, pairs: dict[str, torch.Tensor]) -> tor
     return (chosen - pairs["ref_chosen_logps"]) - (rejected - pairs["ref_rejected_logps"])
 
 
-def gathers_uneven(gather: Callable[[Any], Any], device: torch.device) -> Callable[[Any], Any]:
+def uneven_gather(gather: Callable[[Any], Any], device: torch.device) -> Callable[[Any], Any]:
     """Return accelerate's `gather` for tensors whose first dimension differs between processes."""
 
     def gather_uneven(tensor: torch.Tensor) -> torch.Tensor:

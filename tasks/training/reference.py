@@ -21,8 +21,8 @@ from tasks.config.training import DpoConfig, Dtype
 from tasks.models.loading import device, load_policy, model_folder, trusts_remote_code
 from tasks.pipeline.jobs import Job, run_job
 from tasks.pipeline.progress import Progress, log
-from tasks.store.artifacts import Artifact, DamagedArtifactError, Provenance
-from tasks.store.drafts import stage_key
+from tasks.store.artifacts import Artifact, DamagedArtifactError
+from tasks.store.drafts import keyed
 from tasks.store.folders import Store, read_manifest
 from tasks.store.growing import GrowingTable, part_name
 from tasks.store.parquet import read_table
@@ -57,9 +57,8 @@ def ref_logps_table(store: Store, reference: Artifact, dpo: DpoConfig) -> Growin
     """Return the table of a reference's log-probabilities, computed as its training computes the policy's."""
     inputs = {"reference_model": reference.digest}
     precision = Precision(weights="float32" if dpo.lora is None else dpo.dtype, computed_in=dpo.dtype)
-    key, config = stage_key("ref_logps", TABLE_VERSION, precision.key_fields(), inputs), precision.model_dump()
-    provenance = Provenance(stage="ref_logps", version=TABLE_VERSION, key=key, inputs=inputs, config=config)
-    return GrowingTable(store, "ref_logps", provenance)
+    decides, config = precision.key_fields(), precision.model_dump()
+    return GrowingTable(store, "ref_logps", keyed("ref_logps", TABLE_VERSION, decides, inputs, config))
 
 
 def find_ref_logps(store: Store, reference: Artifact, dpo: DpoConfig, folder: Path) -> RefLogps:

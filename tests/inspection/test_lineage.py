@@ -70,7 +70,7 @@ def test_what_is_gone_from_the_store_ends_the_chain(store, aligned):
 @pytest.mark.parametrize("name", ["train_dpo dpo", "sample_completions c"])
 def test_an_artifact_is_found_by_the_beginning_of_digest_or_key(store, aligned, name):
     catalog, stage = read_catalog(store), name.split()[0]
-    entry = next(entry for entry in catalog.of("stage") if entry.folder.startswith(stage))
+    entry = next(entry for entry in catalog.select("stage") if entry.folder.startswith(stage))
     for prefix in (entry.digest, entry.digest[:6], hex_of(name), hex_of(name)[:6]):
         assert find_entry(catalog, prefix) == entry
 
@@ -116,13 +116,13 @@ def test_settings_are_told_by_section_and_field():
 def test_damage_shows_where_sizes_or_names_tell_it(store, aligned, damage):
     catalog = read_catalog(store)
     damages = {"store_model": "truncate", "load_prompts": "delete", "train_sft": "flip"}
-    for entry in catalog.of("stage"):
+    for entry in catalog.select("stage"):
         if how := damages.get(entry.folder.partition("/")[0]):
             artifact = entry.artifact(store)
             damage(f"{artifact.uri}/{read_files(artifact)['data'].path}", how)
-    store.delete(catalog.of("part")[0].folder)
+    store.delete(catalog.select("part")[0].folder)
     damage(f"{aligned.uri}/manifest.json", "truncate")
-    found = {entry.folder.partition("/")[0]: entry.damage for entry in read_catalog(store).of("stage")}
+    found = {entry.folder.partition("/")[0]: entry.damage for entry in read_catalog(store).select("stage")}
     assert found == {
         "store_model": "damaged: data",
         "load_prompts": "damaged: data",
@@ -138,10 +138,10 @@ def test_folders_are_sorted_out_and_strangers_left_out(store, aligned):
     for stranger in ("notes.txt", "train_sft/notes.txt", "train_sft/short/x", f"tables/completions/{'a' * 64}/file"):
         store._put(b"x", stranger)
     catalog = read_catalog(store)
-    assert [entry.folder for entry in catalog.of("checkpoint")] == [store.folder_of(state)]
-    assert len(catalog.of("part")) == 2
-    assert [entry.damage for entry in catalog.of("stage")] == ["incomplete", "", "", "", "", ""]
-    assert catalog.of("stage")[-1].made >= catalog.of("stage")[1].made
+    assert [entry.folder for entry in catalog.select("checkpoint")] == [store.folder_of(state)]
+    assert len(catalog.select("part")) == 2
+    assert [entry.damage for entry in catalog.select("stage")] == ["incomplete", "", "", "", "", ""]
+    assert catalog.select("stage")[-1].made >= catalog.select("stage")[1].made
 
 
 def test_a_store_that_is_not_there_is_told_and_not_made(store, tmp_path):

@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from tasks.lm.batches import Sequences
-from tasks.lm.prefix_forward import Batch, by_completion, last_states_only, lay_out, take_rows, targets, wanted_states
+from tasks.lm.layout import Batch, by_completion, last_states_only, lay_out, targets
+from tasks.lm.prefix_forward import take_rows, wanted_states
 from tasks.lm.sharing import why_not_shared
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -21,9 +21,10 @@ import tasks.lm.sharing
 from tasks.config.training import DpoConfig
 from tasks.dpo import sharing
 from tasks.lm.batches import Sequences
+from tasks.lm.layout import by_completion, lay_out, targets
 from tasks.lm.lengths import ANY_LENGTH, Lengths, rotary_lengths, thresholds
 from tasks.lm.logps import CompletionLogps
-from tasks.lm.prefix_forward import by_completion, lay_out, targets, wanted_states
+from tasks.lm.prefix_forward import wanted_states
 from tasks.lm.sharing import model_lengths
 from tasks.rewards.model import CompletionRewards
 

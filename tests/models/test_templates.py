@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from tasks.models.templates import fixed_day, on_a_fixed_day
+from tasks.models.templates import pin_date, pinned_date
 
 DAY = date(2024, 7, 26)
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -31,26 +31,26 @@ def rendered(template: str) -> str:
     ],
 )
 def test_by_hand(template, text):
-    assert rendered(on_a_fixed_day(template, DAY)) == text
+    assert rendered(pin_date(template, DAY)) == text
 
 
 def test_no_date_no_change():
     template = "{{ bos_token }}{% for message in messages %}{{ message.content }}{% endfor %}"
-    assert on_a_fixed_day(template, DAY) == template
+    assert pin_date(template, DAY) == template
 
 
 def test_a_fixed_template_stays_as_it_is():
-    once = on_a_fixed_day("{{ strftime_now('%Y') }}", DAY)
-    assert on_a_fixed_day(once, date(2030, 1, 1)) == once
-    assert fixed_day(once) == "2024-07-26"
-    assert fixed_day("{{ strftime_now('%Y') }}") is None
-    assert fixed_day("{{ messages }}") is None
+    once = pin_date("{{ strftime_now('%Y') }}", DAY)
+    assert pin_date(once, date(2030, 1, 1)) == once
+    assert pinned_date(once) == "2024-07-26"
+    assert pinned_date("{{ strftime_now('%Y') }}") is None
+    assert pinned_date("{{ messages }}") is None
 
 
 def test_a_format_given_by_name_and_what_is_no_directive():
-    assert rendered(on_a_fixed_day("{{ strftime_now(format='%d/%m') }}", DAY)) == "26/07"
-    assert rendered(on_a_fixed_day("{{ strftime_now('50%') }}|{{ strftime_now('') }}", DAY)) == "50%|"
-    assert rendered(on_a_fixed_day("{{ strftime_now('%s') }}", DAY)) == "1721952000"
+    assert rendered(pin_date("{{ strftime_now(format='%d/%m') }}", DAY)) == "26/07"
+    assert rendered(pin_date("{{ strftime_now('50%') }}|{{ strftime_now('') }}", DAY)) == "50%|"
+    assert rendered(pin_date("{{ strftime_now('%s') }}", DAY)) == "1721952000"
 
 
 PIECES = st.one_of(
@@ -65,4 +65,4 @@ PIECES = st.one_of(
 @given(st.lists(PIECES, max_size=8).map("".join), st.dates(date(1990, 1, 1), date(2060, 1, 1)))
 def test_any_format_is_what_strftime_says(form, day):
     expected = datetime(day.year, day.month, day.day).strftime(form)
-    assert rendered(on_a_fixed_day("{{ strftime_now('" + form + "') }}", day)) == expected
+    assert rendered(pin_date("{{ strftime_now('" + form + "') }}", day)) == expected

@@ -7,7 +7,9 @@ from engine_draws import LIMIT
 
 from tasks.config.settings import Decoding
 from tasks.lm.tokens import load_tokenizer
-from tasks.sampling.engines import TransformersEngine, VllmEngine, open_engine
+from tasks.sampling.engines import open_engine
+from tasks.sampling.transformers_engine import TransformersEngine
+from tasks.sampling.vllm_engine import VllmEngine
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import pytest
 
 from tasks.config.settings import Decoding
-from tasks.sampling.engines import cache_arguments
+from tasks.sampling.vllm_engine import cache_arguments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,7 +17,7 @@ from tasks.data.records import prompt_id
 from tasks.examples.world import write_base_model
 from tasks.lm.tokens import encode_prompt, load_tokenizer
 from tasks.sampling.completions import missing_completions, sample_slices
-from tasks.sampling.engines import TransformersEngine
+from tasks.sampling.transformers_engine import TransformersEngine
 from tasks.store.artifacts import Artifact, Manifest, Provenance
 from tasks.store.filesystem import StoreError
 from tasks.store.folders import Store

@@ -7,7 +7,7 @@ import pytest
 from tasks.config.sections import ModelSource
 from tasks.import_model import model_files
 from tasks.lm.tokens import load_tokenizer
-from tasks.models.tokenizer_checks import PROBE
+from tasks.models.tokenizer_checks import MIXED_TEXT
 
 
 def edit(path, **changes):
@@ -31,5 +31,5 @@ def refused(model, message, **fields):
     assert "rs-dpo-model-" not in str(caught.value)  # the folder that a person knows is named
 
 
-def ids(folder, text=PROBE, **options):
+def ids(folder, text=MIXED_TEXT, **options):
     return load_tokenizer(folder)(text, **options)["input_ids"]

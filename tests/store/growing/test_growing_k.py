@@ -12,7 +12,7 @@ import tasks.sampling.completions
 import tasks.sampling.drawing
 from tasks.pairs import build_pairs
 from tasks.sampling.completions import sample_slices
-from tasks.sampling.engines import TransformersEngine
+from tasks.sampling.transformers_engine import TransformersEngine
 from tasks.selection.strategies import PairsConfig
 from tasks.store.folders import Store, read_files
 from tasks.store.growing import commit_slices, groups_of, read_whole_prompts
