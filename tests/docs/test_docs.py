@@ -156,6 +156,13 @@ def test_every_setting_is_listed_as_it_is():
     assert (ROOT / "docs/configuration.md").read_text() == page(), "run: python docs/settings.py"
 
 
+def test_the_tables_of_the_store_have_the_columns_that_are_listed():
+    rows = re.findall(r"^\| (\w+) \| [^|`]+ \| (`.*`) \|$", (ROOT / "docs/store.md").read_text(), re.M)
+    listed = {name: re.findall(r"`(\w+)`", columns) for name, columns in rows}
+    assert len(listed) == 6
+    assert listed == {name: SCHEMAS[name].names for name in listed}
+
+
 def test_rows_of_the_page_on_data_are_read():
     preference, conversation = (json.loads(line) for line in blocks(ROOT / "docs/data.md", "json")[0])
     for role in ("prompts", "demonstrations", "preferences"):
