@@ -12,7 +12,8 @@ from tasks.config.errors import ConfigurationError
 from tasks.config.settings import ScoringConfig
 from tasks.data.prompt_table import PromptTable
 from tasks.data.records import Messages
-from tasks.lm.tokens import context_length, cut_at_prompts, encode_conversations, encode_prompt, load_tokenizer
+from tasks.lm.context import context_length
+from tasks.lm.tokens import cut_at_prompts, encode_conversations, encode_prompt, load_tokenizer
 from tasks.models.loading import device, model_folder, trusts_remote_code
 from tasks.models.updates import warn_of_loss
 from tasks.models.weight_files import register_oasst
