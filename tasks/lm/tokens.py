@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.config.errors import ConfigurationError
-from tasks.data.records import Messages
-from tasks.lm.turns import PLAIN_TEMPLATE as PLAIN_TEMPLATE
+from tasks.data.conversations import Messages
 from tasks.lm.turns import PROBE, after_prompt, finished, render, turn_end, without_end
-from tasks.lm.turns import TEXT_TEMPLATE as TEXT_TEMPLATE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tasks.config.errors import ConfigurationError
-from tasks.data.records import BadRow, Messages, Record
+from tasks.data.conversations import BadRow, Messages
+from tasks.data.records import Record
 from tasks.lm.context import context_length
 from tasks.lm.tokens import encode, tokens_around
 from tasks.lm.turns import ends_within, render, without_end

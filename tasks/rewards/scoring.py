@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.settings import ScoringConfig
+from tasks.data.conversations import Messages
 from tasks.data.prompt_table import PromptTable
-from tasks.data.records import Messages
 from tasks.lm.context import context_length
 from tasks.lm.tokens import cut_at_prompts, encode_conversations, encode_prompt, load_tokenizer
 from tasks.models.loading import device, model_folder, trusts_remote_code
