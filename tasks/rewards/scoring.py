@@ -89,7 +89,7 @@ def check_finite(rewards: pa.Table) -> None:
     if bad.size:
         ids = [f"{rewards['prompt_id'][i]}/{rewards['completion_id'][i]}" for i in bad[:5].tolist()]
         raise ConfigurationError(
-            f"{bad.size} rewards are NaN or infinite, first {', '.join(ids)}: the reward model is broken"
+            f"{bad.size} rewards are NaN or infinite, first {', '.join(ids)}: the reward model is broken, name another"
         )
 
 
