@@ -1,94 +1,27 @@
-"""Prompts that keep coming: what the store takes, in what order, after kills and from two at once; the event."""
+"""Prompts that keep coming: what the store takes, in what order; mistakes."""
 
 import gzip
-import hashlib
 import json
-import os
-import subprocess
-import sys
-import time
 import uuid
 
 import pytest
+from adding import add, added, parts, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from runs import ROOT
 
 from flows import command_line
-from flows.add_prompts import add_prompts, main
+from flows.add_prompts import main
 from flows.rs_dpo import rs_dpo
-from tasks.config.sections import DataSource
-from tasks.data.added_prompts import added_table, append_prompts, find_added, read_added
+from tasks.data.added_prompts import append_prompts, find_added, read_added
 from tasks.data.tally import Tally
 from tasks.store.folders import Store
 
-# Before a file of this name appears in the store, the process dies, or waits for the other one.
-HOOKED = """
-import os, signal, sys, time
-from pathlib import Path
-from flows.add_prompts import main
-
-name, flags, *arguments = sys.argv[1:]
-
-
-def meet():
-    Path(flags, str(os.getpid())).touch()
-    for _ in range(600):
-        if len(os.listdir(flags)) == 2:
-            return
-        time.sleep(0.1)
-    raise SystemExit("the other process did not come")
-
-
-def hook(event, values):
-    if event == "os.rename" and str(values[1]).endswith(name):
-        meet() if os.path.isdir(flags) else os.kill(os.getpid(), signal.SIGKILL)
-
-
-sys.addaudithook(hook)
-main(arguments)
-"""
-
-
-@pytest.fixture(autouse=True)
-def server(request):
-    """Know of no server but the one that the test asks for."""
-    unset = () if "prefect_harness" in request.fixturenames else {PREFECT_API_URL}
-    with temporary_settings(restore_defaults=unset):
-        yield
-
-
-def write(path, texts):
-    path.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
-    return str(path)
-
-
-def add(capsys, *arguments):
-    """Run the command in this process and return its last line."""
-    main([*map(str, arguments), "--json"])
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
+pytestmark = pytest.mark.usefixtures("server")
 
 
 def counts(report):
     return {name: report[name] for name in ("read", "new", "known", "duplicate", "bad")}
-
-
-def added(store):
-    """Return the texts that a reader gets, duplicates and all."""
-    return [record.messages[-1]["content"] for _, record in read_added(find_added(store), Tally("added", 0))]
-
-
-def parts(store):
-    return [part.uri.rsplit("/", 1)[1] for part in added_table(store).parts()]
-
-
-def start(*arguments):
-    """Start the command, or a script around it, as a person would: in a process that knows of no server."""
-    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, **streams)
 
 
 # What is added
@@ -185,40 +118,6 @@ def row(number):
     }
 
 
-# Kills, and two at once
-
-
-@pytest.mark.parametrize("killed_before", ["rows.parquet", "manifest.json"])
-def test_an_addition_that_is_killed_is_none_and_can_be_repeated(tmp_path, capsys, killed_before):
-    store, path = Store(str(tmp_path / "store")), write(tmp_path / "a.jsonl", ["a", "b"])
-    add(capsys, write(tmp_path / "first.jsonl", ["z"]), "--store", store.uri)
-    child = start("-c", HOOKED, killed_before, "/no/flags", path, "--store", store.uri)
-    output = child.communicate()[0]
-    assert child.returncode == -9, output
-    assert added(store) == ["z"]
-    assert add(capsys, path, "--store", store.uri)["new"] == 2
-    assert added(store) == ["z", "a", "b"]
-    assert len(parts(store)) == 2
-
-
-@pytest.mark.parametrize("other", [range(6), range(3, 9)], ids=["the same", "overlapping"])
-def test_two_additions_at_once(tmp_path, other):
-    store, flags = Store(str(tmp_path / "store")), tmp_path / "flags"
-    flags.mkdir()
-    here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir()
-    there.mkdir()
-    files = [write(here / "a.jsonl", map(str, range(6))), write(there / "a.jsonl", map(str, other))]
-    children = [start("-c", HOOKED, "rows.parquet", flags, path, "--store", store.uri, "--json") for path in files]
-    outputs = [child.communicate(timeout=120)[0] for child in children]
-    assert [child.returncode for child in children] == [0, 0], outputs
-    # Neither saw what the other one added.
-    assert [json.loads(output.splitlines()[-1])["new"] for output in outputs] == [6, 6]
-    assert len(parts(store)) == (1 if other == range(6) else 2)
-    assert set(added(store)) == {str(n) for n in {*range(6), *other}}
-    assert append_prompts(store, {}) == 0
-
-
 # A run that reads them
 
 
@@ -290,55 +189,3 @@ def test_mistakes(tmp_path, capsys, arguments, pieces):
         assert piece in message
     assert "pass-0451" not in message
     assert not [path for path in store.rglob("*") if path.is_file()]
-
-
-# The event
-
-
-def test_the_command_needs_and_starts_no_server(tmp_path, monkeypatch):
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    path, store = write(tmp_path / "a.jsonl", ["a", "b"]), tmp_path / "store"
-    child = start("-m", "flows.add_prompts", path, "--store", store, "--json")
-    output = child.communicate(timeout=120)[0]
-    assert child.returncode == 0, output
-    report = json.loads(output.splitlines()[-1])
-    assert (report["new"], report["announced"]) == (2, False)
-    assert "PREFECT_API_URL is not set" in output
-    assert "temporary server" not in output
-    assert not list(tmp_path.rglob("prefect.db"))
-
-
-def test_a_server_that_is_down_loses_the_event_but_no_prompts(tmp_path, capsys):
-    store = Store(str(tmp_path / "store"))
-    with temporary_settings({PREFECT_API_URL: "http://name:pass-0451@127.0.0.1:9/api"}):
-        main([write(tmp_path / "a.jsonl", ["a", "b"]), "--store", store.uri])
-    output = capsys.readouterr().out
-    assert "the server did not take it (ConnectError): check PREFECT_API_URL" in output
-    assert "pass-0451" not in output
-    assert added(store) == ["a", "b"]
-
-
-def test_the_server_gets_an_event_where_something_is_new(tmp_path, capsys, prefect_harness):
-    store = Store(str(tmp_path / "store"))
-    resource = f"rs-dpo.prompts.{hashlib.sha256(store.uri.encode()).hexdigest()[:12]}"
-    a, b = write(tmp_path / "a.jsonl", ["a", "b"]), write(tmp_path / "b.jsonl", ["b", "c"])
-    assert add_prompts(DataSource(path=a), store=store.uri)["announced"]  # as a deployment runs it
-    assert not add(capsys, a, "--store", store.uri)["announced"]
-    assert add(capsys, b, "--store", store.uri)["announced"]
-    events = wait_for_events(resource, 2)
-    assert [event["payload"]["new"] for event in events] == [1, 2]
-    assert events[0]["event"] == "prompts.added"
-    assert events[0]["resource"]["prefect.resource.name"] == store.uri
-    assert events[0]["payload"] == {"read": 2, "new": 1, "known": 1, "duplicate": 0, "bad": {}, "store": store.uri}
-
-
-def wait_for_events(resource, number):
-    """Return the events about a resource, newest first, once the server has stored so many."""
-    with get_client(sync_client=True) as client:
-        for _ in range(300):
-            wanted = {"resource": {"id": [resource]}}
-            events = client.request("POST", "/events/filter", json={"filter": wanted}).json()["events"]
-            if len(events) >= number:
-                return events
-            time.sleep(0.1)
-    raise AssertionError(f"{len(events)} events came, {number} were expected")

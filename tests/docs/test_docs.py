@@ -1,5 +1,6 @@
 """README, CONTRIBUTING and docs/: links, quotations, and that a test runs every command in them."""
 
+import json
 import os
 import re
 import runpy
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import make_store
 import pyarrow as pa
 import pytest
 from runs import ROOT
@@ -16,6 +18,7 @@ import flows.add_prompts
 import flows.command_line
 import flows.store
 from flows.command_line import load_config
+from tasks.data.records import parse_record
 from tasks.store.artifacts import Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
@@ -23,28 +26,30 @@ from tasks.store.parquet import table_bytes
 from tasks.store.schemas import SCHEMAS
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "tasks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TESTS = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
 MARKS = ("# Needs a GPU.", "# Needs a cluster.", "# Needs the network.")
 """First line of a block that no test runs."""
 RUN_BY = {
     "make install": ".ci/run",
     "make check": ".ci/run",
     "make test": ".ci/run",
-    "make docs": "test_docs.py::test_make_docs",
-    "make quickstart": "test_docs.py::test_the_quickstart",
-    "make up": "test_up.py::test_make_up",
-    "source .rsdpo/up/env": "test_up.py::test_the_env_file_can_be_sourced",
-    "make bench": "test_benchmarks.py::test_both_sides",
-    "make bench-system": "test_benchmarks.py::test_new_prompts",
-    "make faults": "test_benchmarks.py::test_faults",
-    "python -m flows.rs_dpo": "test_command_line.py::test_a_dry_run_prints_a_table",
-    "python -m flows.add_prompts": "test_add_prompts.py::test_the_report_for_people",
-    "python -m flows.store prune": "test_store_command.py::test_pruning_tells_what_goes",
-    "python -m flows.store": "test_store_command.py::test_a_lineage_is_printed",
-    "python -m pytest tests/selection/test_pairs.py": "test_pairs.py::test_threshold_is_strict",
-    "python -m tests.defaults": "test_keys.py::test_the_golden_file_is_up_to_date",
-    "python -m tests.make_store": "test_stored.py::test_every_artifact_of_a_store_is_found_again",
-    "python docs/settings.py": "test_docs.py::test_every_setting_is_listed_as_it_is",
-    "python docs/rewards.py": "test_docs.py::test_the_plot",
+    "make docs": "test_make_docs",
+    "make quickstart": "test_the_quickstart",
+    "make up": "test_make_up",
+    "source .rsdpo/up/env": "test_the_env_file_can_be_sourced",
+    "make bench": "test_both_sides",
+    "make bench-system": "test_new_prompts",
+    "make faults": "test_faults",
+    "python -m flows.quickstart": "test_the_quickstart",
+    "python -m flows.rs_dpo": "test_a_dry_run_prints_a_table",
+    "python -m flows.add_prompts": "test_the_report_for_people",
+    "python -m flows.store prune": "test_pruning_tells_what_goes",
+    "python -m flows.store": "test_a_lineage_is_printed",
+    "python -m pytest tests/selection/test_threshold.py": "test_threshold_is_strict",
+    "python -m tests.defaults": "test_the_golden_file_is_up_to_date",
+    "python -m tests.make_store": "test_make_store",
+    "python docs/settings.py": "test_every_setting_is_listed_as_it_is",
+    "python docs/rewards.py": "test_the_plot",
 }
 """Beginning of a command -> the test that runs it."""
 PARSERS = {
@@ -61,12 +66,11 @@ def blocks(page, *languages):
 
 
 def commands(page, marked):
-    """Return the commands of the blocks that are marked, or of those that are not."""
-    found = []
-    for lines in blocks(page, "bash", "console"):
-        if (lines[0] in MARKS) == marked:
-            texts = [line.removeprefix("$ ") for line in lines if not line.startswith("#")]
-            found += [" ".join(shlex.split(text, comments=True)).replace(".venv/bin/", "") for text in texts]
+    """Return the commands of the blocks that are marked, or of those that are not; in a console they follow a `$`."""
+    bash = [line for lines in blocks(page, "bash") if (lines[0] in MARKS) == marked for line in lines]
+    console = [line.removeprefix("$ ") for lines in blocks(page, "console") for line in lines if line.startswith("$ ")]
+    texts = bash if marked else [*bash, *console]
+    found = [" ".join(shlex.split(text, comments=True)).replace(".venv/bin/", "") for text in texts]
     return [command for command in found if command]
 
 
@@ -82,12 +86,12 @@ def test_there_are_commands():
 def test_every_command_is_run_by_a_test(page, command):
     covering = [RUN_BY[start] for start in RUN_BY if f"{command} ".startswith(f"{start} ")]
     assert covering, f"{page}: no test in RUN_BY runs `{command}`, and its block has none of {MARKS}"
-    file, _, name = covering[0].partition("::")
-    if name:
-        (path,) = (ROOT / "tests").rglob(file)
-        assert re.search(rf"^def {name}\(", path.read_text(), re.M), f"{file} has no {name}"
-    else:
-        assert command in (ROOT / file).read_text()
+    if covering[0] == ".ci/run":
+        assert command in (ROOT / ".ci/run").read_text()
+        return
+    (file,) = (text for text in TESTS if re.search(rf"^def {covering[0]}\(", text, re.M))
+    module = re.search(r"python (?:-m )?([\w./]+)", command)
+    assert module is None or module[1].rpartition(".")[2].rpartition("/")[2] in file
 
 
 def test_no_command_is_listed_for_nothing():
@@ -150,6 +154,13 @@ def test_readme_quotes_the_flow():
 def test_every_setting_is_listed_as_it_is():
     page = runpy.run_path(str(ROOT / "docs/settings.py"))["page"]
     assert (ROOT / "docs/configuration.md").read_text() == page(), "run: python docs/settings.py"
+
+
+def test_rows_of_the_page_on_data_are_read():
+    preference, conversation = (json.loads(line) for line in blocks(ROOT / "docs/data.md", "json")[0])
+    for role in ("prompts", "demonstrations", "preferences"):
+        assert parse_record(preference, role).messages == [{"role": "user", "content": "What colour is the seal?"}]
+    assert parse_record(conversation, "demonstrations").messages == [{"role": "user", "content": "Hello"}]
 
 
 def anchors(page):
@@ -239,3 +250,11 @@ def test_the_quickstart(tmp_path):
     assert "held-out prompts" in done.stdout
     (folder,) = re.findall(r"serve (\S+) --host", done.stdout)
     assert (Path(folder) / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_make_store(tmp_path, monkeypatch):
+    monkeypatch.setattr(make_store, "STORES", tmp_path)
+    make_store.main()
+    (release,) = tmp_path.iterdir()
+    assert list(release.glob("store/evaluate_policy/*/manifest.json"))

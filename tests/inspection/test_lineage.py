@@ -1,7 +1,7 @@
 """The catalog of a store, and the tree of what an artifact was made from."""
 
 import pytest
-from chains import checkpoint, hex_of, output, part
+from chains import Origin, checkpoint, hex_of, output, part
 
 from tasks.inspection.catalog import read_catalog
 from tasks.inspection.lineage import find_entry, settings_of, source_path, trace
@@ -15,13 +15,14 @@ SOURCE = {"path": "s3://bucket/prompts.jsonl", "revision": None, "split": "train
 @pytest.fixture
 def aligned(store):
     """A policy from a model and a data file; completions of it; an aligned model from both."""
-    base = output(store, "store_model", "base", {"model": MODEL}, config={"source": {"path": "org/model"}})
-    prompts = output(store, "load_prompts", "p", {"source": DATA}, config={"data": {"prompts": SOURCE}})
-    policy = output(store, "train_sft", "sft", {"base_model": base.digest, "demonstrations": ""})
+    base = output(store, "store_model", "base", Origin({"model": MODEL}, config={"source": {"path": "org/model"}}))
+    prompts = output(store, "load_prompts", "p", Origin({"source": DATA}, config={"data": {"prompts": SOURCE}}))
+    policy = output(store, "train_sft", "sft", Origin({"base_model": base.digest, "demonstrations": ""}))
     parts = [part(store, "one"), part(store, "two")]
     inputs = {"policy": policy.digest, "prompts": prompts.digest}
-    completions = output(store, "sample_completions", "c", inputs, parts, config={"sampling": {"k": 16, "stop": []}})
-    return output(store, "train_dpo", "dpo", {"policy": policy.digest, "completions": completions.digest})
+    origin = Origin(inputs, parts, config={"sampling": {"k": 16, "stop": []}})
+    completions = output(store, "sample_completions", "c", origin)
+    return output(store, "train_dpo", "dpo", Origin({"policy": policy.digest, "completions": completions.digest}))
 
 
 def outline(node: dict) -> dict:
@@ -47,7 +48,7 @@ def test_a_tree_goes_down_to_data_files_and_models_from_outside(store, aligned):
 
 def test_what_served_to_make_an_artifact_is_listed_apart(store):
     one, two = part(store, "one"), part(store, "two", "ref_logps")
-    output(store, "train_dpo", "dpo", parts=[one], keeps=[two])
+    output(store, "train_dpo", "dpo", Origin(parts=[one], keeps=[two]))
     store.delete(store.folder_of(two))
     catalog = read_catalog(store)
     tree = trace(store, catalog, find_entry(catalog, hex_of("train_dpo dpo")))

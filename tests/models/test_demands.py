@@ -4,13 +4,13 @@ import json
 from itertools import count
 
 import pytest
+from loaded import draft, id_of, no_held_out, write
 from tokenizers import Tokenizer
 
 from tasks.config.sections import ModelSource
 from tasks.config.settings import DataConfig, RewardModelConfig, SftConfig
 from tasks.config.training import DpoConfig
 from tasks.data.prompt_table import PromptTable
-from tasks.data.records import prompt_id
 from tasks.dpo import check_prompts
 from tasks.import_model import model_files
 from tasks.lm.tokens import encode_completion, encode_prompt, load_tokenizer
@@ -19,8 +19,7 @@ from tasks.preferences import annotate, load_annotations
 from tasks.prompts import load_held_out, load_prompts
 from tasks.reward_model import check_preferences
 from tasks.sft import check_demonstrations
-from tasks.store.artifacts import NOTHING, Artifact, Provenance
-from tasks.store.drafts import Draft
+from tasks.store.artifacts import NOTHING, Artifact
 from tasks.store.folders import Store
 from tasks.store.growing import read_slices
 from tasks.store.parquet import read_table
@@ -61,23 +60,6 @@ def store(tmp_path):
     return Store(str(tmp_path / "store"))
 
 
-def draft(store):
-    return Draft(store, Provenance(stage="stage", version=1, key=f"key{next(NUMBERS)}"))
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def no_held_out(store):
-    return draft(store).commit("prompts", {}, "none")
-
-
-def asked(text):
-    return prompt_id([{"role": "user", "content": text}])
-
-
 def data_of(path, **fields):
     return DataConfig(
         **{"prompts": path, "evaluation_prompts": path, "demonstrations": path, "preferences": path} | fields
@@ -112,7 +94,7 @@ def test_a_prompt_that_the_reward_model_refuses_is_left_out_for_all(tmp_path, st
     held_out = load_held_out.body(draft(store), NOTHING, policy, reward_model, data, 16)
     prompts = load_prompts.body(draft(store), NOTHING, no_held_out(store), policy, reward_model, data, 16)
     for found in (held_out, prompts):
-        assert PromptTable(found).ids == [asked("a"), asked("b")]
+        assert PromptTable(found).ids == [id_of("a"), id_of("b")]
         assert found.stats["bad"] == {"refused by the reward model's chat template (roles must alternate)": 1}
 
 
@@ -145,7 +127,7 @@ def test_messages_that_a_template_leaves_out_without_a_word(tmp_path, store, mod
     )
     prompts = load_prompts.body(draft(store), NOTHING, no_held_out(store), model(template), NOTHING, data, 16)
     assert prompts.stats["bad"] == {f"with {what}, which the policy's chat template leaves out": 1}
-    assert PromptTable(prompts).ids == [asked("b"), asked("c")]
+    assert PromptTable(prompts).ids == [id_of("b"), id_of("c")]
 
 
 @pytest.mark.parametrize("load", [load_demonstrations, load_preferences])
@@ -165,15 +147,13 @@ def test_a_row_with_a_token_that_has_no_embedding(tmp_path, store, model, load, 
 
 # Room
 
-# Room
-
 
 def test_a_prompt_must_leave_room_for_what_a_reward_model_reads(tmp_path, store, model):
     texts = ["a b " * n for n in range(1, 60)]
     data = data_of(write(tmp_path / "a.jsonl", [{"prompt": text} for text in texts]), max_bad_fraction=1)
     policy, small = model(), model(context=96)
     tokenizer = load_tokenizer(policy.uri)
-    lengths = {asked(text): len(encode_prompt(tokenizer, [{"role": "user", "content": text}])) for text in texts}
+    lengths = {id_of(text): len(encode_prompt(tokenizer, [{"role": "user", "content": text}])) for text in texts}
     prompts = load_prompts.body(draft(store), NOTHING, no_held_out(store), policy, small, data, 16)
     after = len(tokenizer("</s>\n\n", add_special_tokens=False)["input_ids"])
     assert set(PromptTable(prompts).ids) == {id_ for id_, length in lengths.items() if length + 16 + after <= 96}
@@ -229,7 +209,7 @@ def test_annotations_are_encoded_as_the_policy_would_have_written_them(tmp_path,
     drawn = [row for slice_ in read_slices(store, done) for row in slice_.read().to_pylist()]
     tokenizer = load_tokenizer(policy.uri)
     assert {(row["prompt_id"], row["completion_id"], row["completion"]) for row in drawn} == {
-        (asked(f"Question {n}?"), side, text) for n in (1, 2) for side, text in ((0, f"Number {n}."), (1, "No idea."))
+        (id_of(f"Question {n}?"), side, text) for n in (1, 2) for side, text in ((0, f"Number {n}."), (1, "No idea."))
     }
     assert all(row["token_ids"] == encode_completion(tokenizer, row["completion"]) for row in drawn)
     assert {row["finish_reason"] for row in drawn} == {"stop"}

@@ -1,31 +1,79 @@
 """Stages on a worker pool: a real server, a real worker, real flow runs."""
 
+import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from dispatched import Behaviour, train_sft
-from dispatching import COMPUTE, SOURCE
+from dispatched import Behaviour, sample_completions, train_sft
+from doubles import SOURCE
 from prefect import flow, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL
 from runs import SUPPORT
 
-from tasks.pipeline.dispatch import (
-    DeploymentFailedError,
-    DeploymentRunError,
-    cancel_children,
-    endings,
-    start,
-)
-from tasks.pipeline.site import Site
+from infra.apply import apply, job_template
+from tasks.config.compute import ComputeConfig
+from tasks.pipeline.dispatch import DeploymentFailedError, DeploymentRunError, cancel_children, endings, start
+from tasks.pipeline.jobs import die_with_parent
+from tasks.pipeline.site import Site, open_site
+from tasks.store.artifacts import Artifact
 from tasks.store.folders import read_bytes
+
+COMPUTE = ComputeConfig(train_sft="train-sft/test")
+POOL = "test-dispatch"
+
+
+@pytest.fixture(scope="module")
+def worker(prefect_harness, tmp_path_factory) -> Iterator[None]:
+    """Deploy the stages of tests/support/dispatched.py, and start a worker for it."""
+    with get_client(sync_client=True) as client:
+        template = job_template("process", 0)
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+    for name in ("train_sft_on_worker", "sample_on_worker"):
+        source = flow.from_source(source=str(SUPPORT), entrypoint=f"dispatched.py:{name}")
+        source.deploy(name="test", work_pool_name=POOL, print_next_steps=False)
+    environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value(), "PREFECT_WORKER_QUERY_SECONDS": "0.5"}
+    environment |= {"CUDA_VISIBLE_DEVICES": "0,1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    log = tmp_path_factory.mktemp("worker") / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            preexec_fn=die_with_parent,
+            start_new_session=True,
+        )
+    yield
+    os.killpg(process.pid, signal.SIGKILL)  # with its flow runs, which it would wait for
+    process.wait()
+
+
+@pytest.fixture
+def site(tmp_path) -> Site:
+    return open_site(str(tmp_path / "store"), COMPUTE)
+
+
+@pytest.fixture
+def compute(worker, monkeypatch) -> Callable[..., Artifact]:
+    """Return a function that calls the stage within a flow."""
+    monkeypatch.setattr("tasks.pipeline.stage.CRASH_SECONDS", 0.0)
+
+    def run(site: Site, **behaviour: Any) -> Artifact:
+        return flow(lambda: train_sft(site, SOURCE, Behaviour(**behaviour)), name="pipeline")()
+
+    return run
 
 
 def runs_of(site: Site, **behaviour: Any) -> list[FlowRun]:
@@ -141,3 +189,44 @@ def test_a_run_that_was_deleted_is_not_waited_for_for_ever(site, worker):
         client.delete_flow_run(run.id)
     with pytest.raises(DeploymentRunError, match="was deleted"):
         list(endings([run]))
+
+
+# Shards
+
+
+@pytest.fixture
+def sharded(tmp_path, worker, monkeypatch) -> Callable[..., Artifact]:
+    """Return a function that calls the stage that is split over two workers within a flow."""
+    monkeypatch.setattr("tasks.pipeline.stage.CRASH_SECONDS", 0.0)
+    asyncio.run(apply(2))
+    places = dict.fromkeys(("sample_completions", "score_completions"), "sample-completions/test")
+    site = open_site(str(tmp_path / "store"), ComputeConfig(**places, shards=2))
+
+    def run(**behaviour: Any) -> Artifact:
+        return flow(lambda: sample_completions(site, SOURCE, Behaviour(**behaviour)), name="pipeline")()
+
+    run.site = site
+    return run
+
+
+def test_a_stage_is_split_over_workers_and_named_here(sharded):
+    made = sharded()
+    numbers = sharded.site.store.list("tables/numbers/t")
+    assert sorted(map(int, numbers)) == list(range(SOURCE.rows))
+    by_process = Counter(
+        read_bytes(sharded.site.store.find(f"tables/numbers/t/{number}"), "pid.txt") for number in numbers
+    )
+    assert sorted(by_process.values()) == [2, 3]
+    assert str(os.getpid()).encode() not in by_process
+    assert made.rows == SOURCE.rows
+    assert sharded() == made
+
+
+def test_what_the_other_shard_has_committed_stays(sharded):
+    with pytest.raises(
+        DeploymentFailedError, match=r"1 of 2 shards failed, what they had committed is kept: .*4 fails"
+    ):
+        sharded(fails="4")
+    store = sharded.site.store
+    assert {"0", "1"} <= set(store.list("tables/numbers/t")), "of the shard that did not fail"
+    assert sharded().rows == SOURCE.rows

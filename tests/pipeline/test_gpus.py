@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from dispatching import SOURCE
+from doubles import SOURCE
 from prefect import flow, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.concurrency._asyncio import ConcurrencySlotAcquisitionError

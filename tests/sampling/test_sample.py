@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pytest
@@ -47,6 +48,21 @@ def prompts(tmp_path_factory) -> Artifact:
     return store.commit("load_prompts/0", {"rows.parquet": table_bytes(table, "prompts")}, manifest)
 
 
+class Sampling(NamedTuple):
+    """What is sampled."""
+
+    policy: Artifact
+    prompts: Artifact
+
+    def into(self, store: Store) -> tuple[list[Slice], int]:
+        return sample_slices(store, self.policy, self.prompts, DECODING)
+
+
+@pytest.fixture(scope="module")
+def sampling(policy, prompts) -> Sampling:
+    return Sampling(policy, prompts)
+
+
 @pytest.fixture(scope="module")
 def order(policy, prompts) -> list[str]:
     """The prompts' ids, longest first."""
@@ -72,8 +88,8 @@ def rows_of(slices: list[Slice]) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(policy, prompts, tmp_path_factory) -> list[Slice]:
-    slices, sampled = sample_slices(Store(str(tmp_path_factory.mktemp("store"))), policy, prompts, DECODING)
+def undisturbed(sampling, tmp_path_factory) -> list[Slice]:
+    slices, sampled = sampling.into(Store(str(tmp_path_factory.mktemp("store"))))
     assert sampled == PROMPTS
     return slices
 
@@ -124,16 +140,17 @@ def test_parts_are_cut_from_the_longest_prompts_to_the_shortest(undisturbed, ord
     assert sorted(parts, key=lambda part: order.index(part[0])) == [order[n : n + 2] for n in range(0, PROMPTS, 2)]
 
 
-def test_prompts_are_begun_in_that_order(store, policy, prompts, order, engines):
-    sample_slices(store, policy, prompts, DECODING)
+def test_prompts_are_begun_in_that_order(store, sampling, order, engines):
+    sampling.into(store)
     assert engines[0].added == list(range(PROMPTS))
 
 
+@pytest.mark.usefixtures("engines")
 @pytest.mark.parametrize("ahead", [1, 100])
-def test_how_much_is_in_flight_changes_no_part(ahead, store, policy, prompts, undisturbed, engines, monkeypatch):
+def test_how_much_is_in_flight_changes_no_part(ahead, store, sampling, undisturbed, monkeypatch):
     monkeypatch.setattr(tasks.sampling.drawing, "PARTS_AHEAD", ahead)
     monkeypatch.setattr(tasks.sampling.drawing, "BATCHES_AHEAD", ahead)
-    slices, _ = sample_slices(store, policy, prompts, DECODING)
+    slices, _ = sampling.into(store)
     names = [[(s.part.uri.rpartition("/")[2], s.part.digest) for s in which] for which in (slices, undisturbed)]
     assert names[0] == names[1]
 
@@ -141,16 +158,16 @@ def test_how_much_is_in_flight_changes_no_part(ahead, store, policy, prompts, un
 # What is in flight
 
 
-def test_few_prompts_are_begun_and_not_yet_written(store, policy, prompts, engines, monkeypatch):
+def test_few_prompts_are_begun_and_not_yet_written(store, sampling, engines, monkeypatch):
     unwritten = []
     do(monkeypatch, lambda engine: unwritten.append(len(engine.added) - 2 * len(committed(store))))
-    sample_slices(store, policy, prompts, DECODING)
+    sampling.into(store)
     assert unwritten[0] == 8  # four parts of two prompts
     assert max(unwritten) == 8
     assert len(unwritten) == PROMPTS
 
 
-def test_a_slow_store_holds_up_the_feeding(store, policy, prompts, undisturbed, engines, monkeypatch):
+def test_a_slow_store_holds_up_the_feeding(store, sampling, undisturbed, engines, monkeypatch):
     append, written = tasks.sampling.completions.GrowingTable.append, []
 
     def append_when_all_is_drawn(table, *args, **stats):
@@ -160,7 +177,7 @@ def test_a_slow_store_holds_up_the_feeding(store, policy, prompts, undisturbed, 
         return append(table, *args, **stats)
 
     monkeypatch.setattr(tasks.sampling.completions.GrowingTable, "append", append_when_all_is_drawn)
-    slices, _ = sample_slices(store, policy, prompts, DECODING)
+    slices, _ = sampling.into(store)
     assert written[0] == 8
     assert rows_of(slices) == rows_of(undisturbed)
 
@@ -172,12 +189,12 @@ def writers() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("write-parts")]
 
 
-def go_on(store, policy, prompts, undisturbed, engines) -> None:
+def go_on(store, sampling, undisturbed, engines) -> None:
     """Run again: only what is missing is drawn, and the whole is what an undisturbed run has."""
     kept = {path: path.stat().st_mtime_ns for path in committed(store)}
     assert 0 < len(kept) < len(undisturbed)
-    missing = missing_completions(store, policy, prompts, DECODING)
-    slices, sampled = sample_slices(store, policy, prompts, DECODING)
+    missing = missing_completions(store, *sampling, DECODING)
+    slices, sampled = sampling.into(store)
     assert sampled == len(missing) == len(engines[-1].added) == PROMPTS - count(kept) // K
     assert rows_of(slices) == rows_of(undisturbed)
     assert kept.items() <= {path: path.stat().st_mtime_ns for path in committed(store)}.items()
@@ -196,7 +213,7 @@ def wait_for_a_part(store: Store) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_an_interrupted_run_goes_on_where_it_was(error, store, policy, prompts, undisturbed, engines, monkeypatch):
+def test_an_interrupted_run_goes_on_where_it_was(error, store, sampling, undisturbed, engines, monkeypatch):
     def interrupt(engine):
         if engine.steps == 7:
             wait_for_a_part(store)
@@ -204,15 +221,15 @@ def test_an_interrupted_run_goes_on_where_it_was(error, store, policy, prompts, 
 
     do(monkeypatch, interrupt)
     with pytest.raises(error, match="in the middle"):
-        sample_slices(store, policy, prompts, DECODING)
+        sampling.into(store)
     assert writers() == []
     assert list(Path(store.root).rglob(".partial-*")) == []
     do(monkeypatch, lambda engine: None)
-    go_on(store, policy, prompts, undisturbed, engines)
+    go_on(store, sampling, undisturbed, engines)
 
 
 def test_an_error_of_the_writer_ends_the_run_and_keeps_what_was_committed(
-    store, policy, prompts, undisturbed, engines, monkeypatch
+    store, sampling, undisturbed, engines, monkeypatch
 ):
     tables = Path(store.root) / "tables"
 
@@ -226,10 +243,10 @@ def test_an_error_of_the_writer_ends_the_run_and_keeps_what_was_committed(
     with pytest.raises(
         StoreError, match=r"tables/completions/.* cannot be (written|read) .*permissions and disk space"
     ):
-        sample_slices(store, policy, prompts, DECODING)
+        sampling.into(store)
     assert writers() == []
     assert engines[0].steps < PROMPTS
     tables.unlink()
     tables.with_name("away").rename(tables)
     do(monkeypatch, lambda engine: None)
-    go_on(store, policy, prompts, undisturbed, engines)
+    go_on(store, sampling, undisturbed, engines)

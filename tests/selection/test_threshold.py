@@ -13,14 +13,10 @@ from hypothesis import strategies as st
 from tasks.selection.threshold import gap_threshold, preference_prob, select_pairs
 
 ETAS = st.floats(0.5, 0.99)
-
-
 TAUS = st.floats(0.01, 100)
 
 
 ROWS = st.tuples(st.integers(0, 6), st.integers(0, 6))
-
-
 CELLS = st.one_of(st.just(NAN), st.integers(-8, 8).map(lambda n: n / 4))
 """Quarters: sums and differences of them are exact, and ties are frequent."""
 

@@ -1,9 +1,6 @@
-"""The store behind a network and a server that fail, on a full disk, and with what a stranger left in it."""
+"""A store behind a network that fails, and behind a server that refuses."""
 
 import os
-import resource
-import subprocess
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +10,7 @@ import pyarrow as pa
 import pytest
 from faulty_proxy import FaultyProxy
 from s3_servers import rclone, used_by_s3fs
+from small_stores import PROVENANCE, commit, completions, content_of
 
 from tasks.store import filesystem
 from tasks.store.artifacts import Artifact, DamagedArtifactError, Manifest, Provenance, files_digest
@@ -20,11 +18,8 @@ from tasks.store.copies import fetch
 from tasks.store.cover import select_slices
 from tasks.store.drafts import Draft
 from tasks.store.filesystem import StoreError, open_fs
-from tasks.store.folders import Store, open_store, read_bytes, read_files, read_manifest
+from tasks.store.folders import Store, open_store, read_bytes, read_files
 from tasks.store.growing import GrowingTable, commit_slices, read_ahead, read_slices
-from tasks.store.schemas import SCHEMAS
-
-PROVENANCE = Provenance(stage="train_sft", version=1, key="a" * 64)
 
 
 @contextmanager
@@ -41,34 +36,8 @@ def faulty(tmp_path) -> Iterator[tuple[Store, FaultyProxy]]:
         yield both
 
 
-def content_of(number: int) -> dict[str, bytes]:
-    return {"config.json": b'{"number": %d}' % number, "model.safetensors": b"%05d" % number * 4_000}
-
-
-def commit(store: Store, number: int, folder: str = "m") -> Artifact:
-    files = content_of(number)
-    manifest = Manifest(kind="model", digest=files_digest(files), rows=number, provenance=PROVENANCE)
-    return store.commit(f"{folder}/{number}", files, manifest)
-
-
 def read_all(artifact: Artifact) -> dict[str, bytes]:
     return {name: read_bytes(artifact, name) for name in read_files(artifact)}
-
-
-def completions(*prompt_ids: str) -> pa.Table:
-    rows = [
-        {
-            "prompt_id": prompt_id,
-            "completion_id": i,
-            "completion": f"answer {i} to {prompt_id}",
-            "token_ids": list(range(200)),
-            "num_tokens": 200,
-            "finish_reason": "stop",
-        }
-        for prompt_id in prompt_ids
-        for i in range(4)
-    ]
-    return pa.Table.from_pylist(rows, schema=SCHEMAS["completions"])
 
 
 # A network that fails
@@ -224,157 +193,7 @@ def test_expired_credentials_are_not_taken_for_a_missing_artifact(tmp_path):
                 Store("s3://bucket/store").find("m/0")
 
 
-# A disk that is full
-
-
-@pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("mounting a file system is not allowed here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
-def test_a_full_disk_is_an_error_that_says_so(small_disk):
-    store, ballast = open_store(str(small_disk / "store")), small_disk / "ballast"
-    ballast.write_bytes(bytes(1_036_000))  # leaves room for the configuration, not for the weights
-    with pytest.raises(StoreError, match=r"model\.safetensors cannot be written .*No space left.*disk space"):
-        commit(store, 1)
-    assert store.find("m/1") is None
-    assert list(small_disk.rglob("*.safetensors")) == list(small_disk.rglob(".partial-*")) == []
-    ballast.unlink()
-    assert commit(store, 1) == store.find("m/1")
-
-
-def test_a_file_that_cannot_grow_leaves_nothing(tmp_path):
-    store = open_store(str(tmp_path / "store"))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    child = os.fork()
-    if child == 0:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-        try:
-            commit(store, 1)
-            os._exit(0)
-        except StoreError as error:
-            os._exit(1 if "File too large" in str(error) else 2)
-        finally:
-            os._exit(3)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
-    assert store.find("m/1") is None
-    assert list(tmp_path.rglob("*.safetensors")) == list(tmp_path.rglob(".partial-*")) == []
-    assert commit(store, 1) == store.find("m/1")
-
-
-# What a stranger left
-
-
-@pytest.mark.parametrize("digest", ["../../outside", "/outside", "", ".", "a b", "a\n"])
-def test_a_digest_names_no_folder_outside_of_the_cache(digest, tmp_path):
-    store = Store(str(tmp_path))
-    with pytest.raises(ValueError, match="digest"):
-        Manifest(kind="model", digest=digest, provenance=PROVENANCE)
-    forge(store, commit(store, 1), digest=digest)
-    assert store.find("m/1") is None
-
-
-@pytest.mark.parametrize(
-    "paths",
-    [
-        {"config.json": "other/config.json"},  # beside the folder that fetch returns
-        {"config.json": "evil.json"},
-        {"config.json": "config.json"},
-        {"config.json": "../2/config.json"},
-        {"config.json": "%2e%2e/config.json"},
-        {"config.json": "a/b/config.json", "model.safetensors": "a/b/model.safetensors"},
-    ],
-)
-def test_files_that_lie_elsewhere_make_no_artifact(paths, tmp_path):
-    store = Store(str(tmp_path))
-    artifact = commit(store, 1)
-    files = read_manifest(artifact.uri).files
-    forge(
-        store,
-        artifact,
-        files=files | {name: files[name].model_copy(update={"path": path}) for name, path in paths.items()},
-    )
-    assert store.find("m/1") is None
-    with pytest.raises(DamagedArtifactError):
-        fetch(artifact)
-
-
-@pytest.mark.parametrize("part", ["../other/m/1", "/m/1", "s3://other/m/1", "m/%2e%2e/1"])
-def test_parts_are_of_this_store(part, tmp_path):
-    store = Store(str(tmp_path / "store"))
-    commit(Store(str(tmp_path / "other")), 1)
-    listing = b'[{"part": "%s", "digest": "1", "rows": 1, "prompt_ids": null}]' % part.encode()
-    artifact = store.commit(
-        "s/1", {"slices.json": listing}, Manifest(kind="completions", digest="1", provenance=PROVENANCE)
-    )
-    with pytest.raises(ValueError, match="no path within a store"):
-        read_slices(store, artifact)
-    with pytest.raises(ValueError, match="no path within a store"):
-        store.folder_of(Artifact(kind="model", uri=f"{store.uri}/{part}", digest="1"))
-    forge(store, artifact, parts={part: "1"})
-    assert store.find("s/1") is None
-
-
-def test_links_in_a_store_lead_no_write_and_no_deletion_outside(tmp_path):
-    store, outside = Store(str(tmp_path / "store")), tmp_path / "outside"
-    outside.mkdir()
-    (outside / "config.json").write_text("mine")
-    folder = Path(store.root) / "m" / "1" / files_digest(content_of(1))[:16]
-    folder.mkdir(parents=True)
-    (folder / "config.json").symlink_to(outside / "config.json")
-    (folder.parent / "manifest.json").symlink_to(outside / "config.json")
-    assert commit(store, 1) == store.find("m/1")
-    (folder / "link").symlink_to(outside)
-    store.delete("m/1")
-    (Path(store.root) / "m" / "2").symlink_to(outside)
-    store.delete("m/2")
-    assert {path.name: path.read_text() for path in outside.iterdir()} == {"config.json": "mine"}
-    assert store.list("m") == []
-
-
-def forge(store: Store, artifact: Artifact, **changes: object) -> None:
-    """Write the manifest of an artifact anew, changed and sealed."""
-    forged = Manifest.model_construct(**{**dict(read_manifest(artifact.uri)), **changes}).sealed()
-    store.fs.pipe_file(store.path(f"{store.folder_of(artifact)}/manifest.json"), forged.model_dump_json().encode())
-
-
 # Look-ups that go on at once
-
-
-def test_things_are_done_in_parallel_and_given_in_order():
-    meeting = threading.Barrier(4)  # breaks where fewer than four are under way
-
-    def wait_and_double(number: int) -> int:
-        meeting.wait(timeout=30)
-        return number * 2
-
-    assert list(filesystem.in_parallel(wait_and_double, range(12), 4)) == [number * 2 for number in range(12)]
-
-
-def test_no_more_is_done_than_was_asked_for():
-    started = []
-    results = filesystem.in_parallel(started.append, range(100), 3)
-    next(results)
-    results.close()
-    assert len(started) == 3
-
-
-def test_nothing_is_read_where_nothing_is_missing(tmp_path):
-    table = GrowingTable(Store(str(tmp_path)), "completions", PROVENANCE)
-    parts = [table.append(name, completions(name)) for name in "ab"]
-
-    def unreadable() -> Iterator[Artifact]:
-        raise AssertionError("a part was looked up")
-        yield parts[0]
-
-    assert select_slices(unreadable(), {}).slices() == []
 
 
 def test_a_store_s_file_system_is_opened_alike_everywhere(faulty):

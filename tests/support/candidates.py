@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.selection.pairs import Candidates
+from tasks.store.schemas import SCHEMAS
 
 NAN = math.nan
 
@@ -28,3 +29,16 @@ def chosen(found):
     """Return (chosen, rejected) of a single prompt."""
     assert set(found.row.tolist()) <= {0}
     return list(zip(found.chosen.tolist(), found.rejected.tolist(), strict=True))
+
+
+def completions_table(rows):
+    """Return a completions table of (prompt_id, completion_id, text, finish_reason)."""
+    columns = ("prompt_id", "completion_id", "completion", "finish_reason")
+    values = [dict(zip(columns, row, strict=True)) | {"token_ids": [1], "num_tokens": 1} for row in rows]
+    return pa.Table.from_pylist(values, schema=SCHEMAS["completions"])
+
+
+def rewards_table(rows):
+    """Return a rewards table of (prompt_id, completion_id, reward)."""
+    columns = ("prompt_id", "completion_id", "reward")
+    return pa.Table.from_pylist([dict(zip(columns, row, strict=True)) for row in rows], schema=SCHEMAS["rewards"])

@@ -3,9 +3,12 @@
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
+from tasks.inspection.catalog import read_catalog
 from tasks.store.artifacts import Artifact, Manifest, Provenance, sha256_of
 from tasks.store.folders import Store
 from tasks.store.runs import Run, RunRecord, process_of
@@ -15,20 +18,23 @@ def hex_of(text: str) -> str:
     return sha256_of(text.encode())
 
 
-def output(
-    store: Store,
-    stage: str,
-    name: str,
-    inputs: dict[str, str] | None = None,
-    parts: Sequence[Artifact] = (),
-    content: str = "",
-    config: dict | None = None,
-    keeps: Sequence[Artifact] = (),
-) -> Artifact:
+class Origin(NamedTuple):
+    """What an output is made of."""
+
+    inputs: Mapping[str, str] = MappingProxyType({})
+    parts: Sequence[Artifact] = ()
+    keeps: Sequence[Artifact] = ()
+    config: Mapping[str, Any] = MappingProxyType({})
+
+
+NOTHING = Origin()
+
+
+def output(store: Store, stage: str, name: str, origin: Origin = NOTHING, content: str = "") -> Artifact:
     """Commit a stage's output; its key comes from the name, its digest from the content, which is the name's too."""
     key, data = hex_of(f"{stage} {name}"), (content or f"{stage} {name}").encode()
-    provenance = Provenance(stage=stage, version=1, key=key, inputs=inputs or {}, config=config or {})
-    lists = {"parts": parts, "keeps": keeps}
+    provenance = Provenance(stage=stage, version=1, key=key, inputs=dict(origin.inputs), config=dict(origin.config))
+    lists = {"parts": origin.parts, "keeps": origin.keeps}
     named = {name: {store.folder_of(part): part.digest for part in own} for name, own in lists.items()}
     manifest = Manifest(kind=stage, digest=sha256_of(data), rows=7, provenance=provenance, **named)
     return store.commit(f"{stage}/{key}", {"data": data}, manifest)
@@ -59,3 +65,34 @@ def record(store: Store, stages: Sequence[Artifact], status: str = "finished", b
     written = RunRecord(store, Run(id=name, status=status, started=started, stages=noted, **{**gone, **facts}))
     written._write()
     return written.run
+
+
+def folders(store: Store) -> set[str]:
+    return set(read_catalog(store).entries)
+
+
+def folder_set(store: Store, *artifacts: Artifact) -> set[str]:
+    return {store.folder_of(artifact) for artifact in artifacts}
+
+
+class Chain(NamedTuple):
+    prompts: Artifact
+    policy: Artifact
+    parts: list[Artifact]
+    completions: Artifact
+    aligned: Artifact
+
+
+def chain(store: Store, name: str, shared: list[Artifact] | None = None) -> Chain:
+    """Commit four stages, and two parts beside those that are shared."""
+    prompts = output(store, "load_prompts", name)
+    policy = output(store, "train_sft", name, Origin({"base_model": hex_of("outside")}))
+    parts = [*(shared or []), part(store, f"{name}-1"), part(store, f"{name}-2")]
+    inputs = {"policy": policy.digest, "prompts": prompts.digest}
+    completions = output(store, "sample_completions", name, Origin(inputs, parts))
+    aligned = output(store, "train_dpo", name, Origin({"policy": policy.digest, "completions": completions.digest}))
+    return Chain(prompts, policy, parts, completions, aligned)
+
+
+def everything(store: Store, chain: Chain) -> set[str]:
+    return folder_set(store, chain.prompts, chain.policy, *chain.parts, chain.completions, chain.aligned)

@@ -14,8 +14,6 @@ from tasks.store.parquet import table_bytes
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
 
 PROMPTS = 9
-
-
 ORDER = [("prompt_id", "ascending"), ("completion_id", "ascending")]
 
 

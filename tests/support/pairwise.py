@@ -63,9 +63,9 @@ def gradient(trainer: DPOTrainer, batches: Iterable[dict[str, Any]]) -> tuple[to
 def precise_head() -> Iterator[None]:
     """Have TRL's head, which rounds to float32 inside, compute in the type of the hidden states."""
 
-    def apply(hidden, weight, bias, targets, temperature, chunk_size, softcap=None, scale=1.0, outputs=()):
-        assert softcap is None
-        assert (temperature, scale) == (1.0, 1.0)
+    def apply(hidden, weight, bias, targets, *settings):
+        temperature, _chunk_size, softcap, scale, _outputs = settings
+        assert (temperature, softcap, scale) == (1.0, None, 1.0)
         logits = torch.nn.functional.linear(hidden, weight, bias)
         logps = torch.log_softmax(logits, -1)
         entropy = -(logps.exp() * logps).sum(-1).detach()

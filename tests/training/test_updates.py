@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from test_training import examples, losses
+from trainings import examples, losses
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from tasks.config.sections import ModelSource
