@@ -30,7 +30,7 @@ GREY = "#737c86"
 
 def last(store: Store, catalog: Catalog, stage: str) -> Artifact:
     """Return the newest output of a stage."""
-    return [entry.artifact(store) for entry in catalog.of("stage") if entry.folder.startswith(f"{stage}/")][-1]
+    return [entry.artifact(store) for entry in catalog.select("stage") if entry.folder.startswith(f"{stage}/")][-1]
 
 
 def draw(samples: pa.Table, policies: list[str], reward: str) -> None:
