@@ -8,7 +8,7 @@ from tasks.selection.pairs import Candidates, PairIndices, StrategySettings
 
 
 class AnnotationSettings(StrategySettings):
-    """There are none."""
+    """The data set's own pairs."""
 
     unread: ClassVar[frozenset[str]] = frozenset({"truncated"})
 

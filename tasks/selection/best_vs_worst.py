@@ -6,7 +6,7 @@ from tasks.selection.pairs import Candidates, PairIndices, StrategySettings
 
 
 class BestVsWorstSettings(StrategySettings):
-    """There are none."""
+    """The highest against the lowest reward."""
 
     def explain_none(self) -> tuple[str, str]:
         """Return what the rule asks for, and what to change where no pair has it."""

@@ -3,6 +3,7 @@
 A strategy is a pure function of candidates and its settings, in a file of its own, and a line here.
 """
 
+import inspect
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
         strategy: str = "threshold"
 
 else:
-    _help = "threshold: RS-DPO. best_vs_worst: highest against lowest reward. annotation: the data set's own pairs."
+    _help = " ".join(
+        f"{name}: {(inspect.getdoc(settings) or '').splitlines()[0]}" for name, settings in SETTINGS.items()
+    )
     _strategy = (Literal[tuple(STRATEGIES)], Field("threshold", description=_help))
     _Strategies = create_model("_Strategies", __base__=tuple(SETTINGS.values()), strategy=_strategy)
 

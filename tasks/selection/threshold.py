@@ -17,7 +17,7 @@ BLOCK = 1 << 20
 
 
 class ThresholdSettings(StrategySettings):
-    """When a pair is kept."""
+    """RS-DPO: every pair whose preference is above eta."""
 
     tau: float = Field(1.0, gt=0)
     """Temperature of the reward gap, in units of reward (paper: 1)."""
