@@ -40,7 +40,7 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
     128 and its number after a signal. What else there is to say of a failure is in a file that the message names.
     """
     options = _parser().parse_args(arguments)
-    sys.excepthook = tell
+    sys.excepthook = print_error
     if sys.stdout is None:  # closed; the artifacts are in the store all the same
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     with ended_by_signals():
@@ -171,7 +171,7 @@ def _meaning(location: tuple[int | str, ...]) -> str:
     return f" ({' '.join(field.description.split())})" if field is not None and field.description else ""
 
 
-def tell(kind: type[BaseException], error: BaseException, trace: Any = None) -> None:
+def print_error(kind: type[BaseException], error: BaseException, trace: Any = None) -> None:
     """Print one message for an error, foreseen or not, and the file that has the rest."""
     message, notes = explain(error), getattr(error, "__notes__", [])
     if isinstance(error, KeyboardInterrupt | SystemExit):
@@ -186,7 +186,7 @@ def tell(kind: type[BaseException], error: BaseException, trace: Any = None) -> 
 
 def stop(error: BaseException, status: int = 2) -> NoReturn:
     """End the process with one message."""
-    tell(type(error), error)
+    print_error(type(error), error)
     raise SystemExit(status) from error
 
 

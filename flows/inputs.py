@@ -62,21 +62,21 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     """
     data, files, max_new_tokens = config.data, find_data(site.store, config.data), config.sampling.max_new_tokens
     gold = find_gold(config.evaluation.gold_reward)
-    policy = import_policy(site, config.sft)
-    reward = import_reward_model(site, config.reward_model, policy)
-    trained = (config.sft, policy), (config.reward_model, reward or policy), (config.dpo, policy)
+    base_model = import_policy(site, config.sft)
+    reward_base = import_reward_model(site, config.reward_model, base_model)
+    trained = (config.sft, base_model), (config.reward_model, reward_base or base_model), (config.dpo, base_model)
     check_trainings(config.compute, *trained)
 
-    asked = files.evaluation_prompts or files.prompts
-    held_out = load_held_out(site, asked, policy, reward, data, max_new_tokens)
-    evaluation_prompts = load_evaluation_prompts(site, asked, held_out, data.max_evaluation_prompts)
-    prompts = load_prompts(site, files.prompts, held_out, policy, reward, data, max_new_tokens)
-    demonstrations = load_demonstrations(site, files.demonstrations, held_out, policy, data)
-    preferences = load_preferences(site, files.preferences, held_out, reward or policy, data)
-    annotated = load_annotations(site, policy, prompts, preferences, config.pairs.strategy == "annotation")
+    evaluation_source = files.evaluation_prompts or files.prompts
+    held_out = load_held_out(site, evaluation_source, base_model, reward_base, data, max_new_tokens)
+    evaluation_prompts = load_evaluation_prompts(site, evaluation_source, held_out, data.max_evaluation_prompts)
+    prompts = load_prompts(site, files.prompts, held_out, base_model, reward_base, data, max_new_tokens)
+    demonstrations = load_demonstrations(site, files.demonstrations, held_out, base_model, data)
+    preferences = load_preferences(site, files.preferences, held_out, reward_base or base_model, data)
+    annotated = load_annotations(site, base_model, prompts, preferences, config.pairs.strategy == "annotation")
     given = Inputs(
-        base_model=policy,
-        reward_base=reward,
+        base_model=base_model,
+        reward_base=reward_base,
         held_out=held_out,
         evaluation_prompts=evaluation_prompts,
         prompts=prompts,

@@ -39,7 +39,7 @@ COLUMNS = {
     "checkpoints": ("stage", "made", "size", "step", "key", "state"),
     "runs": ("run", "started", "stages", "host", "pid", "state"),
 }
-"""What is printed of each list; `--json` has more."""
+"""Columns that are printed of each list; `--json` has more."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -99,7 +99,7 @@ def _prune(options: argparse.Namespace) -> tuple[Facts, list[Any]]:
 
 
 def _entry(entry: Entry) -> Facts:
-    """Return what is told of an entry; `size` counts the bytes of its own files."""
+    """Return the facts of an entry; `size` counts the bytes of its own files."""
     name, manifest = entry.folder.removeprefix("checkpoints/"), entry.manifest
     return {
         "stage": name.partition("/")[0],
@@ -116,7 +116,7 @@ def _entry(entry: Entry) -> Facts:
 
 
 def _table(folder: str, parts: list[Entry]) -> Facts:
-    """Return what is told of a table: its parts summed."""
+    """Return the facts of a table: its parts summed."""
     bad = [part for part in parts if part.damage]
     return {
         "table": folder.split("/")[1],
@@ -176,7 +176,7 @@ FORMS: dict[str, Callable[[Any], str]] = {
     "rows": "{:,}".format,
     "stages": lambda stages: str(len(stages)),
 }
-"""How the columns that are no plain text are printed."""
+"""Column -> the text of its value, where that is not plain text."""
 
 
 def _tree(node: Facts, name: str = "", within: Tree | None = None) -> Tree:

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
 from tasks.data.prompt_table import PromptTable
-from tasks.lm.tokens import context_length, encode_completion, encode_prompt
+from tasks.lm.context import context_length
+from tasks.lm.tokens import encode_completion, encode_prompt
 from tasks.lm.turns import ends_within, without_end
 from tasks.models.loading import model_folder, model_tokenizer
 from tasks.pipeline.dry_run import pending

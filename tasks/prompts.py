@@ -11,9 +11,11 @@ from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource
 from tasks.config.settings import DataConfig
 from tasks.data.added_prompts import find_added, read_added
+from tasks.data.columns import Role
+from tasks.data.conversations import BadRow
 from tasks.data.loading import EXAMPLE_FIELDS, PROMPT_FIELDS, commit_rows, held_out_rule, instruct
 from tasks.data.prompt_table import hash_fraction
-from tasks.data.records import BadRow, Record, Role, prompt_id, recognise
+from tasks.data.records import Record, prompt_id, recognise
 from tasks.data.sources import read_rows, source_digest
 from tasks.data.tally import Tally, log_unread_files, read_records
 from tasks.models.demands import AsRead, Reader, as_read_by

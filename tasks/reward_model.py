@@ -12,7 +12,8 @@ import pyarrow as pa
 from tasks.config.errors import ConfigurationError
 from tasks.config.settings import RewardModelConfig, ScoringConfig
 from tasks.data.prompt_table import hash_fraction
-from tasks.lm.tokens import are_short, check_any_short, encode_conversations, keep_short, load_tokenizer, single_rows
+from tasks.lm.context import are_short, check_any_short, keep_short, single_rows
+from tasks.lm.tokens import encode_conversations, load_tokenizer
 from tasks.models.loading import longest, model_tokenizer, trusts_remote_code
 from tasks.models.weights import load_weights
 from tasks.pipeline.dry_run import pending

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tasks.config.settings import SftConfig
-from tasks.lm.tokens import check_any_short, encode_completion, encode_prompt, keep_short, load_tokenizer, single_rows
+from tasks.lm.context import check_any_short, keep_short, single_rows
+from tasks.lm.tokens import encode_completion, encode_prompt, load_tokenizer
 from tasks.models.loading import load_policy, longest, model_tokenizer
 from tasks.pipeline.dry_run import pending
 from tasks.pipeline.jobs import Job

@@ -8,8 +8,10 @@ from typing import Any
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource
 from tasks.config.settings import DataConfig
+from tasks.data.columns import Role
+from tasks.data.conversations import BadRow
 from tasks.data.loading import EXAMPLE_FIELDS, commit_rows, held_out_rule, instruct
-from tasks.data.records import BadRow, Record, Role, prompt_id
+from tasks.data.records import Record, prompt_id
 from tasks.data.tally import Tally, read_records
 from tasks.models.demands import Reader, as_read_by
 from tasks.pipeline.stage import stage

@@ -6,7 +6,7 @@ from collections.abc import Collection
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.data.records import Messages
+from tasks.data.conversations import Messages
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft, provenance_of
 from tasks.store.folders import Store

@@ -18,6 +18,8 @@ from tasks.data.columns import (
     PLAIN,
     PROMPTS,
     Given,
+    Role,
+    Values,
     check_completion,
     check_scores,
     check_supported,
@@ -26,11 +28,7 @@ from tasks.data.columns import (
     given_prompt,
     read_side,
 )
-from tasks.data.columns import Role as Role
-from tasks.data.columns import Values as Values
-from tasks.data.conversations import BadRow as BadRow
-from tasks.data.conversations import Messages as Messages
-from tasks.data.conversations import checked_text, read_split, split_messages
+from tasks.data.conversations import BadRow, Messages, checked_text, read_split, split_messages
 from tasks.data.transcripts import is_rendered
 
 # Each role is served by any one of these forms: one column out of each group.

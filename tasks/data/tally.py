@@ -7,8 +7,9 @@ from typing import Any
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource
-from tasks.data.columns import PLAIN, READ, Values
-from tasks.data.records import BadRow, Record, Role, parse_record, recognise
+from tasks.data.columns import PLAIN, READ, Role, Values
+from tasks.data.conversations import BadRow
+from tasks.data.records import Record, parse_record, recognise
 from tasks.data.sources import read_rows, unread_files
 from tasks.pipeline.progress import log
 

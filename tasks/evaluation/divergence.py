@@ -62,7 +62,7 @@ def estimate_kl(store: Store, policy: Artifact, reference: Artifact, prompts: Ar
     if not np.isfinite(kl).all():
         raise ConfigurationError(
             f"{(~np.isfinite(kl)).sum()} of {kl.size} completions have a divergence that is no number: the policy "
-            f"{policy.uri} or the reference {reference.uri} is broken"
+            f"{policy.uri} or the reference {reference.uri} is broken, train it anew"
         )
     figures = summarize(rows, kl, settings.bootstrap_samples, settings.decoding.seed)
     return Kl(figures, slices)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jinja2 import TemplateError
 
 from tasks.config.errors import ConfigurationError
-from tasks.data.records import Messages
+from tasks.data.conversations import Messages
 from tasks.pipeline.progress import log
 
 if TYPE_CHECKING:

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tasks.config.errors import ConfigurationError
-from tasks.data.records import BadRow, Messages, Record
-from tasks.lm.tokens import context_length, encode, tokens_around
+from tasks.data.conversations import BadRow, Messages
+from tasks.data.records import Record
+from tasks.lm.context import context_length
+from tasks.lm.tokens import encode, tokens_around
 from tasks.lm.turns import ends_within, render, without_end
 from tasks.models.loading import model_folder, model_tokenizer, trusts_remote_code
 from tasks.models.weights import embedding_rows

@@ -123,7 +123,9 @@ def chat_template(tokenizer: "PreTrainedTokenizerBase", choice: str | None) -> s
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"chat_template = {choice!r} is no text in UTF-8: {error}") from error
+        raise ConfigurationError(
+            f"chat_template = {choice!r} is no text in UTF-8 ({error}): save it in UTF-8"
+        ) from error
 
 
 def unread_template(folder: Path) -> str | None:

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.lm.tokens import context_length, load_tokenizer
+from tasks.lm.context import context_length
+from tasks.lm.tokens import load_tokenizer
 from tasks.models.form import small_files
 from tasks.models.weight_files import weight_files
 from tasks.models.weights import load_weights

@@ -29,7 +29,9 @@ def locate_model(source: ModelSource) -> Path:
     if "://" in path:
         return _download(as_meant(path))
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
-        raise ConfigurationError(f"model folder {path} does not exist")
+        raise ConfigurationError(
+            f"model folder {path} does not exist: check the path, or name a hub model as owner/name"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

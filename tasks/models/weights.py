@@ -209,7 +209,9 @@ def _built(folder: Path) -> Iterator[None]:
             ) from error
         said = str(error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error)
         what = f"{type(error).__name__}: {said.partition(chr(10))[0]}"  # the rest may list all there are
-        raise ConfigurationError(f"the model in {folder} cannot be built ({what})") from error
+        raise ConfigurationError(
+            f"the model in {folder} cannot be built ({what}): mend its config.json, or name another"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -176,13 +176,7 @@ def find_pool(name: str) -> Pool | None:
     """
     try:
         with get_client(sync_client=True) as client:
-            deployment = client.read_deployment_by_name(name)
-            if deployment.work_pool_name is None:
-                return Pool("", None)
-            template = client.read_work_pool(deployment.work_pool_name).base_job_template
-            variables = template.get("variables", {}).get("properties", {})
-            gpus = (deployment.job_variables or {}).get("gpus", variables.get("gpus", {}).get("default"))
-            return Pool(deployment.work_pool_name, gpus)
+            return _read_pool(client, name)
     except ObjectNotFound:
         return None
     except httpx.HTTPError as error:
@@ -190,6 +184,17 @@ def find_pool(name: str) -> Pool | None:
         raise ConfigurationError(
             f"Prefect's server does not answer ({message}): check PREFECT_API_URL and PREFECT_API_AUTH_STRING"
         ) from error
+
+
+def _read_pool(client: SyncPrefectClient, name: str) -> Pool:
+    """Return the pool of a deployment, which need not have one, and the GPUs that its workers have."""
+    deployment = client.read_deployment_by_name(name)
+    if deployment.work_pool_name is None:
+        return Pool("", None)
+    template = client.read_work_pool(deployment.work_pool_name).base_job_template
+    variables = template.get("variables", {}).get("properties", {})
+    gpus = (deployment.job_variables or {}).get("gpus", variables.get("gpus", {}).get("default"))
+    return Pool(deployment.work_pool_name, gpus)
 
 
 def _runs(*tags: str, alive: bool = False) -> list[FlowRun]:

@@ -43,8 +43,10 @@ def markdown_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> li
 
 
 def _cell(value: str) -> str:
-    """Keep a value within its cell of a Markdown table."""
-    return " ".join(str(value).split()).replace("|", "&#124;")
+    """Keep a value within its cell of a Markdown table, with its indent."""
+    text = str(value)
+    indent = len(text) - len(text.lstrip(" "))
+    return "&nbsp;" * indent + " ".join(text.split()).replace("|", "&#124;")
 
 
 def _histogram(histogram: Mapping[str, list[float]]) -> list[str]:

@@ -131,10 +131,6 @@ class Stage(Generic[P]):
         artifact: Any = run(draft, site, arguments)
         return found or artifact
 
-    def find(self, site: Site, *args: P.args, **kwargs: P.kwargs) -> Artifact | None:
-        """Return the stage's output where the store has it."""
-        return self.draft(site, *args, **kwargs).find()
-
     def draft(self, site: Site, *args: P.args, **kwargs: P.kwargs) -> Draft:
         """Return where the stage's output is, or will be."""
         return self._draft(site, self._bind(*args, **kwargs))

@@ -82,7 +82,7 @@ def function_digest(function: Function) -> str:
     for key, value in function.options.items():
         if isinstance(value, str) and os.sep in value and not os.path.exists(value):
             raise ConfigurationError(
-                f"function = {function.function!r}: option {key} names {value}, which does not exist"
+                f"function = {function.function!r}: option {key} names {value}, which does not exist: check the path"
             )
     options = {
         key: {"sha256": hashlib.sha256(Path(value).read_bytes()).hexdigest()}

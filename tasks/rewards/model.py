@@ -32,7 +32,7 @@ class CompletionRewards:
         self.model = model.eval()
         head_in_float32(model)
         self.budget = Budget(model, tokens_per_batch)
-        self.not_shared = why_head_is_not_known(model) or why_not_shared(model)
+        self.not_shared = why_head_unknown(model) or why_not_shared(model)
         if self.not_shared:
             log(f"each completion is scored with its prompt, which is not shared: {self.not_shared}")
         self.alone = why_alone(self._score_padded, model) if self.not_shared else None
@@ -81,7 +81,7 @@ class CompletionRewards:
         """Forward whole sequences, padded on the right."""
         ids = [torch.tensor(own, device=self.model.device) for own in sequences]
         mask = pad_sequence([torch.ones_like(own) for own in ids], batch_first=True)
-        padded = pad_sequence(ids, batch_first=True, padding_value=pad_token_of(self.model))
+        padded = pad_sequence(ids, batch_first=True, padding_value=find_pad_token(self.model))
         return self.model(input_ids=padded, attention_mask=mask).logits[:, 0].float()
 
 
@@ -94,7 +94,7 @@ def why_alone(forward: Callable[[list[Ids]], torch.Tensor], model: PreTrainedMod
         forward: Returns the rewards of sequences, padded to one length.
         model: What computes them.
     """
-    pad, eos = pad_token_of(model), getattr(model.config.get_text_config(), "eos_token_id", None)
+    pad, eos = find_pad_token(model), getattr(model.config.get_text_config(), "eos_token_id", None)
     ends = [] if eos is None else [eos[0] if isinstance(eos, list) else eos]
     random = torch.Generator().manual_seed(0)
     ids = torch.randint(model.config.get_text_config().vocab_size - 1, (12,), generator=random)
@@ -111,7 +111,7 @@ def why_alone(forward: Callable[[list[Ids]], torch.Tensor], model: PreTrainedMod
     return None if apart <= bound * float(own.abs().max()) else f"{type(model).__name__} reads the padding"
 
 
-def pad_token_of(model: PreTrainedModel) -> int:
+def find_pad_token(model: PreTrainedModel) -> int:
     """Return the id that a model pads with, which may be in the configuration of its text model."""
     configs = (model.config, model.config.get_text_config())
     found = [config.pad_token_id for config in configs if getattr(config, "pad_token_id", None) is not None]
@@ -120,12 +120,12 @@ def pad_token_of(model: PreTrainedModel) -> int:
     return int(found[0])
 
 
-def why_head_is_not_known(model: PreTrainedModel) -> str | None:
+def why_head_unknown(model: PreTrainedModel) -> str | None:
     """Return why a reward is not `model.score` of the last hidden state, or None where it is.
 
     Compares both on two random sequences, one of them padded.
     """
-    head, pad = getattr(model, "score", None), pad_token_of(model)
+    head, pad = getattr(model, "score", None), find_pad_token(model)
     if not isinstance(head, torch.nn.Linear) or head.out_features != 1:
         return f"{type(model).__name__} has no linear head `score` with one output"
     random = torch.Generator().manual_seed(0)

@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.settings import ScoringConfig
+from tasks.data.conversations import Messages
 from tasks.data.prompt_table import PromptTable
-from tasks.data.records import Messages
-from tasks.lm.tokens import context_length, cut_at_prompts, encode_conversations, encode_prompt, load_tokenizer
+from tasks.lm.context import context_length
+from tasks.lm.tokens import cut_at_prompts, encode_conversations, encode_prompt, load_tokenizer
 from tasks.models.loading import device, model_folder, trusts_remote_code
 from tasks.models.updates import warn_of_loss
 from tasks.models.weight_files import register_oasst
@@ -88,7 +89,7 @@ def check_finite(rewards: pa.Table) -> None:
     if bad.size:
         ids = [f"{rewards['prompt_id'][i]}/{rewards['completion_id'][i]}" for i in bad[:5].tolist()]
         raise ConfigurationError(
-            f"{bad.size} rewards are NaN or infinite, first {', '.join(ids)}: the reward model is broken"
+            f"{bad.size} rewards are NaN or infinite, first {', '.join(ids)}: the reward model is broken, name another"
         )
 
 

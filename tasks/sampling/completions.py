@@ -4,7 +4,8 @@ from typing import Any
 
 from tasks.config.settings import Decoding
 from tasks.data.prompt_table import PromptTable
-from tasks.lm.tokens import context_length, encode_prompt, load_tokenizer
+from tasks.lm.context import context_length
+from tasks.lm.tokens import encode_prompt, load_tokenizer
 from tasks.models.loading import model_folder, trusts_remote_code
 from tasks.models.updates import warn_of_loss
 from tasks.pipeline.progress import log

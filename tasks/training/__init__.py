@@ -5,6 +5,7 @@ trainer.py        the trainer's side of a job
 checks.py         what TRL, transformers and peft refuse
 adapters.py       low-rank adapters
 dpo_examples.py   pairs joined with tokens: a row a prompt
+dpo_setup.py      what a DPO training is set up with
 packs.py          which prompts go through the model together
 dpo_trainer.py    TRL's DPO trainer, each completion forwarded once
 losses.py         losses that TRL does not have

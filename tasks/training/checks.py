@@ -95,9 +95,9 @@ def check_adapters(section: Training, model: Artifact) -> None:
     from tasks.training.trainer import lora_config
 
     name, wanted = f"{section.section}.lora.target_modules", section.lora.target_modules
-    scores = section.section == "reward_model"
+    is_reward_model = section.section == "reward_model"
     with torch.device("meta"):
-        empty = _without_weights(model, scores)
+        empty = _without_weights(model, is_reward_model)
         modules = [module for module, _ in empty.named_modules()]
         # peft passes over a name of a list that no module has where another name of the list has one.
         names = [] if isinstance(wanted, str) else wanted
@@ -105,21 +105,23 @@ def check_adapters(section: Training, model: Artifact) -> None:
             known = ", ".join(sorted({module.rpartition(".")[2] for module in modules} - {""}))
             raise ConfigurationError(f"{name}: the model has no module {missing[0]!r}, but {known}")
         try:
-            new = head_modules(empty) if scores else None
-            inject_adapter_in_model(lora_config(section.lora, "SEQ_CLS" if scores else "CAUSAL_LM", new), empty)
+            new = head_modules(empty) if is_reward_model else None
+            inject_adapter_in_model(
+                lora_config(section.lora, "SEQ_CLS" if is_reward_model else "CAUSAL_LM", new), empty
+            )
         except ValueError as error:
             raise ConfigurationError(f"{name} = {wanted!r}: {' '.join(str(error).split())}") from error
-    if not scores and isinstance(empty.get_output_embeddings(), BaseTunerLayer):
+    if not is_reward_model and isinstance(empty.get_output_embeddings(), BaseTunerLayer):
         raise ConfigurationError(f"{name} = {wanted!r} takes in the head, whose adapter TRL would not train: leave it")
 
 
-def _without_weights(model: Artifact, scores: bool) -> "PreTrainedModel":
-    """Return a model of empty tensors, with a scalar head or, unless it `scores`, a causal one."""
+def _without_weights(model: Artifact, is_reward_model: bool) -> "PreTrainedModel":
+    """Return a model of empty tensors, with the scalar head of a reward model, or a causal head."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     trust = trusts_remote_code(model)
     config = AutoConfig.from_pretrained(model_folder(model, weights=False), trust_remote_code=trust)
-    kind = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
+    kind = AutoModelForSequenceClassification if is_reward_model else AutoModelForCausalLM
     return kind.from_config(config, trust_remote_code=trust)
 
 

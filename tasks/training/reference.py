@@ -111,7 +111,8 @@ def look_up(table: GrowingTable, wanted: set[str]) -> tuple[dict[str, float], di
         rows = rows.filter(pc.is_in(rows["sequence_id"], pa.array(wanted - found.keys(), pa.string())))
         if not np.isfinite(rows["logps"].to_numpy()).all():
             raise ConfigurationError(
-                f"{part.uri} holds log-probabilities that are no numbers: the reference model is broken"
+                f"{part.uri} holds log-probabilities that are no numbers: the reference model is broken, name "
+                "another in sft.ready_model, or train it anew"
             )
         if rows.num_rows:
             found |= dict(zip(rows["sequence_id"].to_pylist(), rows["logps"].to_pylist(), strict=True))

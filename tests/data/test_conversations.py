@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.config.sections import DataSource
-from tasks.data.records import BadRow, Record, parse_record, prompt_id
+from tasks.data.conversations import BadRow
+from tasks.data.records import Record, parse_record, prompt_id
 from tasks.data.sources import read_rows
 
 # One conversation, in every spelling

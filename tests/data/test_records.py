@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.data.records import BadRow, Record, parse_record, prompt_id, recognise
+from tasks.data.conversations import BadRow
+from tasks.data.records import Record, parse_record, prompt_id, recognise
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 CONVERSATIONS = st.lists(

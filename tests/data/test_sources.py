@@ -16,7 +16,8 @@ from s3fs import S3FileSystem
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource
-from tasks.data.records import BadRow, parse_record
+from tasks.data.conversations import BadRow
+from tasks.data.records import parse_record
 from tasks.data.sources import read_rows, source_digest
 
 ROWS = [{"prompt": "größer\u2028als"}, {"prompt": "b"}, {"prompt": None}]

@@ -19,7 +19,6 @@ from transformers import (
 
 import tasks.lm.sharing
 from tasks.config.training import DpoConfig
-from tasks.dpo import sharing
 from tasks.lm.batches import Sequences
 from tasks.lm.layout import by_completion, lay_out, targets
 from tasks.lm.lengths import ANY_LENGTH, Lengths, rotary_lengths, thresholds
@@ -27,6 +26,7 @@ from tasks.lm.logps import CompletionLogps
 from tasks.lm.prefix_forward import wanted_states
 from tasks.lm.sharing import model_lengths
 from tasks.rewards.model import CompletionRewards
+from tasks.training.dpo_setup import plan_sharing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -189,12 +189,12 @@ def test_a_threshold_that_is_too_long_to_test_is_not_shared_beyond(monkeypatch, 
 
 def test_dpo_shares_where_no_sequence_can_be_too_long(capsys):
     model = model_of(AutoModelForCausalLM, LONGROPE)
-    assert sharing(model, DpoConfig(max_length=32)) == (True, Lengths(64, False, 64))
-    assert sharing(model, DpoConfig(max_length=100))[0] is False
+    assert plan_sharing(model, DpoConfig(max_length=32)) == (True, Lengths(64, False, 64))
+    assert plan_sharing(model, DpoConfig(max_length=100))[0] is False
     assert "dpo.max_length = 100 allows sequences" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"dpo.max_length = 100 must be at most 64 with dpo.extra.fsdp"):
-        sharing(model, DpoConfig(max_length=100, extra={"fsdp": "full_shard"}))
-    assert sharing(model, DpoConfig(max_length=64, extra={"fsdp": "full_shard"})) == (False, None)
+        plan_sharing(model, DpoConfig(max_length=100, extra={"fsdp": "full_shard"}))
+    assert plan_sharing(model, DpoConfig(max_length=64, extra={"fsdp": "full_shard"})) == (False, None)
 
 
 def test_logits_that_trl_would_get_wrong_are_refused():

@@ -10,8 +10,8 @@ from jinja2 import TemplateError
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from tasks.lm.context import context_length
 from tasks.lm.tokens import (
-    context_length,
     encode_completion,
     encode_prompt,
     load_tokenizer,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tasks.data.records import BadRow, parse_record
+from tasks.data.conversations import BadRow
+from tasks.data.records import parse_record
 
 
 def user(content):

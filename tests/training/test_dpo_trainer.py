@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 from trl import DPOConfig as DpoArguments
 
 from tasks.config.training import PAIRWISE_LOSSES, DpoConfig
-from tasks.dpo import split_losses
+from tasks.training.dpo_setup import split_losses
 from tasks.training.dpo_trainer import PackCollator, PackedDPOTrainer, pack_numbers
 from tasks.training.packs import DpoExample, Limits, schedule_packs
 
