@@ -44,7 +44,7 @@ def draw(samples: pa.Table, policies: list[str], reward: str) -> None:
     figure, axes = plt.subplots(figsize=(8, 2.8), layout="constrained")
     for (policy, values), colour in zip(rewards.items(), COLOURS, strict=True):
         label = f"{policy}, mean {values.mean():.2f}"
-        axes.hist(values, edges, color=colour, alpha=0.65, label=label)
+        axes.hist(values, edges.tolist(), color=colour, alpha=0.65, label=label)
         axes.axvline(values.mean(), color=colour, linestyle="--")
     axes.set_xlabel(f"{reward.replace('_', ' ')} reward", color=GREY)
     axes.set_ylabel("completions", color=GREY)
@@ -58,7 +58,7 @@ def draw(samples: pa.Table, policies: list[str], reward: str) -> None:
 def rewards_of(samples: pa.Table, policy: str, reward: str) -> np.ndarray:
     """Return the rewards that a policy's completions have."""
     mask = pc.and_(pc.equal(samples["policy"], policy), pc.equal(samples["reward_name"], reward))
-    return samples.filter(mask)["reward"].drop_null().to_numpy()
+    return np.asarray(samples.filter(mask)["reward"].drop_null())
 
 
 def print_completions(samples: pa.Table, prompts: pa.Table, policies: list[str], reward: str, number: int) -> None:

@@ -187,6 +187,13 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_are_there(page):
+    of_recipes = {"tasks/diversity.py", "tasks/selection/best_vs_median.py"}
+    named = set(re.findall(r"`((?:tasks|flows|infra|tests|benchmarks|configs|docs)/[\w/.-]+)`", page.read_text()))
+    assert not [name for name in named - of_recipes if not (ROOT / name).exists()]
+
+
 def test_pictures_are_small_and_shown():
     shown = "".join(page.read_text() for page in PAGES)
     for picture in (ROOT / "docs/img").iterdir():
