@@ -38,7 +38,7 @@ def test_new_prompts() -> None:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("dpo", ["--prompts", "8"]), ("scoring", ["--prompts", "2"]), ("sampling", []), ("selection", []), ("store", [])],
+    [("dpo", []), ("scoring", ["--prompts", "2"]), ("sampling", []), ("selection", []), ("store", [])],
 )
 def test_both_sides(name: str, options: list[str], tmp_path: Path) -> None:
     """From a copy, so that figures that mean nothing do not replace those in results.json."""
