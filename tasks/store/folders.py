@@ -130,7 +130,9 @@ class Store:
         created = datetime.now(UTC).isoformat(timespec="seconds")
         full = manifest.model_copy(update={"files": entries, "libraries": library_versions(), "created": created})
         self._put(full.sealed().model_dump_json(indent=2).encode(), f"{folder}/{MANIFEST}")
-        return _artifact(f"{self.uri}/{folder}", read_manifest(f"{self.uri}/{folder}"))
+        uri = f"{self.uri}/{folder}"
+        # A server that replaces a file by removing it first has none for a moment, where another writer commits too.
+        return _artifact(uri, persist(lambda: read_manifest(uri), uri, "read"))
 
     def find(self, folder: str) -> Artifact | None:
         """Return the artifact in a folder, or None where it, or a part of it, is missing, incomplete or damaged.
