@@ -106,11 +106,17 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def prefect_harness() -> Iterator[None]:
     """Run Prefect's server over a temporary database, which takes ten seconds to start."""
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import (
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED,
+        temporary_settings,
+    )
     from prefect.testing.utilities import prefect_test_harness
 
-    # Without heartbeats, whose thread holds up the end of every flow for a second.
+    # Without the service that fires automations: on SQLite, Prefect 3.7.6 waits for ever where one is made while that
+    # service reads them. And without heartbeats, whose thread holds up the end of every flow for a second.
     with (
+        temporary_settings({PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED: False}),
         prefect_test_harness(server_startup_timeout=120),
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
     ):
