@@ -8,13 +8,13 @@ from adding import add, added, parts, start, write
 from tasks.data.added_prompts import append_prompts
 from tasks.store.folders import Store
 
+pytestmark = pytest.mark.usefixtures("server")
+
 # Before a file of this name appears in the store, the process dies, or waits for the other one.
 HOOKED = """
 import os, signal, sys, time
 from pathlib import Path
 from flows.add_prompts import main
-
-pytestmark = pytest.mark.usefixtures("server")
 
 name, flags, *arguments = sys.argv[1:]
 
