@@ -41,8 +41,7 @@ def test_only_named_columns_may_be_null():
         "prompts.reference_completion",
         "prompts.metadata",
         "preferences.margin",
-        "evaluation.sft_gold",
-        "evaluation.aligned_gold",
+        "evaluation.reward",
     }
 
 
