@@ -3,6 +3,7 @@
 import hashlib
 
 import pytest
+from dialogues import assistant, reason, user
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,20 +17,6 @@ CONVERSATIONS = st.lists(
     max_size=4,
 )
 HH = "\n\nHuman: Hi\n\nAssistant:"
-
-
-def user(content):
-    return {"role": "user", "content": content}
-
-
-def assistant(content):
-    return {"role": "assistant", "content": content}
-
-
-def reason(values, role):
-    with pytest.raises(BadRow) as caught:
-        parse_record(values, role)
-    return caught.value.reason
 
 
 def test_prompt_text_is_one_user_message():

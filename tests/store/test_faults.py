@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import runs
+from disks import mounted
 from faulty_proxy import FaultyProxy
 from runs import digests, on_small_world, written
 from s3_servers import rclone, used_by_s3fs
@@ -168,14 +169,8 @@ def test_a_repaired_store_is_gone_on_with(reopened, undisturbed):
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("mounting a file system is not allowed here")
-    try:
+    with mounted(tmp_path / "disk", megabytes=64) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def fill(ballast: Path) -> None:

@@ -2,11 +2,11 @@
 
 import os
 import resource
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from disks import mounted
 from small_stores import commit
 
 from tasks.store.filesystem import StoreError
@@ -15,14 +15,8 @@ from tasks.store.folders import open_store
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("mounting a file system is not allowed here")
-    try:
+    with mounted(tmp_path / "disk", megabytes=1) as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_full_disk_is_an_error_that_says_so(small_disk):
