@@ -170,8 +170,10 @@ class Stage(Generic[P]):
                 check_ended_well(run, committed=draft.find() is not None)
 
     def _shards(self, site: Site, draft: Draft, arguments: Arguments) -> list[Order]:
-        """Return what each of several workers is asked for."""
+        """Return what each of several workers is asked for; nothing where other runs have computed all of it."""
         shards = _call(self.options["split"], arguments, out=draft, shards=site.compute.shards)
+        if not shards and (missing := self._work(draft, arguments).missing()):
+            raise DeploymentFailedError(f"{self.name}: `split` shares out nothing, but {missing} are missing")
         return [self._order(site, arguments | own) for own in shards]
 
     def _order(self, site: Site, arguments: Arguments) -> Order:
