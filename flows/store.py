@@ -45,7 +45,7 @@ COLUMNS = {
 def main(arguments: list[str] | None = None) -> None:
     """Print what is asked for; exit with 2 and one message where something is wrong."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given and given[0] not in ("list", "prune", "-h", "--help"):
+    if not given or given[0] not in ("list", "prune", "-h", "--help"):
         given = ["list", *given]
     parser = _parser()
     options = parser.parse_args(given)

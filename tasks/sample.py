@@ -7,8 +7,9 @@ from tasks.data.prompt_table import PromptTable, shard_of
 from tasks.lm.tokens import encode_prompt
 from tasks.models.loading import model_tokenizer
 from tasks.pipeline.dry_run import pending
+from tasks.pipeline.options import Work
 from tasks.pipeline.shards import balance
-from tasks.pipeline.stage import Work, stage
+from tasks.pipeline.stage import stage
 from tasks.sampling.completions import completion_stats, completions_table, missing_completions, sample_slices
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft

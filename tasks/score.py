@@ -8,9 +8,10 @@ import numpy as np
 from tasks.config.settings import ScoringConfig
 from tasks.data.prompt_table import shard_of
 from tasks.pipeline.dry_run import pending
+from tasks.pipeline.options import Work
 from tasks.pipeline.progress import log
 from tasks.pipeline.shards import balance
-from tasks.pipeline.stage import Work, stage
+from tasks.pipeline.stage import stage
 from tasks.rewards.scoring import score_slices
 from tasks.rewards.table import count_unscored, rewards_table, unscored
 from tasks.store.artifacts import Artifact

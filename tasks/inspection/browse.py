@@ -24,6 +24,7 @@ MADE_BY = {
     "pairs": ("build_pairs",),
 }
 """Artifact of a run -> the stages that make it."""
+LOST = "(the completion cannot be read: run the pipeline again)"
 
 
 def find_run(runs: list[Run], prefix: str | None) -> Run:
@@ -138,7 +139,7 @@ def _pairs(
     rows = [
         row for table in read_tables(entry.artifact(store)) for row in _rows_of_prompt(table, prompt_id).to_pylist()
     ]
-    pairs = [{**row, "chosen": texts[row["chosen_id"]], "rejected": texts[row["rejected_id"]]} for row in rows]
+    pairs = [{**row, **{side: texts.get(row[f"{side}_id"], LOST) for side in ("chosen", "rejected")}} for row in rows]
     return sorted(pairs, key=lambda row: (-row["reward_gap"], row["chosen_id"], row["rejected_id"]))
 
 

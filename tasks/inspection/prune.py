@@ -97,7 +97,8 @@ def _split(store: Store, catalog: Catalog, runs: list[Run], keep_last: int) -> t
     """Return the entries and the records to delete.
 
     No manifest names the parts of a stage that is not done, so what was made since an unfinished run began stays. While
-    a run is in use, every part and every folder without a manifest stays: the run may still need them.
+    a run is in use, every part and every folder without a manifest stays: the run may still need them. Every part stays
+    too where a stage of a kept run that has finished has no readable manifest: nobody knows which parts it names.
     """
     if not runs:
         raise ConfigurationError(
@@ -105,10 +106,15 @@ def _split(store: Store, catalog: Catalog, runs: list[Run], keep_last: int) -> t
         )
     kept, stages = kept_runs(runs, keep_last), {folder.partition("/")[0] for run in runs for folder in run.stages}
     folders, in_use = reached(catalog, kept), [run for run in kept if run.in_use()]
+    names_unknown = any(
+        _is_damaged(catalog, folder) for run in kept if run.status == "finished" for folder in run.stages
+    )
     since = min((run.started for run in kept if run.status == "running"), default=None)
 
     def goes(entry: Entry) -> bool:
         if entry.folder in folders or _stage_folder(entry) in folders or entry.folder.startswith(ADDED_PROMPTS):
+            return False
+        if names_unknown and entry.sort == "part":
             return False
         if in_use and (entry.sort == "part" or entry.manifest is None):
             return False
@@ -121,6 +127,11 @@ def _split(store: Store, catalog: Catalog, runs: list[Run], keep_last: int) -> t
     order = {"stage": 0, "checkpoint": 1, "part": 2}
     entries = sorted(filter(goes, catalog.entries.values()), key=lambda entry: (order[entry.sort], entry.order))
     return entries, [run for run in runs if run not in kept]
+
+
+def _is_damaged(catalog: Catalog, folder: str) -> bool:
+    entry = catalog.entries.get(folder)
+    return entry is None or entry.manifest is None
 
 
 def _stage_folder(entry: Entry) -> str:

@@ -4,6 +4,7 @@ configuration.py  the configuration of a whole run
 checks.py         what can be refused before anything is read
 site.py           where a run lives: its store, and where its stages compute
 stage.py          a stage: looked up, else computed and committed
+options.py        what a stage brings beside its body
 dry_run.py        what each stage would do
 shards.py         a stage split over several workers
 dispatch.py       runs of deployments on pools of workers

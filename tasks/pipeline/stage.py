@@ -6,8 +6,8 @@ missing or damaged is. Prefect remembers nothing. A stage computes here, or on a
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Concatenate, Generic, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack
+from collections.abc import Callable
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack
 
 from prefect import Task
 from prefect.artifacts import create_markdown_artifact
@@ -19,6 +19,7 @@ from prefect.tasks import exponential_backoff
 from tasks.config.errors import ConfigurationError
 from tasks.pipeline.dispatch import DeploymentFailedError, Order, check_ended_well, endings, start, under_way
 from tasks.pipeline.dry_run import PLAN
+from tasks.pipeline.options import Options, Work, check_options
 from tasks.pipeline.pages import stage_page, stats_lines
 from tasks.pipeline.shards import compute_in_shards
 from tasks.pipeline.site import Site
@@ -34,48 +35,6 @@ Arguments = dict[str, Any]
 """The values of a body's parameters, the draft apart, by name and in order."""
 
 
-class Work(NamedTuple):
-    """What there is to compute for the output of a stage that fills a table which it shares with others."""
-
-    lock: str
-    """Names the table: only one run of a deployment at a time works on it, or on a shard of it."""
-    missing: Callable[[], int]
-    """Returns how much is missing; 0: the table has it all, and what remains is to name it."""
-
-
-class Options(TypedDict, total=False):
-    """What a stage brings beside its body. Each function is called with the stage's arguments that it names.
-
-    `out` is the draft of the output, `store` its store, and `shards` the number of workers to split the work over.
-    """
-
-    preview: Callable[..., tuple[Artifact, dict[str, Any]]]
-    """Called in place of the body in a dry run; returns the expected artifact and what it would cost. Left out for a
-    stage that reads data and loads no model: a dry run runs it into memory."""
-    given: Callable[..., Artifact | None]
-    """Returns an artifact that takes the place of the stage's output, or None. Knows the arguments alone."""
-    work: Callable[..., Work]
-    """Returns what is missing. Left out by a stage that computes its output alone and as a whole."""
-    split: Callable[..., list[dict[str, Artifact]]]
-    """Returns, for each of several workers, the arguments that it gets in place of the stage's own. Needs `work`."""
-    page: Callable[..., list[str]]
-    """Returns the lines of Markdown that stand for the stats of `artifact` on the stage's page in Prefect's UI."""
-    gpus: str
-    """The section of the run's configuration that says on how many GPUs the stage computes. Left out: on one."""
-    run_name: str
-    """What a run of the stage on a worker is called; `{prompts.rows}` stands for the rows of the argument `prompts`."""
-    retries: int
-    """How often Prefect repeats the task after a failure that is no ConfigurationError. For I/O and GPU work."""
-    reads: Mapping[str, Collection[str]]
-    """Section -> the fields of it that the body reads, of a section that it does not read as a whole. The others are
-    not in the key."""
-    dropped: Collection[str]
-    """Inputs that the body once had, and that were `NOTHING`: they stay in the key, so that what was computed before is
-    found."""
-    same: Mapping[str, str]
-    """Input -> the input that it is by default: where both are the same, it is not in the key."""
-
-
 class Stage(Generic[P]):
     """A body that is called with a site in place of its draft: looked up in the store, else computed and committed.
 
@@ -87,7 +46,7 @@ class Stage(Generic[P]):
         """Wrap a body; see `stage`.
 
         Raises:
-            TypeError: An option asks for an argument that the body does not have.
+            TypeError: See `check_options`.
         """
         functools.update_wrapper(self, body)
         self.body, self.version, self.options = body, version, options
@@ -95,10 +54,7 @@ class Stage(Generic[P]):
         self.signature = inspect.signature(body)
         parameters = self.signature.parameters.values()
         self.defaults = {each.name: each.default for each in parameters if each.default is not each.empty}
-        for name, option in options.items():
-            known = {*self.signature.parameters, "out", "store", "shards", "artifact"}
-            if callable(option) and (unknown := inspect.signature(option).parameters.keys() - known):
-                raise TypeError(f"{self.name}: {name} asks for {sorted(unknown)}, which the body does not have")
+        check_options(body, options)
         self.task: Task[..., Any] = Task(
             self._run,
             name=self.name,
@@ -194,6 +150,7 @@ class Stage(Generic[P]):
 
     def _body(self, draft: Draft, arguments: Arguments) -> Artifact:
         body: Callable[..., Artifact] = self.body
+        draft.begin()
         return body(draft, *arguments.values())
 
     def _bind(self, *args: Any, **kwargs: Any) -> Arguments:

@@ -10,6 +10,7 @@ parquet.py     tables as Parquet
 growing.py     tables that grow by parts, and slices of them
 cover.py       which parts cover what a stage wants
 drafts.py      stage keys, and the draft that is committed under one
+cost.py        what it cost to compute an artifact
 runs.py        the record of a run
 scratch.py     local working folders
 """

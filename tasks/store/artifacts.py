@@ -91,9 +91,9 @@ class Manifest(BaseModel):
 
     `parts` names other folders, with their digests, that the artifact is made of: without one of them it is damaged.
     `keeps` names folders that served to make it and may serve again: it is whole without them; `prune` spares them.
-    `libraries` and `created` inform; nothing is decided by them. What a stranger wrote can name nothing outside of its
-    folder: the digest names the local copy, and every file lies under its own name in one subfolder, which `fetch`
-    returns whole.
+    `libraries`, `created` and `cost` inform; nothing is decided by them. What a stranger wrote can name nothing outside
+    of its folder: the digest names the local copy, and every file lies under its own name in one subfolder, which
+    `fetch` returns whole.
     """
 
     kind: str
@@ -106,6 +106,7 @@ class Manifest(BaseModel):
     keeps: dict[SafePath, str] = {}
     libraries: dict[str, str] = {}
     created: str = ""
+    cost: dict[str, Any] = {}
     checksum: str = ""
 
     @model_validator(mode="after")

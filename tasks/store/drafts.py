@@ -9,6 +9,7 @@ from pydantic_core import to_jsonable_python
 
 from tasks.config.sections import Section, key_value, same_in_key
 from tasks.store.artifacts import Artifact, Content, Manifest, Provenance
+from tasks.store.cost import Cost
 from tasks.store.folders import Store
 
 
@@ -105,6 +106,11 @@ class Draft:
         self.store = store
         self.provenance = provenance
         self.writes_to = writes_to or store
+        self.cost: Cost | None = None
+
+    def begin(self) -> None:
+        """Measure from here on what the output costs."""
+        self.cost = Cost()
 
     @property
     def folder(self) -> str:
@@ -132,5 +138,6 @@ class Draft:
         """
         if (found := self.find()) is not None:
             return found
-        manifest = Manifest(kind=kind, digest=digest, provenance=self.provenance, **facts)
+        cost = {} if self.cost is None else self.cost.measure()
+        manifest = Manifest(kind=kind, digest=digest, provenance=self.provenance, cost=cost, **facts)
         return self.writes_to.commit(self.folder, files, manifest, replace=False)

@@ -57,6 +57,8 @@ class Store:
 
     def __init__(self, uri: str) -> None:
         """Open the store; nothing is read or written yet."""
+        if not uri:
+            raise ConfigurationError("store is empty: name a folder, file:///... or s3://bucket/prefix")
         if "@" in uri.partition("://")[2].partition("/")[0]:
             raise ConfigurationError(
                 "store must not carry credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"

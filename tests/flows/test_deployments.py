@@ -171,10 +171,31 @@ def test_prefect_deploys_what_the_files_say() -> None:
 def test_a_step_says_what_is_wrong_with_its_file(line: str, message: str, tmp_path: Path, capsys: Any) -> None:
     config = write_config(tmp_path, line)
     with pytest.raises(SystemExit, match="2"):
-        read_configuration(config)
+        read_configuration(config=config)
     printed = capsys.readouterr().err
     assert printed.startswith(f"error: {config}")
     assert message in printed
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({}, "config: Field required"),
+        ({"config": None}, "config = None: Input should be a valid string"),
+        ({"config": "configs/hh.yaml", "overrides": [{"store": "x"}]}, "overrides.0: Input should be a valid string"),
+        ({"config": "configs/hh.yaml", "overrides": "store=x"}, "overrides = 'store=x': Input should be a valid list"),
+        ({"config": "configs/hh.yaml", "unless_set": {"ABC": 5}}, "unless_set.ABC = 5: Input should be a valid string"),
+        ({"config": "configs/hh.yaml", "override": []}, "override is no known setting"),
+    ],
+)
+def test_a_step_says_what_is_wrong_with_itself(step: dict[str, Any], message: str, capsys: Any) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        read_configuration(**step)
+    assert f"error: prefect.yaml, read_configuration: {message}" in capsys.readouterr().err
+
+
+def test_a_switch_in_quotes_is_a_switch() -> None:
+    assert read_configuration(config="configs/hh.yaml", on_gpus="false")["compute"]["train_sft"] == "inline"
 
 
 def test_a_wrong_configuration_is_not_deployed(tmp_path: Path) -> None:
@@ -193,7 +214,7 @@ def test_a_wrong_configuration_is_not_deployed(tmp_path: Path) -> None:
 
 def test_a_variable_that_is_set_counts_before_its_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     def path_of_the_lexicon() -> str:
-        found = read_configuration("configs/stories.yaml", unless_set={"RSDPO_TEST_DATA": "elsewhere"})
+        found = read_configuration(config="configs/stories.yaml", unless_set={"RSDPO_TEST_DATA": "elsewhere"})
         return str(found["evaluation"]["gold_reward"]["options"]["lexicon"])
 
     assert path_of_the_lexicon() == "/data/vader/vader_lexicon.txt"
@@ -203,7 +224,7 @@ def test_a_variable_that_is_set_counts_before_its_stand_in(monkeypatch: pytest.M
 
 def test_overrides_count_before_the_file_and_the_gpus() -> None:
     overrides = ["pairs.eta=0.9", "compute.train_dpo=inline"]
-    found = read_configuration("configs/hh.yaml", overrides, on_gpus=True)
+    found = read_configuration(config="configs/hh.yaml", overrides=overrides, on_gpus=True)
     assert (found["pairs"]["eta"], found["compute"]["train_dpo"]) == (0.9, "inline")
     assert found["compute"]["train_sft"] == "train-sft/gpu"
 

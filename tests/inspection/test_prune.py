@@ -30,6 +30,17 @@ def test_what_served_to_make_an_artifact_stays_and_the_artifact_is_whole_without
     assert prune(store, 1).entries == []
 
 
+@pytest.mark.parametrize("damage", ["missing", "emptied"])
+def test_parts_stay_where_nobody_knows_which_a_kept_run_names(tmp_path, damage):
+    store = Store(str(tmp_path))
+    own = chain(store, "new")
+    record(store, [own.prompts, own.policy, own.completions, own.aligned])
+    manifest = tmp_path / store.folder_of(own.completions) / "manifest.json"
+    manifest.unlink() if damage == "missing" else manifest.write_text("")
+    assert prune(store, 1).entries == []
+    assert all(store.find(store.folder_of(part)) for part in own.parts)
+
+
 def test_the_last_runs_stay_whole_and_the_others_go(store):
     old = chain(store, "old")
     new = chain(store, "new", shared=old.parts[:1])

@@ -13,7 +13,7 @@ from tasks.config.errors import ConfigurationError
 from tasks.pipeline.progress import Progress
 from tasks.pipeline.site import Site
 from tasks.pipeline.stage import stage
-from tasks.store.artifacts import NOTHING, Artifact
+from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft, stage_key
 from tasks.store.folders import Store, read_bytes, read_files, read_manifest
 
@@ -143,12 +143,7 @@ def test_without_retries_a_stage_runs_once(tmp_path, states):
     assert len(once.calls) == 1
 
 
-# Options
-
-
-def test_an_option_that_asks_for_what_the_body_does_not_have_is_refused():
-    with pytest.raises(TypeError, match=r"double: preview asks for \['demonstrations'\], which the body does not have"):
-        Double(preview=lambda source, demonstrations: (NOTHING, {}))
+# Keys
 
 
 def test_an_input_that_a_stage_once_had_stays_in_its_key(store):

@@ -9,8 +9,9 @@ from prefect import flow
 
 from flows.stages import as_flow
 from tasks.config.sections import Section
+from tasks.pipeline.options import Work
 from tasks.pipeline.site import Site
-from tasks.pipeline.stage import Work, stage
+from tasks.pipeline.stage import stage
 from tasks.store.artifacts import Artifact, Provenance, sha256_of
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
