@@ -136,7 +136,7 @@ def table_size() -> tuple[dict[str, Any], list[Row]]:
     """Compare the bytes of pairs of ids with those of pairs of texts."""
     completions = texts(PART * K, COMPLETION_WORDS, 1)
     own, rewards = part(0, completions)
-    (pairs,) = pairs_of_parts([(own, rewards)], PairsConfig(tau=TAU, eta=ETA), PairCounts())
+    (pairs,) = pairs_of_parts([(own, rewards)], PairCounts(PairsConfig(tau=TAU, eta=ETA)))
     with tempfile.TemporaryDirectory() as folder:
         write_pairs([pairs], Path(folder))
         stored = sum(path.stat().st_size for path in Path(folder).iterdir())

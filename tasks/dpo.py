@@ -132,4 +132,4 @@ def train_dpo(
             "dropped": {"too_long": builder.too_long},
         }
         with trained(out, "tasks.dpo:fit", policy, dpo, with_ref_logps(folder, ref_logps.by_sequence)) as trained_in:
-            return commit_model(out, policy, trained_in, stats, ref_logps.parts)
+            return commit_model(out, policy, trained_in, stats, keeps=ref_logps.parts)

@@ -8,6 +8,7 @@ from tasks.config.settings import Decoding, EvaluationConfig, SamplingConfig, Sc
 from tasks.evaluation.comparison import compare
 from tasks.evaluation.divergence import KlSettings, estimate_kl, own_distribution
 from tasks.evaluation.drawn import EvaluationSettings, draw, samples_table
+from tasks.evaluation.likelihood import reference_nll
 from tasks.evaluation.tables import evaluation_page
 from tasks.pipeline.dry_run import pending
 from tasks.pipeline.stage import stage
@@ -45,7 +46,7 @@ def _preview(
 
 
 @stage(
-    version=4,
+    version=5,
     preview=_preview,
     page=evaluation_page,
     gpus="sampling",
@@ -65,6 +66,9 @@ def evaluate_policy(
     drawn = {name: draw(out.store, policy, reward_models, prompts, settings) for name, policy in policies.items()}
     keeps = {folder: digest for own in drawn.values() for folder, digest in own.parts.items()}
     figures = compare(drawn, settings.reference, settings.evaluation)
+    completions = {name: own.rows for name, own in drawn.items()}
+    for name, nll in reference_nll(policies[settings.reference], prompts, completions, settings.decoding.dtype).items():
+        figures[name]["reference_nll"] = nll
     decoding = own_distribution(settings.decoding, settings.evaluation.kl_completions)
     kl_settings = KlSettings(decoding, settings.evaluation.bootstrap_samples)
     for name in policies.keys() - {settings.reference}:

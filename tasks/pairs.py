@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
 from tasks.pipeline.dry_run import pending
+from tasks.pipeline.pages import stats_lines
 from tasks.pipeline.stage import stage
 from tasks.rewards.candidates import COLUMNS, gather
 from tasks.rewards.scored import read_scored
@@ -44,14 +45,13 @@ def pair_table(candidates: Candidates, pairs: PairIndices, tau: float) -> pa.Tab
     return pa.table(columns).cast(SCHEMAS["pairs"], safe=False)
 
 
-def pairs_of_parts(
-    parts: Iterable[tuple[pa.Table, pa.Table]], config: PairsConfig, counts: PairCounts
-) -> Iterator[pa.Table]:
+def pairs_of_parts(parts: Iterable[tuple[pa.Table, pa.Table]], counts: PairCounts) -> Iterator[pa.Table]:
     """Yield the pairs of each part, that is, of some prompts' completions and their rewards, and count them."""
+    config = counts.config
     for completions, rewards in parts:
         candidates = gather(completions, rewards)
         selected = select(candidates, config)
-        counts.add(candidates.rewards, candidates.truncated, selected.row)
+        counts.add(candidates, selected)
         yield pair_table(candidates, selected, config.tau)
 
 
@@ -76,18 +76,24 @@ def _joined(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
+def _page(artifact: Artifact) -> list[str]:
+    """Return the counts as Markdown; the profile is for the report."""
+    stats = {name: value for name, value in artifact.stats.items() if name != "profile"}
+    return stats_lines(artifact.model_copy(update={"stats": stats}))
+
+
 def _preview() -> tuple[Artifact, dict[str, Any]]:
     return pending(0, "build_pairs"), {}
 
 
-@stage(version=2, preview=_preview)
+@stage(version=3, preview=_preview, page=_page)
 def build_pairs(out: Draft, rewards: Artifact, completions: Artifact, pairs: PairsConfig) -> Artifact:
     """Select the pairs to train on: sigma((r_j - r_l) / tau) > eta."""
-    counts = PairCounts()
+    counts = PairCounts(pairs)
     parts = read_scored(out.store, completions, rewards, COLUMNS)
     with scratch_folder(out.provenance.key[:16]) as folder:
-        digest = write_pairs(pairs_of_parts(parts, pairs, counts), folder)
+        digest = write_pairs(pairs_of_parts(parts, counts), folder)
         if not counts.pairs:
-            raise ConfigurationError(counts.explain_none(pairs))
+            raise ConfigurationError(counts.explain_none())
         files = {path.name: path for path in sorted(folder.iterdir())}
         return out.commit("pairs", files, digest, rows=counts.pairs, stats=counts.stats())

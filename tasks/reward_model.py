@@ -20,10 +20,12 @@ from tasks.pipeline.dry_run import pending
 from tasks.pipeline.jobs import Job
 from tasks.pipeline.progress import log
 from tasks.pipeline.stage import stage
+from tasks.rewards.calibration import preference_stats
 from tasks.rewards.scoring import RewardModel
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
-from tasks.store.parquet import read_columns, read_table, read_tables
+from tasks.store.parquet import read_columns, read_table, read_tables, table_bytes
+from tasks.store.schemas import SCHEMAS
 from tasks.training.trained_model import OUTPUT, commit_model, trained
 
 if TYPE_CHECKING:
@@ -79,24 +81,17 @@ def check_preferences(base_model: Artifact, preferences: Artifact, reward_model:
     check_any_short(encoded, SIDES, longest(base_model, reward_model.max_length))
 
 
-def preference_metrics(chosen: np.ndarray, rejected: np.ndarray) -> dict[str, float]:
-    """Return how often chosen beats rejected (a tie counts half), and the rewards' mean and standard deviation."""
-    rewards = np.concatenate([chosen, rejected]).astype(np.float64)  # squares of large ones overflow in float32
-    accuracy = float(np.mean((chosen > rejected) + 0.5 * (chosen == rejected)))
-    return {"accuracy": accuracy, "reward_mean": float(rewards.mean()), "reward_std": float(rewards.std())}
-
-
-def measure(folder: Path, held_out: pa.Table, start: Artifact) -> dict[str, float | None]:
-    """Return the accuracy and rewards of a trained reward model on held-out pairs; no accuracy where there are none."""
+def score_held_out(folder: Path, held_out: pa.Table, start: Artifact) -> pa.Table:
+    """Return the rewards that a trained model gives the sides of held-out pairs."""
     if held_out.num_rows == 0:
         log(
             "no preference pair is held out, so the reward model's accuracy is not measured: raise "
             "reward_model.evaluation_fraction, or add preferences"
         )
-        return {"accuracy": None}
+        return SCHEMAS["held_out_rewards"].empty_table()
     model, prompts = RewardModel(folder, ScoringConfig(), trusts_remote_code(start)), held_out["messages"].to_pylist()
-    chosen, rejected = (model.score(prompts, held_out[side].to_pylist()) for side in ("chosen", "rejected"))
-    return {**preference_metrics(chosen, rejected)}
+    columns = {f"{side}_reward": model.score(prompts, held_out[side].to_pylist()) for side in ("chosen", "rejected")}
+    return pa.table({"prompt_id": held_out["prompt_id"], **columns}).cast(SCHEMAS["held_out_rewards"])
 
 
 def fit(job: Job) -> None:
@@ -161,4 +156,6 @@ def train_reward_model(
     held_out = held_out.filter(pa.array(are_short(encode_preferences(tokenizer, held_out, False), SIDES, limit)))
     stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}, "held_out_pairs": held_out.num_rows}
     with trained(out, "tasks.reward_model:fit", base_model, reward_model, [examples]) as folder:
-        return commit_model(out, base_model, folder, stats | measure(folder / OUTPUT, held_out, base_model))
+        rewards = score_held_out(folder / OUTPUT, held_out, base_model)
+        files = {"held_out.parquet": table_bytes(rewards, "held_out_rewards")}
+        return commit_model(out, base_model, folder, stats | preference_stats(rewards), files)

@@ -47,15 +47,27 @@ def distinct_2(texts: list[str]) -> float:
     return len(pairs) / pairs.total() if pairs else 0.0
 
 
+def repetition(text: str, n: int = 3) -> float:
+    """Return the share of a text's n-grams of words that it has had before; 0 where it has none.
+
+    1 - distinct-n, within one text (arXiv:1908.04319, section 6): 0 in clean prose, near 1 where a few words go round.
+    """
+    words = text.split()
+    grams = list(zip(*(words[start:] for start in range(n)), strict=False))
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
 def policy_stats(drawn: Drawn) -> dict[str, Any]:
     """Return a policy's own figures: `rewards` of all its completions, and `finished` without the truncated ones.
 
     A truncated completion's reward is for half an answer.
     """
+    texts = drawn.rows["completion"].to_pylist()
     return {
         "completions": drawn.rows.num_rows,
         "mean_tokens": float(drawn.rows["num_tokens"].to_numpy().mean()),
-        "distinct_2": distinct_2(drawn.rows["completion"].to_pylist()),
+        "distinct_2": distinct_2(texts),
+        "repetition": float(np.mean([repetition(text) for text in texts])),
         "truncated": int(drawn.truncated.sum()),
         "truncation_rate": float(drawn.truncated.mean()),
         "rewards": _moments(drawn.rewards),

@@ -1,11 +1,12 @@
 """Rewards of completions. Imports models and what is below it.
 
-heads.py       reward heads in float32
-model.py       a model with a scalar head, each prompt computed once
-scoring.py     rewards looked up, the missing ones computed
-table.py       the table of rewards
-scored.py      completions and rewards joined
-candidates.py  both as arrays, a row a prompt
-functions.py   functions that a configuration names
-gold.py        known rewards
+heads.py        reward heads in float32
+model.py        a model with a scalar head, each prompt computed once
+scoring.py      rewards looked up, the missing ones computed
+table.py        the table of rewards
+calibration.py  how far a reward model is right on held-out pairs
+scored.py       completions and rewards joined
+candidates.py   both as arrays, a row a prompt
+functions.py    functions that a configuration names
+gold.py         known rewards
 """

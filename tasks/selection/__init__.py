@@ -7,4 +7,6 @@ annotation.py     the data set's own pairs
 caps.py           which pairs of a prompt stay where it has too many
 strategies.py     the strategies by name, and the section `pairs`
 counts.py         what is recorded of a selection
+profile.py        what a scored table looks like, whatever is selected from it
+histogram.py      a histogram of numbers that come in parts
 """

@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks.selection.strategies import PairsConfig
+from tasks.selection.pairs import Candidates, PairIndices
+from tasks.selection.profile import Profile
+from tasks.selection.strategies import PairsConfig, admitted
 
 
 class PairCounts:
@@ -12,28 +14,25 @@ class PairCounts:
 
     SAMPLE = 8192
 
-    def __init__(self) -> None:
+    def __init__(self, config: PairsConfig) -> None:
         """Start at zero."""
+        self.config, self.profile = config, Profile(config.tau, config.eta)
         self.pairs = self.possible = self.prompts = self.active = self.completions = self.truncated = 0
         self._gaps = np.empty(0)
         self._every = 1
 
-    def add(self, rewards: np.ndarray, truncated: np.ndarray, selected_rows: np.ndarray) -> None:
-        """Count one part.
-
-        Args:
-            rewards: (n, k) rewards; NaN where a sample is missing or has none.
-            truncated: (n, k) bool: cut at max_new_tokens.
-            selected_rows: The row of each selected pair.
-        """
+    def add(self, candidates: Candidates, selected: PairIndices) -> None:
+        """Count a part: its candidates, before the truncation rule, and the pairs that were selected from them."""
+        self.profile.add(admitted(candidates, self.config), selected)
+        rewards = candidates.rewards
         present = (~np.isnan(rewards)).sum(axis=1)
         first = -self.prompts % self._every  # of the prompts in the sample, which is spaced evenly over all parts
         self.prompts += present.size
         self.completions += int(present.sum())
-        self.truncated += int(truncated.sum())
+        self.truncated += int(candidates.truncated.sum())
         self.possible += int((present * (present - 1) // 2).sum())
-        self.pairs += selected_rows.size
-        self.active += np.unique(selected_rows).size
+        self.pairs += selected.row.size
+        self.active += np.unique(selected.row).size
         widest_gaps = np.nan_to_num(np.fmax.reduce(rewards, axis=1) - np.fmin.reduce(rewards, axis=1))
         self._gaps = np.concatenate([self._gaps, widest_gaps[first :: self._every]])
         while self._gaps.size > self.SAMPLE:
@@ -54,15 +53,14 @@ class PairCounts:
             "possible_pairs": self.possible,
             "acceptance_rate": self.pairs / self.possible if self.possible else 0.0,
             "widest_gap_quantiles": self.quantiles(),
+            "profile": self.profile.stats(),
         }
 
-    def explain_none(self, config: PairsConfig) -> str:
+    def explain_none(self) -> str:
         """Return why there is no pair, and what to change."""
-        rule, remedy = config.explain_none()
-        if self.truncated == self.completions and config.truncated != "keep":
-            remedy = (
-                f"all are truncated: raise sampling.max_new_tokens, or set pairs.truncated = {config.truncated} to keep"
-            )
+        (rule, remedy), truncated = self.config.explain_none(), self.config.truncated
+        if self.truncated == self.completions and truncated != "keep":
+            remedy = f"all are truncated: raise sampling.max_new_tokens, or set pairs.truncated = {truncated} to keep"
         return (
             f"no pair was selected from {self.completions} completions of {self.prompts} prompts, of which "
             f"{self.truncated} were truncated: {rule}, and the prompts' widest gaps have the quantiles "

@@ -4,7 +4,7 @@ A strategy is a pure function of candidates and its settings, in a file of its o
 """
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import numpy as np
@@ -16,15 +16,48 @@ from tasks.selection.caps import prompt_seeds, random_subset, widest
 from tasks.selection.pairs import Candidates, PairIndices, StrategySettings
 from tasks.selection.threshold import ThresholdSettings, threshold_pairs
 
-STRATEGIES = {
+STRATEGIES: dict[str, Callable[..., PairIndices]] = {
     "threshold": threshold_pairs,
     "best_vs_worst": best_vs_worst_pairs,
     "annotation": annotated_pairs,
 }
 """Name -> function of `candidates` and `settings`. The settings' fields are fields of the section `pairs`."""
 
+
+def settings_of(name: str, strategy: Callable[..., PairIndices]) -> type[StrategySettings]:
+    """Return the class of a strategy's settings.
+
+    Raises:
+        TypeError: The strategy has no argument `settings` of such a class.
+    """
+    kind = get_type_hints(strategy).get("settings")
+    if not (isinstance(kind, type) and issubclass(kind, StrategySettings)):
+        raise TypeError(f"strategy {name}: the function needs an argument `settings: ...Settings`, not {kind}")
+    return kind
+
+
+def bases_of(settings: Collection[type[StrategySettings]]) -> tuple[type[StrategySettings], ...]:
+    """Return the classes whose fields make one section: each once, without those that another one derives from.
+
+    Raises:
+        TypeError: Two of them have a field of the same name: one default would take the other's place.
+    """
+    bases = [
+        own
+        for own in dict.fromkeys(settings)
+        if not any(other is not own and issubclass(other, own) for other in settings)
+    ]
+    owners: dict[str, type[StrategySettings]] = {}
+    for own in bases:
+        for field in own.model_fields:
+            defined = next(each for each in own.__mro__ if field in inspect.get_annotations(each))
+            if owners.setdefault(field, defined) is not defined:
+                raise TypeError(f"{own.__name__}.{field} is a field of {owners[field].__name__} too: take another name")
+    return tuple(bases)
+
+
 SETTINGS: Mapping[str, type[StrategySettings]] = {
-    name: get_type_hints(function)["settings"] for name, function in STRATEGIES.items()
+    name: settings_of(name, strategy) for name, strategy in STRATEGIES.items()
 }
 READ_BY_ALL = frozenset({"strategy", "tau"})
 """Fields that count with every strategy: preference_prob of any pair is sigma(reward_gap / tau)."""
@@ -38,7 +71,7 @@ else:
         f"{name}: {(inspect.getdoc(settings) or '').splitlines()[0]}" for name, settings in SETTINGS.items()
     )
     _strategy = (Literal[tuple(STRATEGIES)], Field("threshold", description=_help))
-    _Strategies = create_model("_Strategies", __base__=tuple(SETTINGS.values()), strategy=_strategy)
+    _Strategies = create_model("_Strategies", __base__=bases_of(list(SETTINGS.values())), strategy=_strategy)
 
 
 class PairsConfig(_Strategies):
@@ -70,17 +103,20 @@ class PairsConfig(_Strategies):
         return SETTINGS[self.strategy].explain_none(self)
 
 
-def select(candidates: Candidates, config: PairsConfig) -> PairIndices:
-    """Return the pairs that the configured strategy, truncation rule and cap leave; sides of equal text are no pair."""
+def admitted(candidates: Candidates, config: PairsConfig) -> Candidates:
+    """Return the candidates as the truncation rule leaves them to the strategy."""
     rule = "keep" if "truncated" in SETTINGS[config.strategy].unread else config.truncated
     cut = candidates.truncated & (rule != "keep")
-    may_be_chosen = candidates.may_be_chosen & ~cut
     rewards = np.where(cut, np.nan, candidates.rewards) if rule == "drop" else candidates.rewards
-    seen = candidates._replace(rewards=rewards, may_be_chosen=may_be_chosen)
-    strategy: Any = STRATEGIES[config.strategy]
-    found: PairIndices = strategy(seen, config)
-    differ = candidates.texts[found.row, found.chosen] != candidates.texts[found.row, found.rejected]
-    return capped(found.where(differ & may_be_chosen[found.row, found.chosen]), candidates, config)
+    return candidates._replace(rewards=rewards, may_be_chosen=candidates.may_be_chosen & ~cut)
+
+
+def select(candidates: Candidates, config: PairsConfig) -> PairIndices:
+    """Return the pairs that the configured strategy, truncation rule and cap leave; sides of equal text are no pair."""
+    seen = admitted(candidates, config)
+    found = STRATEGIES[config.strategy](seen, config)
+    differ = seen.texts[found.row, found.chosen] != seen.texts[found.row, found.rejected]
+    return capped(found.where(differ & seen.may_be_chosen[found.row, found.chosen]), seen, config)
 
 
 def capped(pairs: PairIndices, candidates: Candidates, config: PairsConfig) -> PairIndices:

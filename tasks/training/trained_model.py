@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tasks.models.loading import model_folder, trained_files, trusts_remote_code
 from tasks.models.updates import report_update, warn_of_loss
 from tasks.pipeline.jobs import EXAMPLES, Job, run_job
 from tasks.pipeline.progress import log
-from tasks.store.artifacts import Artifact, DamagedArtifactError, files_digest
+from tasks.store.artifacts import Artifact, Content, DamagedArtifactError, files_digest
 from tasks.store.copies import fetch
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
@@ -74,23 +74,30 @@ def write_tables(path: Path, tables: Iterable[pa.Table]) -> None:
 
 
 def commit_model(
-    out: Draft, start: Artifact, folder: Path, stats: dict[str, Any], keeps: dict[str, str] | None = None
+    out: Draft,
+    start: Artifact,
+    folder: Path,
+    stats: dict[str, Any],
+    beside: Mapping[str, Content] | None = None,
+    keeps: dict[str, str] | None = None,
 ) -> Artifact:
     """Commit the model in a working folder.
 
-    The digest covers the model's files alone, not the log, nor the adapter, which is merged into the model.
+    The digest covers the model's files alone, not what lies beside them: the log, and the adapter, which is merged into
+    the model.
 
     Args:
         out: The stage's output.
         start: The model that the training began with.
         folder: The working folder.
         stats: What to record; `examples` among them.
+        beside: Name -> content of further files.
         keeps: Folder -> digest of the parts of tables that served to train the model.
     """
     files = trained_files(folder / OUTPUT, trusts_remote_code(start))
     digest = files_digest(files)
     files["training_log.parquet"] = table_bytes(_log_table(folder), "training_log")
-    files |= adapter_files(folder / ADAPTER, start)
+    files |= adapter_files(folder / ADAPTER, start) | dict(beside or {})
     update = json.loads((folder / UPDATE).read_text())
     report_update(update)
     stats = {**stats, "update": update, "trust_remote_code": trusts_remote_code(start)}

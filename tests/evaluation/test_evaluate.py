@@ -1,6 +1,7 @@
 """Evaluation: win rates, distinct-2 and the comparison by hand, then their laws."""
 
 import json
+import math
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from tasks.config.settings import EvaluationConfig, SamplingConfig, ScoringConfig
 from tasks.evaluate import evaluation_settings
-from tasks.evaluation.comparison import compare, distinct_2, policy_stats, win_rate
+from tasks.evaluation.comparison import compare, distinct_2, policy_stats, repetition, win_rate
 from tasks.evaluation.divergence import per_sequence, per_token
 from tasks.evaluation.drawn import Drawn, samples_table
 from tasks.evaluation.intervals import bootstrap_interval
@@ -142,6 +143,20 @@ def test_distinct_2_by_hand(texts, expected):
     assert distinct_2(texts) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", 0),
+        ("two words", 0),  # no 3-gram
+        ("a b c d e", 0),
+        ("a b c a b c", 1 / 4),  # abc bca cab abc
+        ("no no no no no", 2 / 3),
+    ],
+)
+def test_repetition_by_hand(text, expected):
+    assert repetition(text) == pytest.approx(expected)
+
+
 @given(st.lists(st.text("ab ", max_size=12), max_size=5))
 def test_distinct_2_is_a_share_and_falls_when_texts_are_repeated(texts):
     share = distinct_2(texts)
@@ -253,8 +268,11 @@ def test_without_any_left_there_is_none():
     assert found["aligned"]["finished"]["reward_model"] == {"mean": None, "std": None}
     json.dumps(found, allow_nan=False)
     found["aligned"]["divergence"] = KL
+    for policy in found.values():
+        policy["reference_nll"] = math.log(4)
     rows = evaluation_rows({"prompts": 2, "reference": "sft", "policies": found})
     assert [row[2] for row in rows if row[0].startswith("  without truncated")] == ["none"] * 4
+    assert ("perplexity under sft", "4.00", "4.00") in rows
     assert "nan" not in str(rows)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tasks.pairs import build_pairs, pair_table, pairs_of_parts, write_pairs
 from tasks.selection.counts import PairCounts
-from tasks.selection.pairs import PairIndices
+from tasks.selection.pairs import PairIndices, no_pairs
 from tasks.selection.strategies import PairsConfig
 from tasks.store.artifacts import Provenance
 from tasks.store.drafts import Draft
@@ -54,8 +54,8 @@ def parts_of(rewards, cuts):
 def streamed(parts, folder, config):
     """Return the pairs that the parts give, their digest, and what was counted."""
     folder.mkdir()
-    counts = PairCounts()
-    digest = write_pairs(pairs_of_parts(parts, config, counts), folder)
+    counts = PairCounts(config)
+    digest = write_pairs(pairs_of_parts(parts, counts), folder)
     rows = [row for path in sorted(folder.iterdir()) for row in pq.read_table(path).to_pylist()]
     assert len(rows) == counts.pairs
     return sorted(map(tuple, map(dict.values, rows))), digest, counts.stats()
@@ -89,11 +89,11 @@ def test_small_parts_share_a_file_and_no_file_is_empty(tmp_path, monkeypatch):
     # 1, 0, 2, 1 and 0 pairs: the first three parts fill a file.
     rewards = [[0.0, 9.0], [0.0, 0.0], [0.0, 0.0, 9.0], [0.0, 9.0], [0.0]]
     config, cuts = PairsConfig(truncated="keep"), [[row] for row in range(5)]
-    write_pairs(pairs_of_parts(parts_of(rewards, cuts), config, PairCounts()), tmp_path / "two")
+    write_pairs(pairs_of_parts(parts_of(rewards, cuts), PairCounts(config)), tmp_path / "two")
     files = sorted((tmp_path / "two").iterdir())
     assert [path.name for path in files] == ["rows-000000.parquet", "rows-000001.parquet"]
     assert [pq.read_metadata(path).num_rows for path in files] == [3, 1]
-    empty = pairs_of_parts(parts_of(rewards, [[1], [4]]), config, PairCounts())
+    empty = pairs_of_parts(parts_of(rewards, [[1], [4]]), PairCounts(config))
     assert write_pairs(empty, tmp_path / "none") == format_digest(0)
     assert list((tmp_path / "none").iterdir()) == []
 
@@ -111,8 +111,8 @@ def test_memory_does_not_grow_with_the_parts(tmp_path, monkeypatch):
             yield pa.table(keys | texts), pa.table(keys | {"reward": rng.normal(size=4000)})
             held.append(pa.total_allocated_bytes())
 
-    counts = PairCounts()
-    write_pairs(pairs_of_parts(parts(), PairsConfig(), counts), tmp_path)
+    counts = PairCounts(PairsConfig())
+    write_pairs(pairs_of_parts(parts(), counts), tmp_path)
     assert counts.prompts == 20_000
     assert counts.pairs > 5000 * 4
     assert max(held[20:]) < 1.1 * max(held[:20])
@@ -120,11 +120,10 @@ def test_memory_does_not_grow_with_the_parts(tmp_path, monkeypatch):
 
 def test_gap_quantiles_do_not_depend_on_the_parts():
     rewards = np.random.default_rng(0).normal(size=(30_001, 2)) * np.linspace(0, 1, 30_001)[:, None]
-    whole, cut = PairCounts(), PairCounts()
-    truncated, none = np.zeros(rewards.shape, bool), np.empty(0, np.intp)
-    whole.add(rewards, truncated, none)
+    whole, cut = PairCounts(PairsConfig()), PairCounts(PairsConfig())
+    whole.add(candidates(rewards), no_pairs())
     for start in range(0, len(rewards), 7):
-        cut.add(rewards[start : start + 7], truncated[start : start + 7], none)
+        cut.add(candidates(rewards[start : start + 7]), no_pairs())
     assert cut.stats() == whole.stats()
     gaps = np.abs(rewards[:, 0] - rewards[:, 1])
     assert whole.quantiles()["50%"] == pytest.approx(np.median(gaps), rel=0.05)
@@ -209,9 +208,9 @@ def test_no_pair_names_eta_tau_and_the_gaps(tmp_path, cache):
 
 
 def test_no_pair_where_all_are_truncated_says_so():
-    counts = PairCounts()
-    counts.add(np.array([[1.0, 2.0]]), np.ones((1, 2), bool), np.empty(0, np.intp))
-    message = counts.explain_none(PairsConfig())
+    counts = PairCounts(PairsConfig())
+    counts.add(candidates([[1.0, 2.0]], cut=[(0, 0), (0, 1)]), no_pairs())
+    message = counts.explain_none()
     assert message.endswith("all are truncated: raise sampling.max_new_tokens, or set pairs.truncated = drop to keep")
 
 

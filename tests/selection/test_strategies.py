@@ -6,7 +6,9 @@ from candidates import NAN, as_set, candidates, chosen
 
 from tasks.selection.annotation import AnnotationSettings, annotated_pairs
 from tasks.selection.best_vs_worst import best_against_worst
-from tasks.selection.strategies import PairsConfig, select
+from tasks.selection.pairs import StrategySettings
+from tasks.selection.strategies import SETTINGS, PairsConfig, bases_of, select, settings_of
+from tasks.selection.threshold import ThresholdSettings
 
 CUT = candidates([[0.0, 4.0, 8.0, 1.0]], cut=[(0, 2)])
 
@@ -84,3 +86,39 @@ def test_identical_texts_take_no_place_under_the_cap():
 def test_the_cap_holds_for_annotations():
     config = PairsConfig(strategy="annotation", max_pairs_per_prompt=1)
     assert chosen(select(candidates([[1.0, 0.0, 5.0, 0.0]]), config)) == [(2, 3)]
+
+
+# Settings of a new strategy
+
+
+class Finer(ThresholdSettings):
+    """The threshold's settings and one more."""
+
+    step: float = 0.1
+
+
+class Clash(StrategySettings):
+    """Has a field that another strategy has."""
+
+    eta: float = 0.1
+
+
+def test_settings_may_be_those_of_another_strategy_or_add_to_them():
+    ours = list(SETTINGS.values())
+    assert bases_of([*ours, ThresholdSettings, StrategySettings]) == tuple(ours)
+    assert Finer in bases_of([*ours, Finer])
+    assert ThresholdSettings not in bases_of([*ours, Finer])
+
+
+def test_a_field_of_two_strategies_is_refused():
+    with pytest.raises(TypeError, match=r"Clash\.eta is a field of ThresholdSettings too"):
+        bases_of([*SETTINGS.values(), Clash])
+
+
+def test_a_strategy_without_settings_is_refused():
+    with pytest.raises(TypeError, match="strategy mine: the function needs an argument `settings:"):
+        settings_of("mine", needs_settings)
+
+
+def needs_settings(candidates, config):
+    return candidates
