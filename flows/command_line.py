@@ -20,14 +20,16 @@ from flows.run_log import RunLog, ended_by_signals, redacted
 from flows.settings_yaml import read_yaml
 from tasks.config.errors import ConfigurationError
 from tasks.evaluation.tables import evaluation_head, evaluation_rows
+from tasks.monitors.judging import MonitorError
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import DeploymentFailedError, DeploymentRunError
 from tasks.pipeline.dry_run import PLAN, Plan
+from tasks.report.closing import closing_words
 from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.filesystem import STORE_ERRORS
 
-FAILS = (DamagedArtifactError, DeploymentFailedError, DeploymentRunError, ServerError, *STORE_ERRORS)
-"""What may pass when the store, a worker or the network is mended."""
+FAILS = (DamagedArtifactError, DeploymentFailedError, DeploymentRunError, MonitorError, ServerError, *STORE_ERRORS)
+"""What may pass when the store, a worker or the network is mended, or another range is set."""
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _OTHER_VARIABLE = re.compile(r"\$\{\s*[\w.]+\s*(:[^}]*)?\}")
 """How other programs write variables: `${NAME:-default}`, `${oc.env:NAME}`, `${ NAME }`."""
@@ -153,12 +155,16 @@ def print_report(artifacts: dict[str, Artifact], as_json: bool) -> None:
     for row in evaluation_rows(figures):
         table.add_row(*row)
     console.print(table)
-    for name, artifact in artifacts.items():
+    for line in closing_words(artifacts):
+        console.print(line, highlight=False)
+    made = {name: artifact for name, artifact in artifacts.items() if name != "report"}
+    for name, artifact in made.items():
         console.print(f"{name:>13}  {artifact.uri}", highlight=False)
     if as_json:
-        stages = {name: {"uri": a.uri, "digest": a.digest, "rows": a.rows} for name, a in artifacts.items()}
-        metrics = {name: a.stats for name, a in artifacts.items()}
-        print(json.dumps({"artifacts": stages, "metrics": metrics}), flush=True)
+        stages = {name: {"uri": a.uri, "digest": a.digest, "rows": a.rows} for name, a in made.items()}
+        metrics, run = {name: a.stats for name, a in made.items()}, artifacts["report"].stats
+        told = {"report": run.get("report"), "verdicts": run["verdicts"]}
+        print(json.dumps({"artifacts": stages, "metrics": metrics} | told), flush=True)
 
 
 def _meaning(location: tuple[int | str, ...]) -> str:

@@ -21,11 +21,13 @@ from tasks.config.settings import (
 from tasks.config.training import DpoConfig
 from tasks.dpo import train_dpo
 from tasks.evaluate import evaluate_policy
+from tasks.monitors.judging import MonitorsConfig
 from tasks.pairs import build_pairs
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import cancel_children
 from tasks.pipeline.site import open_site
 from tasks.preferences import label_preferences
+from tasks.report.watching import watched
 from tasks.reward_model import train_reward_model
 from tasks.sample import sample_completions
 from tasks.score import score_completions
@@ -57,13 +59,14 @@ def rs_dpo(
     pairs: PairsConfig = PairsConfig(),
     dpo: DpoConfig = DpoConfig(),
     evaluation: EvaluationConfig = EvaluationConfig(),
+    monitors: MonitorsConfig = MonitorsConfig(),
     compute: ComputeConfig = ComputeConfig(),
     store: str = "./.rsdpo",
 ) -> dict[str, Artifact]:
     """Align a policy with RS-DPO and compare it with the policy that it started from; return every artifact."""
     config = Config(**locals())
     check_settings(config)
-    site = open_site(store, compute)
+    site = watched(open_site(store, compute), config)
     given = load_inputs(site, config)  # models and data
     prompts = given.prompts
 

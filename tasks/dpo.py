@@ -5,7 +5,7 @@ is a frozen policy, pi_SFT as a rule; completions are trained on by the very tok
 completions and a completion is in many pairs: each is forwarded once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,10 @@ from tasks.store.drafts import Draft
 from tasks.store.parquet import read_tables
 from tasks.store.scratch import scratch_folder
 from tasks.training.dpo_examples import ExampleBuilder
-from tasks.training.dpo_setup import ExamplesOnDisk, dpo_arguments, plan_sharing, split_losses
-from tasks.training.packs import Limits, schedule_packs
+from tasks.training.dpo_setup import dpo_arguments, plan_sharing, split_examples, split_losses
+from tasks.training.packs import UNBOUNDED, Limits, schedule_packs
 from tasks.training.reference import WITHOUT_REF, find_ref_logps, read_examples
-from tasks.training.trained_model import commit_model, trained, write_tables
+from tasks.training.trained_model import commit_model, last_metrics, trained, write_tables
 
 
 def with_ref_logps(folder: Path, ref_logps: dict[str, float]) -> Iterator[pa.Table]:
@@ -58,6 +58,7 @@ def fit(job: Job) -> None:
 
     from tasks.lm.prefix_forward import name_body
     from tasks.training.dpo_trainer import PackCollator, PackedDPOTrainer, pack_numbers
+    from tasks.training.held_out import MeasureHeldOut
     from tasks.training.trainer import callbacks, lora_config, run_trainer, weight_dtype
 
     config = DpoConfig.model_validate(job.config)
@@ -66,7 +67,7 @@ def fit(job: Job) -> None:
     name_body(model)
     shared, lengths = plan_sharing(model, config)
     limits = Limits(config.batch_size, config.tokens_per_batch, config.devices, shared)
-    examples = ExamplesOnDisk(job)
+    examples, held_out = split_examples(job, config)
     schedule = schedule_packs(examples, limits, config.epochs, config.max_steps, config.seed)
     ours, theirs = split_losses(config)
     trainer = PackedDPOTrainer(
@@ -79,7 +80,23 @@ def fit(job: Job) -> None:
         peft_config=lora_config(config.lora, "CAUSAL_LM"),
         callbacks=callbacks(job),
     )
+    if len(held_out):
+        packs = schedule_packs(held_out, limits._replace(batch_size=UNBOUNDED, devices=1), 1, None, 0).packs
+        trainer.add_callback(MeasureHeldOut(trainer, PackCollator(held_out, packs, shared, lengths)))
     run_trainer(trainer, job, config)
+
+
+def dpo_stats(last: Mapping[str, float], beta: float) -> dict[str, Any]:
+    """Return how a training ended: log-ratios in nats a completion, and the held-out pairs where there are such.
+
+    Args:
+        last: The last values of the metrics; TRL's rewards are beta times the log-ratio.
+        beta: Strength of the pull towards the reference.
+    """
+    sides = {f"{side}_log_ratio": last[f"rewards/{side}"] / beta for side in ("chosen", "rejected")}
+    names = {"accuracy": "rewards/accuracies", "margin": "rewards/margins"}
+    held_out = {name: last[f"held_out/{name}"] for name in names if f"held_out/{name}" in last}
+    return {**sides, **{name: last[metric] for name, metric in names.items()}, "held_out": held_out}
 
 
 def check_reference(policy: Artifact, reference: Artifact) -> None:
@@ -132,4 +149,5 @@ def train_dpo(
             "dropped": {"too_long": builder.too_long},
         }
         with trained(out, "tasks.dpo:fit", policy, dpo, with_ref_logps(folder, ref_logps.by_sequence)) as trained_in:
+            stats |= dpo_stats(last_metrics(trained_in), dpo.beta)
             return commit_model(out, policy, trained_in, stats, keeps=ref_logps.parts)

@@ -138,6 +138,9 @@ class DpoConfig(Training):
     """Probability that a pair's label is wrong, for the losses sigmoid (cDPO), robust and exo_pair."""
     loss_weights: tuple[NonNegativeFloat, ...] | None = None
     """Weight of each loss; None: 1 each."""
+    evaluation_fraction: float = Field(0.0, ge=0, lt=1)
+    """Share of the prompts whose pairs are not trained on, but show how the training carries over: accuracy and margin
+    on them (of at most 128 prompts) are in the log."""
     tokens_per_batch: Annotated[int, NOT_IN_KEY] = Field(8192, ge=1)
     """Most tokens, padding apart, in one forward and backward pass on one device. A single pair may have more."""
     lora: Lora | None = Lora()

@@ -15,6 +15,7 @@ from tasks.config.settings import (
     SftConfig,
 )
 from tasks.config.training import DpoConfig
+from tasks.monitors.judging import MonitorsConfig
 from tasks.selection.strategies import PairsConfig
 
 
@@ -29,6 +30,7 @@ class Config(Section):
     pairs: PairsConfig = PairsConfig()
     dpo: DpoConfig = DpoConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    monitors: MonitorsConfig = MonitorsConfig()
     compute: ComputeConfig = ComputeConfig()
     store: str = Field("./.rsdpo", min_length=1)
     """Where every artifact lives: a folder, `file:///...` or `s3://bucket/prefix`."""

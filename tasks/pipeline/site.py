@@ -1,6 +1,7 @@
 """Where a run lives: the store of its artifacts, and where its stages compute."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tasks.config.compute import ComputeConfig
 from tasks.pipeline.dry_run import PLAN
@@ -8,6 +9,16 @@ from tasks.pipeline.progress import log
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store, open_store
 from tasks.store.runs import RunRecord
+
+
+class Watcher(Protocol):
+    """Sees what a run does, stage by stage."""
+
+    def saw(self, stage: str, artifact: Artifact) -> None:
+        """Look at the output of a stage, which was computed or found."""
+
+    def ended(self) -> Artifact:
+        """Return the report on a run whose stages are all done."""
 
 
 @dataclass
@@ -18,6 +29,7 @@ class Site:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     record: RunRecord | None = None
     """What `prune` keeps for this run; None for a part of another run."""
+    watcher: Watcher | None = None
     computed: dict[str, int] = field(default_factory=dict)
     """Stages that the store did not have, and how much of each was missing; 0 where its table was full."""
 
@@ -28,7 +40,7 @@ class Site:
         missing = {stage: count for stage, count in self.computed.items() if count}
         computed = ", ".join(f"{stage} ({count})" if count > 1 else stage for stage, count in missing.items())
         log(f"computed {computed}" if computed else "nothing new: the store has every stage")
-        return artifacts
+        return artifacts if self.watcher is None else artifacts | {"report": self.watcher.ended()}
 
 
 def open_site(store: str, compute: ComputeConfig) -> Site:

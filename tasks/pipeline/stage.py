@@ -72,7 +72,7 @@ class Stage(Generic[P]):
         """Return the stage's output."""
         arguments = self._bind(*args, **kwargs)
         if "given" in self.options and (given := _call(self.options["given"], arguments)) is not None:
-            return given
+            return self._seen(site, given)
         draft = self._draft(site, arguments)
         if (plan := PLAN.get()) is not None:
             return plan.visit(draft, self._preview, arguments)
@@ -85,7 +85,7 @@ class Stage(Generic[P]):
         if self.name in site.compute.deployments():
             run = run.with_options(retries=CRASHES, retry_delay_seconds=CRASH_SECONDS)
         artifact: Any = run(draft, site, arguments)
-        return found or artifact
+        return self._seen(site, found or artifact)
 
     def draft(self, site: Site, *args: P.args, **kwargs: P.kwargs) -> Draft:
         """Return where the stage's output is, or will be."""
@@ -94,6 +94,11 @@ class Stage(Generic[P]):
     def order(self, site: Site, *args: P.args, **kwargs: P.kwargs) -> Order:
         """Return what the stage's deployment is asked for."""
         return self._order(site, self._bind(*args, **kwargs))
+
+    def _seen(self, site: Site, artifact: Artifact) -> Artifact:
+        if site.watcher is not None and PLAN.get() is None:
+            site.watcher.saw(self.name, artifact)
+        return artifact
 
     def _run(self, draft: Draft, site: Site, arguments: Arguments) -> Artifact | State[Artifact]:
         """Run as a Prefect task."""

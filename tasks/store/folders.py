@@ -136,6 +136,17 @@ class Store:
         # A server that replaces a file by removing it first has none for a moment, where another writer commits too.
         return _artifact(uri, persist(lambda: read_manifest(uri), uri, "read"))
 
+    def write_beside(self, folder: str, name: str, data: bytes) -> str:
+        """Write a file that a folder's manifest does not name, in place of an earlier one; return its URI.
+
+        For people to read: nothing is computed with it, so nothing verifies it. It goes when the folder goes.
+
+        Raises:
+            StoreError: It could not be written.
+        """
+        self._put(data, f"{folder}/{name}")
+        return f"{self.uri}/{folder}/{name}"
+
     def find(self, folder: str) -> Artifact | None:
         """Return the artifact in a folder, or None where it, or a part of it, is missing, incomplete or damaged.
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from tasks.store.artifacts import Artifact, DamagedArtifactError, FileEntry
 from tasks.store.filesystem import CHUNK, open_fs, persist
-from tasks.store.folders import read_files
+from tasks.store.folders import read_bytes, read_files
 from tasks.store.schemas import SCHEMAS, add_digests, rows_digest
 from tasks.store.verify import read_entry
 
@@ -36,6 +36,15 @@ def read_tables(artifact: Artifact, columns: list[str] | None = None) -> Iterato
 def read_table(artifact: Artifact, columns: list[str] | None = None) -> pa.Table:
     """Return all rows of a table, verified; `columns` as for `read_tables`."""
     return pa.concat_tables([_none_of(artifact.kind, columns), *read_tables(artifact, columns)])
+
+
+def read_file(artifact: Artifact, name: str, kind: str) -> pa.Table:
+    """Return one Parquet file of an artifact, verified, of a kind of table that lies beside what the artifact is.
+
+    Raises:
+        DamagedArtifactError: The file is missing or differs from the manifest.
+    """
+    return pq.read_table(pa.BufferReader(read_bytes(artifact, name))).cast(SCHEMAS[kind])
 
 
 def read_columns(artifact: Artifact, names: list[str]) -> pa.Table:

@@ -43,6 +43,8 @@ class Run(BaseModel):
     """Folders of the stages that it looked at, in order."""
     artifacts: dict[str, SafePath] = {}
     """What a finished run returned: name -> folder."""
+    verdicts: tuple[dict[str, Any], ...] = ()
+    """What the monitors found: `name`, `about`, `level`, `value`, `text`."""
 
     def in_use(self) -> bool:
         """Tell whether the run goes on: its process lives here, or it wrote from elsewhere not long ago."""
@@ -77,19 +79,23 @@ class RunRecord:
         if folder not in self.run.stages:
             self._write(stages=(*self.run.stages, folder))
 
+    def judge(self, verdicts: list[dict[str, Any]]) -> Artifact:
+        """Write down what the monitors have found so far; return the record."""
+        return self._write(verdicts=tuple(verdicts))
+
     def finish(self, artifacts: dict[str, Artifact]) -> None:
         """Write down that the run is over and what it returned; artifacts outside of the store are left out."""
         here = {name: artifact for name, artifact in artifacts.items() if artifact.uri.startswith(self.store.uri + "/")}
         inside = {name: self.store.folder_of(artifact) for name, artifact in here.items()}
         self._write(status="finished", artifacts=inside)
 
-    def _write(self, **changes: Any) -> None:
+    def _write(self, **changes: Any) -> Artifact:
         self.run = self.run.model_copy(update={"updated": datetime.now(UTC), **changes})
         stats = self.run.model_dump(mode="json")
         digest = sha256_of(json.dumps(stats, sort_keys=True).encode())
         provenance = Provenance(stage=KIND, version=1, key=self.run.id)
         manifest = Manifest(kind=KIND, digest=digest, stats=stats, provenance=provenance)
-        self.store.commit(f"{RUNS}/{self.run.id}", {}, manifest)
+        return self.store.commit(f"{RUNS}/{self.run.id}", {}, manifest)
 
 
 def list_runs(store: Store) -> tuple[list[Run], list[str]]:

@@ -8,6 +8,7 @@ dpo_examples.py   pairs joined with tokens: a row a prompt
 dpo_setup.py      what a DPO training is set up with
 packs.py          which prompts go through the model together
 dpo_trainer.py    TRL's DPO trainer, each completion forwarded once
+held_out.py       pairs that are measured and not trained on
 losses.py         losses that TRL does not have
 reference.py      log-probabilities under the reference
 """

@@ -8,6 +8,7 @@ import numpy as np
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.training import DpoConfig
+from tasks.data.prompt_table import hash_fraction
 from tasks.models.loading import device
 from tasks.pipeline.jobs import Job
 from tasks.pipeline.progress import log
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
     from tasks.lm.lengths import Lengths
     from tasks.training.dpo_trainer import OwnLoss
 
+MOST_HELD_OUT = 128
+"""Prompts that are measured: they are forwarded some ten times in a training."""
+
 
 class ExamplesOnDisk(Sequence[DpoExample]):
     """The examples of a job in the order of their prompt ids, each read from disk when it is asked for."""
 
-    def __init__(self, job: Job) -> None:
-        """Sort the rows by prompt_id: their order on disk may differ between two equal tables of pairs."""
-        self.rows = job.examples()
-        self.order = np.argsort(np.array(self.rows["prompt_id"]))
+    def __init__(self, rows: Any, order: np.ndarray) -> None:
+        """Take rows on disk, and the places of the examples among them, in order."""
+        self.rows, self.order = rows, order
 
     def __len__(self) -> int:
         """Return the number of prompts."""
@@ -37,6 +40,30 @@ class ExamplesOnDisk(Sequence[DpoExample]):
         """Return an example."""
         row = self.rows[int(self.order[number])]
         return DpoExample(*(row[name] for name in ("prompt", "completions", "ref_logps", "chosen", "rejected")))
+
+
+def split_examples(job: Job, config: DpoConfig) -> tuple[ExamplesOnDisk, ExamplesOnDisk]:
+    """Return the examples to train on, and at most `MOST_HELD_OUT` of the others, told apart by the hash of the prompt.
+
+    Sorted by prompt_id: the order on disk may differ between two equal tables of pairs.
+
+    Raises:
+        ConfigurationError: None is left to train on.
+    """
+    rows = job.examples()
+    ids = np.array(rows["prompt_id"])
+    order = np.argsort(ids)
+    hashes = np.array([hash_fraction(f"dpo:{config.seed}:{prompt_id}") for prompt_id in ids[order]])
+    held_out = hashes < config.evaluation_fraction
+    if held_out.all():
+        raise ConfigurationError(
+            f"the pairs of all {len(ids)} prompts are held out, none is left to train on: lower "
+            f"dpo.evaluation_fraction = {config.evaluation_fraction:g}"
+        )
+    if config.evaluation_fraction and not held_out.any():
+        log(f"none of {len(ids)} prompts is held out: raise dpo.evaluation_fraction = {config.evaluation_fraction:g}")
+    first = np.flatnonzero(held_out)[np.argsort(hashes[held_out])[:MOST_HELD_OUT]]
+    return ExamplesOnDisk(rows, order[~held_out]), ExamplesOnDisk(rows, order[np.sort(first)])
 
 
 def dpo_arguments(

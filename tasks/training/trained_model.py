@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -102,6 +103,14 @@ def commit_model(
     report_update(update)
     stats = {**stats, "update": update, "trust_remote_code": trusts_remote_code(start)}
     return out.commit("model", files, digest, rows=stats["examples"], stats=stats, keeps=keeps or {})
+
+
+def last_metrics(folder: Path) -> dict[str, float]:
+    """Return the mean of each metric over the last tenth of what a training has logged, one entry at least."""
+    values: dict[str, list[float]] = {}
+    for row in _log_table(folder).to_pylist():
+        values.setdefault(row["metric"], []).append(row["value"])
+    return {name: float(np.mean(own[-max(1, len(own) // 10) :])) for name, own in values.items()}
 
 
 def _log_table(folder: Path) -> pa.Table:

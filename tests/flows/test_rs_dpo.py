@@ -1,5 +1,6 @@
 """The whole flow, on the quickstart's world at a reduced size: real training, real sampling, real processes."""
 
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
 from tasks.store.growing import read_slices
 from tasks.store.parquet import read_table
+from tasks.store.runs import list_runs
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,26 @@ def training_log(result: dict, name: str) -> pa.Table:
 def test_first_dpo_loss_is_ln_2(first: tuple[dict, Path]) -> None:
     losses = [row for row in training_log(first[0], "aligned").to_pylist() if row["metric"] == "loss"]
     assert losses[0]["value"] == pytest.approx(0.693, abs=0.1)
+
+
+def test_a_monitor_that_fails_stops_the_run_before_the_next_stage(world: Path, first: tuple[dict, Path]) -> None:
+    result, store = first
+    assert {verdict["level"] for verdict in result["verdicts"]} >= {"ok"}
+    page = Path(result["report"].removeprefix("file://")).read_text()
+    assert "Did it get better?" in page
+    settings = on_small_world(world, store, monitors__prompts_with_pair="{low: 1.5, level: fail}")
+    arguments = runs.command("quickstart.yaml", **settings)
+    stopped = subprocess.run(arguments, capture_output=True, text=True, cwd=runs.ROOT, timeout=300)
+    assert stopped.returncode == 1
+    assert "error: monitors.prompts_with_pair stops the run after build_pairs: share of the prompts" in stopped.stderr
+    assert "set monitors.prompts_with_pair.level to warn" in stopped.stderr
+    last = list_runs(Store(str(store)))[0][-1]
+    assert last.stages[-1].startswith("build_pairs/")
+    assert last.status == "running"
+    assert [verdict["name"] for verdict in last.verdicts if verdict["level"] == "fail"] == ["prompts_with_pair"]
+    page = (store / "runs" / last.id / "report.html").read_text()
+    assert "What was trained on?" in page
+    assert "Did it get better?" not in page
 
 
 def test_second_run_computes_nothing(world: Path, first: tuple[dict, Path]) -> None:

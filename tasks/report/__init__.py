@@ -1,0 +1,18 @@
+"""What a run did, and whether to believe it: a page, a summary, and what watches. Reads what the stages left.
+
+watching.py     sees each stage's output: monitors speak, the report grows
+facts.py        what is known of a run
+blocks.py       what a report is made of
+plots.py        figures as SVG that follow light and dark
+samples.py      what the policies said
+evaluated.py    did it get better
+believed.py     can I believe it
+trained_on.py   what was trained on
+trainings.py    how training went
+reward.py       the reward model
+costs.py        what it cost
+origin.py       where it comes from
+page.py         the report as one HTML file
+summary.py      the report as Markdown
+closing.py      what a run says at its end
+"""

@@ -1,0 +1,50 @@
+"""The report as one HTML file: it needs no network and no other file, and every text of a model in it is escaped."""
+
+from collections.abc import Callable, Iterator
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from tasks.report import blocks
+from tasks.report.believed import believe_section, conclusion
+from tasks.report.blocks import Section
+from tasks.report.costs import costs_section
+from tasks.report.evaluated import better_section
+from tasks.report.facts import Facts
+from tasks.report.origin import origin_section
+from tasks.report.reward import reward_section
+from tasks.report.trained_on import trained_on_section
+from tasks.report.trainings import training_section
+
+SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
+    better_section,
+    believe_section,
+    trained_on_section,
+    training_section,
+    reward_section,
+    costs_section,
+    origin_section,
+)
+"""In the order in which a person asks."""
+
+
+def report_page(facts: Facts) -> bytes:
+    """Return the report on a run as far as it has come, as HTML."""
+    environment = Environment(
+        loader=PackageLoader("tasks.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    template = environment.get_template("report.html.j2")
+    page = template.render(
+        title=f"RS-DPO, run {facts.run.id}" if facts.run else "RS-DPO",
+        started=f"{facts.run.started:%Y-%m-%d %H:%M} UTC" if facts.run else "",
+        store=facts.store.uri,
+        conclusion=conclusion(facts.verdicts),
+        sections=list(_sections(facts)),
+        kind=blocks.kind,
+    )
+    return page.encode("utf-8", "backslashreplace")
+
+
+def _sections(facts: Facts) -> Iterator[Section]:
+    for make in SECTIONS:
+        if (section := make(facts)) is not None:
+            yield section

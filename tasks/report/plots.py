@@ -1,0 +1,168 @@
+"""Figures as SVG whose colours are the page's: they follow light and dark. matplotlib, without its global state."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tasks.report.blocks import Plot
+
+STAND_INS = {
+    "#010101": "var(--ink)",
+    "#020202": "var(--grid)",
+    "#030303": "var(--one)",
+    "#040404": "var(--two)",
+    "#050505": "var(--mark)",
+}
+"""Colour in matplotlib -> variable of the page's style sheet."""
+INK, GRID, ONE, TWO, MARK = STAND_INS
+STYLE: dict[Any, Any] = {
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "rs-dpo",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "grid.color": GRID,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "savefig.transparent": True,
+}
+BINS = 30
+
+
+def lines(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x: str,
+    y: str,
+    caption: str,
+    mark: tuple[float, str] | None = None,
+    log_x: bool = False,
+) -> Plot:
+    """Draw lines.
+
+    Args:
+        series: Name -> x and y of its points.
+        x: Label of the axis.
+        y: Label of the axis.
+        caption: What the figure is.
+        mark: A place on the x axis, and what it is called.
+        log_x: Space the x axis by ratios.
+    """
+
+    def draw(axes: Any) -> None:
+        for colour, style, (name, points) in zip((ONE, TWO, MARK), ("-", "--", ":"), series.items(), strict=False):
+            few = "o" if len(points[0]) <= 12 else ""
+            axes.plot(*points, color=colour, linestyle=style, marker=few, markersize=3, label=name)
+        if log_x:
+            axes.set_xscale("log", base=2)
+            ticks = next(iter(series.values()))[0]
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        if mark is not None:
+            axes.axvline(mark[0], color=MARK, linestyle=":", linewidth=1.2, label=mark[1])
+        if len(series) > 1 or mark is not None:
+            axes.legend()
+        axes.grid(axis="y", linewidth=0.4)
+
+    ends = "; ".join(f"{name}: from {ys[0]:.3g} to {ys[-1]:.3g}" for name, (_, ys) in series.items() if len(ys))
+    return _plot(draw, x, y, caption, f"{caption}. {ends}")
+
+
+def distributions(values: Mapping[str, np.ndarray], x: str, caption: str) -> Plot:
+    """Draw the distributions of several sets of numbers over each other.
+
+    Args:
+        values: Name -> finite numbers, at least one; two sets at most.
+        x: What the numbers are.
+        caption: What the figure is.
+    """
+    every = np.concatenate(list(values.values()))
+    edges = np.histogram_bin_edges(every.astype(np.float64), BINS)
+
+    def draw(axes: Any) -> None:
+        for colour, style, (name, own) in zip((ONE, TWO), ("-", "--"), values.items(), strict=False):
+            weights = np.full(own.size, 1 / own.size)
+            axes.hist(own, edges, weights=weights, color=colour, alpha=0.25)
+            axes.hist(own, edges, weights=weights, color=colour, histtype="step", linestyle=style, linewidth=1.5)
+            axes.axvline(float(own.mean()), color=colour, linestyle=style, linewidth=1, label=f"{name}, mean")
+        axes.legend()
+
+    means = "; ".join(f"{name}: mean {own.mean():.3g}, deviation {own.std():.3g}" for name, own in values.items())
+    return _plot(draw, x, "share of completions", caption, f"{caption}. {means}")
+
+
+def bars(
+    edges: np.ndarray, counts: np.ndarray, x: str, y: str, caption: str, mark: tuple[float, str] | None = None
+) -> Plot:
+    """Draw a histogram that is counted already.
+
+    Args:
+        edges: (bins + 1,).
+        counts: (bins,).
+        x: What was counted.
+        y: What the counts are of.
+        caption: What the figure is.
+        mark: A place on the x axis, and what it is called.
+    """
+
+    def draw(axes: Any) -> None:
+        axes.stairs(counts, edges, color=ONE, fill=True, alpha=0.45)
+        if mark is not None:
+            axes.axvline(mark[0], color=MARK, linestyle="--", linewidth=1.4, label=mark[1])
+            axes.legend()
+
+    top = int(np.argmax(counts))
+    alt = f"{caption}. {int(counts.sum()):,} {y}, most of them from {edges[top]:.3g} to {edges[top + 1]:.3g}"
+    return _plot(draw, x, y, caption, alt)
+
+
+def reliability_diagram(said: np.ndarray, right: np.ndarray, pairs: np.ndarray, caption: str) -> Plot:
+    """Draw how often a reward model is right against how sure it is; on the line both are the same.
+
+    Args:
+        said: (bins,) mean probability.
+        right: (bins,) share that is right; NaN where a bin has no pair.
+        pairs: (bins,) number of pairs.
+        caption: What the figure is.
+    """
+    some = pairs > 0
+
+    def draw(axes: Any) -> None:
+        axes.plot([0.5, 1], [0.5, 1], color=GRID, linewidth=1)
+        sizes = 12 + 120 * pairs[some] / pairs.max()
+        axes.scatter(said[some], right[some], s=sizes, color=ONE, alpha=0.7)
+        axes.set_ylim(-0.03, 1.03)
+
+    points = ", ".join(f"{s:.2f}: {r:.2f}" for s, r in zip(said[some], right[some], strict=True))
+    return _plot(draw, "probability that the model gives", "share that is right", caption, f"{caption}. {points}")
+
+
+def _plot(draw: Any, x: str, y: str, caption: str, alt: str) -> Plot:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    sink = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.4, 2.9), layout="constrained")
+        axes = figure.subplots()
+        draw(axes)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        figure.savefig(sink, format="svg", metadata={"Date": None})
+    return Plot(_inline(sink.getvalue()), alt, caption)
+
+
+def _inline(svg: str) -> str:
+    """Return an SVG file as an element of a page that has its own text alternative."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
+    return re.sub("|".join(STAND_INS), lambda found: STAND_INS[found[0]], svg)

@@ -1,0 +1,103 @@
+"""What sees each stage's output as the run goes on: monitors speak, and the report grows."""
+
+import contextlib
+from typing import Any
+
+import httpx
+from prefect import get_client
+from prefect.artifacts import Artifact as PrefectArtifact
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.context import FlowRunContext
+from prefect.events import emit_event
+
+from tasks.monitors.judging import FAIL, WARN, MonitorError, Verdict, judge
+from tasks.pipeline.configuration import Config
+from tasks.pipeline.dry_run import PLAN
+from tasks.pipeline.progress import warn
+from tasks.pipeline.site import Site
+from tasks.report.facts import Facts
+from tasks.report.page import report_page
+from tasks.report.summary import report_summary
+from tasks.store.artifacts import Artifact
+from tasks.store.filesystem import StoreError
+from tasks.store.runs import RUNS, RunRecord
+
+REPORTED = ("train_reward_model", "build_pairs", "train_dpo")
+"""Stages after which the report is written anew where they were computed; at the end it is written in any case."""
+FILE = "report.html"
+
+
+def watched(site: Site, config: Config) -> Site:
+    """Return a site whose run is watched by the monitors and told in a report; a dry run is not."""
+    if PLAN.get() is None and site.record is not None:
+        site.watcher = Watch(site, site.record, config)
+    return site
+
+
+class Watch:
+    """Watches one run."""
+
+    def __init__(self, site: Site, record: RunRecord, config: Config) -> None:
+        """Watch from here on; nothing has been seen."""
+        self.record = record
+        self.facts = Facts(site.store, config, record.run, computed=site.computed)
+        self.page: Any = None
+
+    def saw(self, stage: str, artifact: Artifact) -> None:
+        """Judge a stage's output, and write the report anew.
+
+        Raises:
+            MonitorError: A monitor of level `fail` is outside of its range.
+        """
+        self.facts.artifacts[stage] = artifact
+        verdicts = judge(stage, artifact.stats, self.facts.config.monitors)
+        self.facts.verdicts += verdicts
+        for verdict in verdicts:
+            if verdict.level in (WARN, FAIL):
+                _tell(self.record.run.id, verdict)
+        failed = [verdict for verdict in verdicts if verdict.level == FAIL]
+        if failed or (stage in REPORTED and self.facts.computed.get(stage)):
+            self._write()
+        if failed:
+            raise MonitorError(
+                f"monitors.{failed[0].name} stops the run after {stage}: {failed[0].text}. What was computed is kept; "
+                f"to go on all the same, set monitors.{failed[0].name}.level to warn"
+            )
+
+    def ended(self) -> Artifact:
+        """Write the whole report; return the run's record."""
+        return self._write()
+
+    def _write(self) -> Artifact:
+        """Write the report, and what it says in short into Prefect's UI; return the run's record."""
+        record = self.record.judge([verdict._asdict() for verdict in self.facts.verdicts])
+        folder = f"{RUNS}/{self.record.run.id}"
+        try:
+            uri = self.facts.store.write_beside(folder, FILE, report_page(self.facts))
+        except StoreError as error:
+            warn(f"the report could not be written: {error}")
+            return record
+        self._show(report_summary(self.facts, uri))
+        return record.model_copy(update={"stats": {**record.stats, "report": uri}})
+
+    def _show(self, text: str) -> None:
+        """Show the summary on the run's page; the server may be gone."""
+        if FlowRunContext.get() is None:
+            return
+        with contextlib.suppress(httpx.HTTPError):
+            if self.page is None:
+                self.page = PrefectArtifact(
+                    type="markdown", key="report", description="What this run has found", data=text
+                )
+                self.page = self.page.create()
+                return
+            with get_client(sync_client=True) as client:
+                client.update_artifact(self.page.id, ArtifactUpdate(data=text))
+
+
+def _tell(run: str, verdict: Verdict) -> None:
+    """Log a doubt, and send it as an event, on which an automation can act."""
+    warn(f"monitor {verdict.name.replace('_', ' ')}: {verdict.text}")
+    resource = {"prefect.resource.id": f"rs-dpo.run.{run}", "prefect.resource.name": verdict.name}
+    with contextlib.suppress(httpx.HTTPError):
+        emit_event(f"monitor.{verdict.level}", resource=resource, payload=verdict._asdict())

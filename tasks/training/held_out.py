@@ -1,0 +1,48 @@
+"""Pairs of prompts that DPO does not train on: how often the policy in training ranks them right, and by how much.
+
+Imports torch and transformers, so import it inside functions only.
+"""
+
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+from transformers import TrainerCallback
+
+from tasks.training.dpo_trainer import PackCollator, PackedDPOTrainer, pair_margins
+
+TIMES = 10
+"""How often a training is measured, about evenly, and at its end."""
+
+
+class MeasureHeldOut(TrainerCallback):
+    """Writes `held_out/accuracy` and `held_out/margin` into the log (arXiv:2402.10038 shows both against training)."""
+
+    def __init__(self, trainer: PackedDPOTrainer, collator: PackCollator) -> None:
+        """Take the trainer whose policy is measured, and the packs of the held-out pairs, all to be forwarded."""
+        self.trainer, self.collator = trainer, collator
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure at the steps that divide the training into `TIMES` parts."""
+        every = max(1, state.max_steps // TIMES)
+        if state.global_step % every == 0 or state.global_step == state.max_steps:
+            state.log_history.append({"step": state.global_step, **self.measure()})
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Return the share of held-out pairs with a margin above 0 (at 0: half), and the mean margin in nats.
+
+        The margin is beta (log pi(y_w|x)/pi_ref(y_w|x) - log pi(y_l|x)/pi_ref(y_l|x)).
+        """
+        trainer, accuracy, margin = self.trainer, 0.0, 0.0
+        model = trainer.model_wrapped
+        model.eval()
+        for number, pack in enumerate(self.collator.packs):
+            inputs = send_to_device(self.collator([{"pack": number}]), trainer.accelerator.device)
+            with trainer.compute_loss_context_manager():
+                pairs, outputs = trainer._forward_pack(model, inputs)
+            margins = trainer.beta * pair_margins(outputs.log_probs.double(), pairs)
+            accuracy += pack.weight * float(((margins > 0) + 0.5 * (margins == 0)).mean())
+            margin += pack.weight * float(margins.mean())
+        model.train()
+        return {"held_out/accuracy": accuracy, "held_out/margin": margin}
