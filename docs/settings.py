@@ -25,8 +25,8 @@ from tasks.pipeline.configuration import Config
 PAGE = Path(__file__).parent / "configuration.md"
 MARKER = "<!-- What follows is written by `python docs/settings.py`. -->\n"
 HEAD = ("setting", "type", "default", "bounds", "in key", "meaning")
-NO_STAGE_READS = ("compute", "store")
-"""They say where a run computes and where it keeps what it made."""
+NO_STAGE_READS = ("compute", "monitors", "store")
+"""They say where a run computes, when it is doubted, and where it keeps what it made."""
 BOUNDS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
 
 

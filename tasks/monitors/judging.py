@@ -1,12 +1,12 @@
 """Verdicts of the monitors on what a stage has recorded, and the section that sets their ranges."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, create_model, model_validator
 
 from tasks.config.errors import ConfigurationError
-from tasks.config.sections import Section
+from tasks.config.sections import NOT_IN_KEY, Section
 from tasks.monitors.table import MONITORS, Monitor
 
 OK, WARN, FAIL, UNMEASURED = "ok", "warn", "fail", "not measured"
@@ -15,11 +15,11 @@ OK, WARN, FAIL, UNMEASURED = "ok", "warn", "fail", "not measured"
 class Threshold(Section):
     """One monitor's range, and what happens outside of it."""
 
-    level: Literal["off", "warn", "fail"] = "warn"
+    level: Annotated[Literal["off", "warn", "fail"], NOT_IN_KEY] = "warn"
     """off: not measured. warn: log, report and event. fail: the run stops too, before its next stage."""
-    low: float | None = None
+    low: Annotated[float | None, NOT_IN_KEY] = None
     """Least healthy value; None: the monitor's own, where it has one."""
-    high: float | None = None
+    high: Annotated[float | None, NOT_IN_KEY] = None
     """Greatest healthy value; None: the monitor's own, where it has one."""
 
 

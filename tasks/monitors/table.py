@@ -1,7 +1,7 @@
 """The monitors: a row each. Add one by writing its row; its thresholds become a field of the section `monitors`.
 
 A range is where we, or the source that the row names, saw runs that were sound; a run outside of it is to be looked at,
-and need not be wrong. "Ours" stands for runs of the shipped configurations (docs/monitors.md has their figures).
+and need not be wrong. "Ours" stands for runs of the shipped configurations (docs/report.md lists all).
 """
 
 from typing import NamedTuple

@@ -49,6 +49,7 @@ RUN_BY = {
     "python -m tests.defaults": "test_the_golden_file_is_up_to_date",
     "python -m tests.make_store": "test_make_store",
     "python docs/settings.py": "test_every_setting_is_listed_as_it_is",
+    "python docs/monitors.py": "test_every_monitor_is_listed_as_it_is",
     "python docs/rewards.py": "test_the_plot",
 }
 """Beginning of a command -> the test that runs it."""
@@ -154,6 +155,11 @@ def test_readme_quotes_the_flow():
 def test_every_setting_is_listed_as_it_is():
     page = runpy.run_path(str(ROOT / "docs/settings.py"))["page"]
     assert (ROOT / "docs/configuration.md").read_text() == page(), "run: python docs/settings.py"
+
+
+def test_every_monitor_is_listed_as_it_is():
+    page = runpy.run_path(str(ROOT / "docs/monitors.py"))["page"]
+    assert (ROOT / "docs/report.md").read_text() == page(), "run: python docs/monitors.py"
 
 
 def test_the_tables_of_the_store_have_the_columns_that_are_listed():
