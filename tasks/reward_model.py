@@ -18,7 +18,8 @@ from tasks.models.loading import longest, model_tokenizer, trusts_remote_code
 from tasks.models.weights import load_weights
 from tasks.pipeline.dry_run import pending
 from tasks.pipeline.jobs import Job
-from tasks.pipeline.progress import log
+from tasks.pipeline.pace import Mean
+from tasks.pipeline.progress import Progress, log
 from tasks.pipeline.stage import stage
 from tasks.rewards.scoring import RewardModel
 from tasks.store.artifacts import Artifact
@@ -95,7 +96,10 @@ def measure(folder: Path, held_out: pa.Table, start: Artifact) -> dict[str, floa
         )
         return {"accuracy": None}
     model, prompts = RewardModel(folder, ScoringConfig(), trusts_remote_code(start)), held_out["messages"].to_pylist()
-    chosen, rejected = (model.score(prompts, held_out[side].to_pylist()) for side in ("chosen", "rejected"))
+    progress = Progress("scoring held-out completions", 2 * held_out.num_rows)
+    tell = progress.counting(Mean("reward"))
+    chosen, rejected = (model.score(prompts, held_out[side].to_pylist(), tell) for side in ("chosen", "rejected"))
+    progress.close()
     return {**preference_metrics(chosen, rejected)}
 
 
