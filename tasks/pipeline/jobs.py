@@ -143,8 +143,10 @@ def _wait(child: "subprocess.Popen[bytes]", told: Path) -> int:
         if not told.exists():
             continue
         position = Position(**json.loads(told.read_text()))
-        if progress is None or progress.what != position.what:
-            progress = Progress(position.what, position.total, position.start)
+        if progress is not None and progress.what != position.what:
+            progress.close()
+            progress = None
+        progress = progress or Progress(position.what, position.total, position.start)
         progress.move_to(position.done, position.note)
     if progress is not None and not child.returncode:
         progress.close()
