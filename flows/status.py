@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         check_there(store)
         run = choose_run(store, options.run)
         reported = ask_server(run)
+        reported = reported._replace(remark=redacted(reported.remark))
         state = run_state(run, reported.ended)
         stages = [_with_progress(stage, reported) for stage in stages_of(store, run, state)]
     except (ConfigurationError, ValidationError, DamagedArtifactError, *STORE_ERRORS) as error:
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json:
         print(json.dumps(_facts(run, state, stages, reported)))
     else:
-        lines = [Text(_head(run, state)), _table(stages), *([Text(redacted(reported.remark))] if reported.remark else [])]
+        lines = [Text(_head(run, state)), _table(stages), *map(Text, filter(None, [reported.remark]))]
         Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(*lines, sep="\n")
 
 
@@ -93,7 +94,7 @@ def _facts(run: Run, state: str, stages: list[StageStatus], reported: Reported) 
     times = [None if stage.began is None else stage.began.isoformat() for stage in stages]
     listed = [{**stage._asdict(), "began": time} for stage, time in zip(stages, times, strict=True)]
     facts = run.model_dump(mode="json", include={"host", "pid", "started", "updated", "flow_run_id"})
-    return {"run": run.id, "state": state, **facts, "stages": listed, "remark": redacted(reported.remark)}
+    return {"run": run.id, "state": state, **facts, "stages": listed, "remark": reported.remark}
 
 
 def _parser() -> argparse.ArgumentParser:
