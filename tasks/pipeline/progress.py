@@ -124,7 +124,7 @@ class Progress:
         if self.tell is not None:
             self._tell(now)
         if self.in_ui and self.artifact is not None:
-            self._update_ui(now)
+            self._update_ui(now, ended=True)
         if self.logged > self.begun:
             self._log(self._text(now, ended=True))
 
@@ -145,10 +145,10 @@ class Progress:
         self.told = now
         self.tell(Position(self.what, self.total, self.start, self.done, self._notes()))
 
-    def _update_ui(self, now: float) -> None:
+    def _update_ui(self, now: float, ended: bool = False) -> None:
         """Make the artifact, or bring it up to date; none is shown any more once the server is gone."""
         self.shown, self.in_ui = now, False
-        percent, text = min(100.0 * self.done / max(self.total or 1, 1), 100.0), self._text(now)
+        percent, text = min(100.0 * self.done / max(self.total or 1, 1), 100.0), self._text(now, ended)
         with contextlib.suppress(httpx.HTTPError):  # what is shown is not worth the work
             if self.artifact is None:
                 self.artifact = create_progress_artifact(percent, description=text)

@@ -211,7 +211,7 @@ def test_the_ui_has_an_artifact_that_says_the_same(monkeypatch, clock):
         found = client.read_artifacts(artifact_filter=ArtifactFilter(type=ArtifactFilterType(any_=["progress"])))
     ours = [item for item in found if item.description and item.description.startswith(("short", "sampling prompts"))]
     assert [(item.data, item.description) for item in ours] == [
-        (90.0, "sampling prompts: 288 / 320 (90%), 9.6/s, 3 s left")
+        (90.0, "sampling prompts: 288 / 320 (90%) in 30 s, 9.6/s")
     ]
 
 
