@@ -9,6 +9,7 @@ from prefect import flow, runtime
 
 from flows.command_line import main
 from flows.inputs import check_settings, load_inputs
+from flows.stage_order import stage_order
 from tasks.config.compute import ComputeConfig
 from tasks.config.settings import (
     DataConfig,
@@ -66,7 +67,7 @@ def rs_dpo(
     """Align a policy with RS-DPO and compare it with the policy that it started from; return every artifact."""
     config = Config(**locals())
     check_settings(config)
-    site = watched(open_site(store, compute), config)
+    site = watched(open_site(store, compute, stage_order(config)), config)
     given = load_inputs(site, config)  # models and data
     prompts = given.prompts
 

@@ -27,6 +27,7 @@ from tasks.inspection.browse import find_run, show_prompt
 from tasks.inspection.catalog import Catalog, Entry, read_catalog
 from tasks.inspection.lineage import find_entry, trace
 from tasks.inspection.prune import prune
+from tasks.pipeline.pace import duration_text
 from tasks.store.artifacts import DamagedArtifactError
 from tasks.store.filesystem import STORE_ERRORS
 from tasks.store.folders import Store
@@ -162,11 +163,7 @@ def _cell(column: str, row: Facts) -> str:
 
 
 def _age(moment: str) -> str:
-    seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f} {unit}"
-    return f"{max(0, seconds):.0f} s"
+    return duration_text((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
 
 
 FORMS: dict[str, Callable[[Any], str]] = {

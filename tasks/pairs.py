@@ -12,6 +12,7 @@ import pyarrow as pa
 from tasks.config.errors import ConfigurationError
 from tasks.pipeline.dry_run import pending
 from tasks.pipeline.pages import stats_lines
+from tasks.pipeline.progress import track
 from tasks.pipeline.stage import stage
 from tasks.rewards.candidates import COLUMNS, gather
 from tasks.rewards.scored import read_scored
@@ -48,7 +49,7 @@ def pair_table(candidates: Candidates, pairs: PairIndices, tau: float) -> pa.Tab
 def pairs_of_parts(parts: Iterable[tuple[pa.Table, pa.Table]], counts: PairCounts) -> Iterator[pa.Table]:
     """Yield the pairs of each part, that is, of some prompts' completions and their rewards, and count them."""
     config = counts.config
-    for completions, rewards in parts:
+    for completions, rewards in track("selecting pairs of parts", parts):
         candidates = gather(completions, rewards)
         selected = select(candidates, config)
         counts.add(candidates, selected)

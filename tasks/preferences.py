@@ -19,6 +19,8 @@ from tasks.lm.tokens import encode_completion, encode_prompt
 from tasks.lm.turns import ends_within, without_end
 from tasks.models.loading import model_folder, model_tokenizer
 from tasks.pipeline.dry_run import pending
+from tasks.pipeline.pace import Mean, Tell
+from tasks.pipeline.progress import Progress, track
 from tasks.pipeline.stage import stage
 from tasks.rewards.functions import GoldReward, gold_rewards
 from tasks.sampling.drawing import completion_rows
@@ -39,19 +41,23 @@ def label_pairs(completions: Sequence[str], rewards: Sequence[float]) -> list[tu
     return [(a, b, ra - rb) if ra > rb else (b, a, rb - ra) for a, b, ra, rb in pairs if ra != rb]
 
 
-def labelled_rows(drawn: pa.Table, prompts: PromptTable, gold: GoldReward) -> Iterator[dict[str, Any]]:
+def labelled_rows(
+    drawn: pa.Table, prompts: PromptTable, gold: GoldReward, tell: Tell = lambda rewards: None
+) -> Iterator[dict[str, Any]]:
     """Yield the labelled pairs of some prompts' completions as rows of a preferences table.
 
     Args:
         drawn: All completions of each prompt that it has.
         prompts: Has these prompts.
         gold: The reward that labels.
+        tell: Hears of each reward.
 
     Raises:
         ConfigurationError: A reward is no finite number.
     """
     rows = sort_rows(drawn).to_pylist()
-    rewards = gold_rewards(gold, [(prompts[row["prompt_id"]], row["completion"]) for row in rows]).tolist()
+    given = [(prompts[row["prompt_id"]], row["completion"]) for row in rows]
+    rewards = gold_rewards(gold, given, tell).tolist()
     for prompt_id, own in itertools.groupby(zip(rows, rewards, strict=True), key=lambda each: each[0]["prompt_id"]):
         texts, of_prompt = zip(*((row["completion"], reward) for row, reward in own), strict=True)
         for chosen, rejected, gap in label_pairs(texts, of_prompt):
@@ -68,7 +74,10 @@ def label_preferences(out: Draft, completions: Artifact, prompts: Artifact, gold
     """Label pairs of completions with the gold reward."""
     assert gold.function is not None  # the configuration demands it
     known, drawn = PromptTable(prompts), read_whole_prompts(read_slices(out.store, completions))
-    rows = [row for table in drawn for row in labelled_rows(table, known, gold)]
+    progress = Progress("labelling completions", completions.rows)
+    tell = progress.counting(Mean("reward"))
+    rows = [row for table in drawn for row in labelled_rows(table, known, gold, tell)]
+    progress.close()
     if not rows:
         raise ConfigurationError(
             f"{gold.function.function} gives equal rewards to every pair of completions: nothing to learn from"
@@ -94,7 +103,8 @@ def annotate(
     room = context_length(model_folder(policy, weights=False))
     texts: dict[str, list[Sample]] = defaultdict(list)
     dropped: Counter[str] = Counter()
-    for row in (row for table in read_tables(preferences) for row in table.to_pylist()):
+    rows = (row for table in read_tables(preferences) for row in table.to_pylist())
+    for row in track("reading annotated pairs", rows, preferences.rows):
         if row["prompt_id"] not in known:
             dropped["prompt not sampled"] += 1
             continue

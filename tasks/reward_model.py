@@ -18,7 +18,8 @@ from tasks.models.loading import longest, model_tokenizer, trusts_remote_code
 from tasks.models.weights import load_weights
 from tasks.pipeline.dry_run import pending
 from tasks.pipeline.jobs import Job
-from tasks.pipeline.progress import log
+from tasks.pipeline.pace import Mean
+from tasks.pipeline.progress import Progress, log
 from tasks.pipeline.stage import stage
 from tasks.rewards.calibration import preference_stats
 from tasks.rewards.scoring import RewardModel
@@ -90,8 +91,12 @@ def score_held_out(folder: Path, held_out: pa.Table, start: Artifact) -> pa.Tabl
         )
         return SCHEMAS["held_out_rewards"].empty_table()
     model, prompts = RewardModel(folder, ScoringConfig(), trusts_remote_code(start)), held_out["messages"].to_pylist()
-    columns = {f"{side}_reward": model.score(prompts, held_out[side].to_pylist()) for side in ("chosen", "rejected")}
-    return pa.table({"prompt_id": held_out["prompt_id"], **columns}).cast(SCHEMAS["held_out_rewards"])
+    progress = Progress("scoring held-out completions", 2 * held_out.num_rows)
+    tell, prompt_ids = progress.counting(Mean("reward")), held_out["prompt_id"]
+    chosen, rejected = (model.score(prompts, held_out[side].to_pylist(), tell) for side in ("chosen", "rejected"))
+    progress.close()
+    columns = {"prompt_id": prompt_ids, "chosen_reward": chosen, "rejected_reward": rejected}
+    return pa.table(columns).cast(SCHEMAS["held_out_rewards"])
 
 
 def fit(job: Job) -> None:

@@ -10,6 +10,7 @@ from tasks.lm.tokens import encode_completion, encode_prompt, load_tokenizer
 from tasks.models.loading import load_policy, longest, model_tokenizer
 from tasks.pipeline.dry_run import pending
 from tasks.pipeline.jobs import Job
+from tasks.pipeline.progress import track
 from tasks.pipeline.stage import stage
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def encode_demonstrations(tokenizer: "PreTrainedTokenizerBase", demonstrations: pa.Table) -> pa.Table:
     """Return `input_ids` and `completion_mask` (1 on completion tokens, where the loss is) of each demonstration."""
     input_ids, masks = [], []
-    for row in demonstrations.to_pylist():
+    for row in track("tokenizing demonstrations", demonstrations.to_pylist(), demonstrations.num_rows):
         prompt = encode_prompt(tokenizer, row["messages"])
         completion = encode_completion(tokenizer, row["completion"], row["messages"])
         input_ids.append(prompt + completion)

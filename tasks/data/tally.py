@@ -11,7 +11,7 @@ from tasks.data.columns import PLAIN, READ, Role, Values
 from tasks.data.conversations import BadRow
 from tasks.data.records import Record, parse_record, recognise
 from tasks.data.sources import read_rows, unread_files
-from tasks.pipeline.progress import log
+from tasks.pipeline.progress import log, track
 
 _NAMES = 20
 """Most names in a message."""
@@ -67,7 +67,7 @@ def read_records(source: DataSource, role: Role, tally: Tally) -> Iterator[tuple
     Raises:
         ConfigurationError: There is no such source, it cannot be read, or has none of the columns that the role needs.
     """
-    for where, values in read_rows(source):
+    for where, values in track(f"reading {source.path}", read_rows(source)):
         if tally.total == 0:
             recognise(values.keys(), role, where)
         tally.total += 1

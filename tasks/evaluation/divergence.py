@@ -16,6 +16,8 @@ from tasks.data.prompt_table import PromptTable
 from tasks.evaluation.intervals import bootstrap_interval
 from tasks.lm.tokens import encode_prompt
 from tasks.models.loading import device, load_policy, model_folder, model_tokenizer, trusts_remote_code
+from tasks.pipeline.pace import Mean
+from tasks.pipeline.progress import Progress
 from tasks.sampling.completions import sample_slices
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
@@ -100,7 +102,11 @@ def _divergences(policy: Artifact, reference: Artifact, prompts: PromptTable, ro
     models = (
         load_policy(model_folder(model), dtype, trusts_remote_code(model)).to(device()) for model in (policy, reference)
     )
-    return CompletionDivergence(*models)(contexts, rows["token_ids"].to_pylist(), prompt_of)
+    divergences, mean = CompletionDivergence(*models), Mean("KL (nats)")
+    progress = Progress("KL of completions", rows.num_rows)
+    found = divergences(contexts, rows["token_ids"].to_pylist(), prompt_of, progress.counting(mean))
+    progress.close()
+    return found
 
 
 def per_sequence(rows: np.ndarray, *, axis: int) -> Any:

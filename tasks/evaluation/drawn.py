@@ -9,6 +9,8 @@ import pyarrow as pa
 from tasks.config.sections import Section
 from tasks.config.settings import Decoding, EvaluationConfig, ScoringConfig
 from tasks.data.prompt_table import PromptTable
+from tasks.pipeline.pace import Mean
+from tasks.pipeline.progress import Progress
 from tasks.rewards.functions import GoldReward, gold_rewards
 from tasks.rewards.scoring import score_slices
 from tasks.sampling.completions import sample_slices
@@ -78,7 +80,9 @@ def draw(
     if settings.gold.function is not None:
         table, texts = PromptTable(prompts), rows["completion"].to_pylist()
         asked = zip(rows["prompt_id"].to_pylist(), texts, strict=True)
-        rewards[GOLD] = gold_rewards(settings.gold, [(table[prompt_id], text) for prompt_id, text in asked])
+        given, progress = [(table[id_], text) for id_, text in asked], Progress("gold rewards", len(texts))
+        rewards[GOLD] = gold_rewards(settings.gold, given, progress.counting(Mean("reward")))
+        progress.close()
     return Drawn(rows, rewards, {store.folder_of(slice_.part): slice_.part.digest for slice_ in used})
 
 

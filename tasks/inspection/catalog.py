@@ -89,14 +89,23 @@ class Catalog:
         return self._by_digest[digest] if digest else []
 
 
-def read_catalog(store: Store) -> Catalog:
-    """List a store and read its manifests, many at a time.
+def check_there(store: Store) -> None:
+    """Refuse to look at a store that is not there.
 
     Raises:
         ConfigurationError: There is no such store.
     """
     if not persist(lambda: store.fs.isdir(store.root), store.uri, "read"):
         raise ConfigurationError(f"there is no store at {store.uri}: check the path, the bucket and the prefix")
+
+
+def read_catalog(store: Store) -> Catalog:
+    """List a store and read its manifests, many at a time.
+
+    Raises:
+        ConfigurationError: There is no such store.
+    """
+    check_there(store)
     folders: dict[str, dict[str, int]] = defaultdict(dict)
     sorts = {}
     for path, size in _files(store):

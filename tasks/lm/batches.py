@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from tasks.config.errors import ConfigurationError
+from tasks.pipeline.pace import Tell
 from tasks.pipeline.progress import log
 
 Ids = Sequence[int]
@@ -88,12 +89,15 @@ class Budget:
         """Take a model on its device; without a number, what suits that."""
         self.device, self.tokens = model.device, tokens or tokens_that_fit(model)
 
-    def run(self, sequences: Sequences, forward: Callable[[list[int]], torch.Tensor]) -> np.ndarray:
+    def run(
+        self, sequences: Sequences, forward: Callable[[list[int]], torch.Tensor], tell: Tell | None = None
+    ) -> np.ndarray:
         """Return what a forward pass gives each completion, (completions,) float64.
 
         Args:
             sequences: All completions.
             forward: Called with the numbers of some completions; returns (completions,).
+            tell: Hears of each batch.
 
         Raises:
             ConfigurationError: A single completion needs more memory than there is.
@@ -102,7 +106,10 @@ class Budget:
         waiting = deque(sequences.batches(range(len(found)), self.tokens))
         while waiting:
             if (values := _unless_out_of_memory(forward, waiting[0])) is not None:
-                found[waiting.popleft()] = values.double().cpu().numpy()
+                rows = waiting.popleft()
+                found[rows] = values.double().cpu().numpy()
+                if tell is not None:
+                    tell(found[rows])
                 continue
             self._halve(sequences, waiting[0])
             waiting = deque(sequences.batches([i for rows in waiting for i in rows], self.tokens))

@@ -17,6 +17,7 @@ from tasks.lm.batches import Budget, Ids, Sequences
 from tasks.lm.layout import by_completion, lay_out, targets
 from tasks.lm.prefix_forward import accept_batches, name_body, wanted_states
 from tasks.lm.sharing import model_lengths, why_not_shared
+from tasks.pipeline.pace import Tell
 
 LOGITS = 1 << 24
 """Logits of each model that are in memory at once: 64 MB, or 131 positions of a vocabulary of 128,000 tokens."""
@@ -47,13 +48,20 @@ class CompletionLogps:
         _check_head(model)
         accept_batches(model.base_model)
 
-    def __call__(self, prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int]) -> np.ndarray:
+    def __call__(
+        self,
+        prompts: Sequence[Ids],
+        completions: Sequence[Ids],
+        prompt_of: Sequence[int],
+        tell: Tell | None = None,
+    ) -> np.ndarray:
         """Return log pi(y | x) of each completion, (completions,) float64, in nats, at temperature 1.
 
         Args:
             prompts: Token ids of each x, at least one token.
             completions: Token ids of each y.
             prompt_of: Number of each completion's prompt, (completions,).
+            tell: Hears of each batch.
 
         Raises:
             ConfigurationError: A single completion needs more memory than there is.
@@ -68,7 +76,7 @@ class CompletionLogps:
             return torch.stack([own.double().sum() for own in by_completion(batch, tokens)])
 
         with torch.no_grad(), computing:
-            return self.budget.run(sequences, forward)
+            return self.budget.run(sequences, forward, tell)
 
 
 @torch.no_grad()
@@ -119,7 +127,13 @@ class CompletionDivergence:
             )
         self.budget = Budget(policy, tokens_per_batch)
 
-    def __call__(self, prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int]) -> np.ndarray:
+    def __call__(
+        self,
+        prompts: Sequence[Ids],
+        completions: Sequence[Ids],
+        prompt_of: Sequence[int],
+        tell: Tell | None = None,
+    ) -> np.ndarray:
         """Return sum_t KL(pi(. | x, y_<t) || pi_ref(. | x, y_<t)) of each completion, (completions,) float64, in nats.
 
         The mean over completions drawn from pi is KL(pi || pi_ref), without bias: the expectation over the vocabulary
@@ -140,7 +154,7 @@ class CompletionDivergence:
             return torch.stack([own.double().sum() for own in tokens.split([len(ids) for ids in batch.completions])])
 
         with torch.no_grad():
-            return self.budget.run(sequences, forward)
+            return self.budget.run(sequences, forward, tell)
 
 
 def divergence(logits: torch.Tensor, ref_logits: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tasks.config.errors import ConfigurationError
 from tasks.data.conversations import Messages
 from tasks.lm.turns import PROBE, after_prompt, finished, render, turn_end, without_end
+from tasks.pipeline.progress import track
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -93,7 +94,8 @@ def encode_conversations(
     Raises:
         ConfigurationError: The chat template refuses a prompt.
     """
-    texts = [finished(tokenizer, messages, without_end(tokenizer, text)) for messages, text in conversations]
+    rendered = track("rendering conversations", conversations, len(conversations))
+    texts = [finished(tokenizer, messages, without_end(tokenizer, text)) for messages, text in rendered]
     whole = [text for text in texts if text is not None]
     batches = (tokenizer(whole[i : i + BATCH], add_special_tokens=False) for i in range(0, len(whole), BATCH))
     encoded = iter([ids for batch in batches for ids in batch["input_ids"]])

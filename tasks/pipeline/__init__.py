@@ -11,5 +11,6 @@ dispatch.py       runs of deployments on pools of workers
 gpus.py           how many GPUs a stage computes on
 jobs.py           GPU work in a child that dies with its parent
 progress.py       what a person sees while it runs
+pace.py           how far and how fast, in words
 pages.py          a stage's page in Prefect's UI
 """

@@ -9,6 +9,7 @@ import ctypes
 import functools
 import glob
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -21,10 +22,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from tasks.config.errors import ConfigurationError
+from tasks.pipeline.progress import TELL, TELL_SECONDS, Position, Progress
 from tasks.store.artifacts import Provenance
 
 EXAMPLES = "examples.parquet"
 """The tokenized examples, in a job's folder."""
+PROGRESS = "progress.json"
+"""How far a child is, in a job's folder."""
 REFUSED = "refused.txt"
 """The message of a child that found something which a person gave wrong, in a job's folder."""
 SAVE_SECONDS = 120
@@ -82,9 +86,10 @@ def run_job(job: Job) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
     launch = [*torchrun, f"--shutdown-timeout={SAVE_SECONDS}"] if devices > 1 else []
     command = [sys.executable, *launch, "-m", "tasks.pipeline.jobs", str(path)]
+    (job.folder / PROGRESS).unlink(missing_ok=True)
     child = subprocess.Popen(command, preexec_fn=functools.partial(die_with_parent, os.getpid()))
     try:
-        code = child.wait()
+        code = _wait(child, job.folder / PROGRESS)
     except KeyboardInterrupt:
         child.kill()
         raise
@@ -129,6 +134,34 @@ def exit_within(seconds: float, status: int) -> None:
     last.start()
 
 
+def _wait(child: "subprocess.Popen[bytes]", told: Path) -> int:
+    """Wait for the end of a child; show here, where a person and Prefect look, how far it says that it is."""
+    progress: Progress | None = None
+    while child.returncode is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(TELL_SECONDS)
+        if not told.exists():
+            continue
+        position = Position(**json.loads(told.read_text()))
+        if progress is not None and progress.what != position.what:
+            progress.close()
+            progress = None
+        progress = progress or Progress(position.what, position.total, position.start)
+        progress.move_to(position.done, position.note)
+    if progress is not None and not child.returncode:
+        progress.close()
+    return int(child.returncode)
+
+
+def _tell(told: Path, position: Position) -> None:
+    """Write down how far this child is; of several processes, the first one's progress stands for all."""
+    if os.environ.get("RANK", "0") == "0":
+        written = told.with_suffix(".written")
+        with contextlib.suppress(OSError):  # what is shown is not worth the work
+            written.write_text(json.dumps(position._asdict()))
+            written.replace(told)
+
+
 def _let_save(child: "subprocess.Popen[bytes]") -> None:
     """Tell a child that still runs to stop, and wait until it has saved; a second SIGTERM does not cut that short."""
     if child.poll() is not None:
@@ -150,6 +183,7 @@ if __name__ == "__main__":
     if os.getppid() == 1:
         raise SystemExit("the process that started this one is gone")
     job = Job.model_validate_json(Path(sys.argv[1]).read_text())
+    TELL.set(functools.partial(_tell, job.folder / PROGRESS))
     try:
         _call(job)
     except ConfigurationError as error:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from prefect import runtime
+
 from tasks.config.compute import ComputeConfig
 from tasks.pipeline.dry_run import PLAN
 from tasks.pipeline.progress import log
@@ -43,11 +45,19 @@ class Site:
         return artifacts if self.watcher is None else artifacts | {"report": self.watcher.ended()}
 
 
-def open_site(store: str, compute: ComputeConfig) -> Site:
+def open_site(store: str, compute: ComputeConfig, expected: tuple[str, ...] = ()) -> Site:
     """Open a store for a run.
+
+    Args:
+        store: Its URI.
+        compute: Where stages compute.
+        expected: Names of the stages that the run will look at, in order, for `flows.status`.
 
     Raises:
         ConfigurationError: The URI is wrong, or the store cannot be written.
     """
     opened = open_store(store)
-    return Site(opened, compute, None if PLAN.get() else RunRecord.begin(opened))
+    if PLAN.get() is not None:
+        return Site(opened, compute)
+    flow_run_id = runtime.flow_run.id or ""
+    return Site(opened, compute, RunRecord.begin(opened, expected=expected, flow_run_id=flow_run_id))

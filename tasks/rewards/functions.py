@@ -15,6 +15,7 @@ import numpy as np
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import NOT_IN_KEY, Function, Section
+from tasks.pipeline.pace import Tell
 
 Reward = Callable[[list[dict], str], float]
 
@@ -109,19 +110,25 @@ def load_gold(gold: GoldReward) -> Reward:
     return load_function(gold.function)
 
 
-def gold_rewards(gold: GoldReward, given: Sequence[tuple[list[dict], str]]) -> np.ndarray:
+def gold_rewards(
+    gold: GoldReward, given: Sequence[tuple[list[dict], str]], tell: Tell = lambda rewards: None
+) -> np.ndarray:
     """Return the gold reward of each completion, (completions,) float64.
 
     Args:
         gold: Names a function.
         given: Each completion's prompt and text.
+        tell: Hears of each reward.
 
     Raises:
         ConfigurationError: A reward is no finite number, or the function is another one here than the key says.
     """
     assert gold.function is not None
     reward = load_gold(gold)
-    found = np.array([reward(messages, text) for messages, text in given], np.float64)
+    found = np.empty(len(given))
+    for place, (messages, text) in enumerate(given):
+        found[place] = reward(messages, text)
+        tell(found[place : place + 1])
     if (bad := np.flatnonzero(~np.isfinite(found))).size:
         raise ConfigurationError(
             f"evaluation.gold_reward = {gold.function.function} gives {bad.size} of {found.size} completions no finite "

@@ -15,6 +15,7 @@ from tasks.lm.batches import Budget, Ids, Sequences
 from tasks.lm.layout import last_states_only, lay_out
 from tasks.lm.prefix_forward import wanted_states
 from tasks.lm.sharing import model_lengths, why_not_shared
+from tasks.pipeline.pace import Tell
 from tasks.pipeline.progress import log
 from tasks.rewards.heads import head_in_float32
 
@@ -40,7 +41,13 @@ class CompletionRewards:
             log(f"each completion is scored by itself, not in a batch: {self.alone}")
         self.lengths = model_lengths(model, shared=self.not_shared is None)
 
-    def __call__(self, prompts: Sequence[Ids], completions: Sequence[Ids], prompt_of: Sequence[int]) -> np.ndarray:
+    def __call__(
+        self,
+        prompts: Sequence[Ids],
+        completions: Sequence[Ids],
+        prompt_of: Sequence[int],
+        tell: Tell | None = None,
+    ) -> np.ndarray:
         """Return the reward of each completion, (completions,) float32; it does not depend on the others.
 
         Where a batch needs more memory than there is, the budget is halved for this and all later batches.
@@ -49,6 +56,7 @@ class CompletionRewards:
             prompts: Token ids of each x.
             completions: Token ids of each y, at least one.
             prompt_of: Each completion's prompt.
+            tell: Hears of each batch.
 
         Raises:
             ConfigurationError: A single completion needs more memory than there is.
@@ -58,7 +66,7 @@ class CompletionRewards:
             sequences = sequences.joined()
         forward = self._each_with_its_prompt if self.not_shared else self._with_shared_prompts
         with torch.inference_mode():
-            return self.budget.run(sequences, lambda rows: forward(sequences, rows)).astype(np.float32)
+            return self.budget.run(sequences, lambda rows: forward(sequences, rows), tell).astype(np.float32)
 
     def _with_shared_prompts(self, sequences: Sequences, rows: list[int]) -> torch.Tensor:
         """Forward each prompt once, then the completions behind it."""

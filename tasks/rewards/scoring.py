@@ -18,6 +18,7 @@ from tasks.models.loading import device, model_folder, trusts_remote_code
 from tasks.models.updates import warn_of_loss
 from tasks.models.weight_files import register_oasst
 from tasks.models.weights import load_weights
+from tasks.pipeline.pace import Mean, Tell
 from tasks.pipeline.progress import Progress
 from tasks.rewards.table import find_rewards, rewards_part, rewards_table
 from tasks.store.artifacts import Artifact
@@ -42,14 +43,14 @@ class RewardModel:
         self.rewards = CompletionRewards(model.to(device()), scoring.tokens_per_batch)
         self.limit = context_length(folder)
 
-    def score(self, prompts: list[Messages], completions: list[str]) -> np.ndarray:
-        """Return the reward of each prompt and completion, (completions,) float32.
+    def score(self, prompts: list[Messages], completions: list[str], tell: Tell | None = None) -> np.ndarray:
+        """Return the reward of each prompt and completion, (completions,) float32; `tell` as for `score_what_fits`.
 
         Raises:
             ConfigurationError: A conversation is longer than the reward model's context, or needs more memory than
                 there is.
         """
-        rewards = self.score_what_fits(prompts, completions)
+        rewards = self.score_what_fits(prompts, completions, tell)
         if unread := int(np.ma.getmaskarray(rewards).sum()):
             raise ConfigurationError(
                 f"{unread} conversations have more tokens than the reward model's context of {self.limit}: lower "
@@ -57,10 +58,12 @@ class RewardModel:
             )
         return np.asarray(rewards.data)
 
-    def score_what_fits(self, prompts: list[Messages], completions: list[str]) -> "np.ma.MaskedArray[Any, Any]":
+    def score_what_fits(
+        self, prompts: list[Messages], completions: list[str], tell: Tell | None = None
+    ) -> "np.ma.MaskedArray[Any, Any]":
         """Return the reward of each prompt and completion, masked where they are longer than the model's context.
 
-        Equal ones are computed once.
+        Equal ones are computed once; `tell` hears of each batch of different ones.
 
         Raises:
             ConfigurationError: A conversation needs more memory than there is.
@@ -74,7 +77,7 @@ class RewardModel:
         rewards = np.ma.masked_all(len(whole), np.float32)
         if fits.any():
             beginnings = [prompt_ids[own] for own, _ in numbers]
-            rewards[fits] = self.rewards(*cut_at_prompts(compress(beginnings, fits), compress(whole, fits)))
+            rewards[fits] = self.rewards(*cut_at_prompts(compress(beginnings, fits), compress(whole, fits)), tell)
         found: np.ma.MaskedArray = rewards[places]
         return found
 
@@ -105,18 +108,20 @@ def score_slices(
         warn_of_loss(reward_model, scoring.dtype, "scoring.dtype")
         model = RewardModel(model_folder(reward_model), scoring, trusts_remote_code(reward_model))
         messages = PromptTable(prompts)
-        progress = Progress("scoring parts", len(todo))
-        for done, (slice_, rows) in enumerate(zip(todo, read_ahead(todo), strict=True), 1):
-            scored.append(Slice(table.append(rewards_part(slice_, rows), _score_rows(model, messages, rows))))
-            progress.move_to(done)
+        progress, mean = Progress("scoring completions", sum(slice_.num_rows() for slice_ in todo)), Mean("reward")
+        for slice_, rows in zip(todo, read_ahead(todo), strict=True):
+            given = _score_rows(model, messages, rows, lambda values: progress.advance(len(values)))
+            scored.append(Slice(table.append(rewards_part(slice_, rows), given)))
+            mean.add(given["reward"].to_numpy())
+            progress.move_to(mean.number, mean.text())
         progress.close()
     return [*slices, *scored], sum(slice_.part.rows for slice_ in scored)
 
 
-def _score_rows(model: RewardModel, messages: PromptTable, rows: pa.Table) -> pa.Table:
+def _score_rows(model: RewardModel, messages: PromptTable, rows: pa.Table, tell: Tell) -> pa.Table:
     """Return the rewards of completions; NaN where a completion is longer than the model's context."""
     prompts = [messages[prompt_id] for prompt_id in rows["prompt_id"].to_pylist()]
-    rewards = model.score_what_fits(prompts, rows["completion"].to_pylist())
+    rewards = model.score_what_fits(prompts, rows["completion"].to_pylist(), tell)
     given = pa.array(rewards.filled(np.nan), pa.float32())
     table = rows.select(["prompt_id", "completion_id"]).append_column("reward", given)
     check_finite(table.filter(pa.array(~np.ma.getmaskarray(rewards))))

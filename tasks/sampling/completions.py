@@ -8,7 +8,7 @@ from tasks.lm.context import context_length
 from tasks.lm.tokens import encode_prompt, load_tokenizer
 from tasks.models.loading import model_folder, trusts_remote_code
 from tasks.models.updates import warn_of_loss
-from tasks.pipeline.progress import log
+from tasks.pipeline.progress import log, track
 from tasks.sampling.drawing import Drawing, Request, cut_into_parts, requests_for
 from tasks.sampling.engines import open_engine
 from tasks.store.artifacts import Artifact
@@ -75,7 +75,8 @@ def _draw(
         return encode_prompt(tokenizer, prompts[prompt_id])
 
     missing = selection.missing
-    lengths = {prompt_id: len(encode(prompt_id)) for prompt_id in missing}  # the ids themselves would fill the memory
+    counted = track("tokenizing prompts", missing, len(missing))
+    lengths = {prompt_id: len(encode(prompt_id)) for prompt_id in counted}  # the ids themselves would fill the memory
     parts = cut_into_parts(requests_for(missing), lengths, selection.begun, decoding.part_size)
     longest = max(lengths.values()) + decoding.max_new_tokens
     engine = open_engine(folder, decoding, min(longest, context_length(folder)), trust)

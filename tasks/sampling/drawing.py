@@ -112,7 +112,7 @@ class Drawing:
         """Each request with the number of its part."""
         busy = engine.capacity * decoding.k // max(request.number for _, request in self.order)
         self.window = max(PARTS_AHEAD * decoding.part_size, BATCHES_AHEAD * busy)
-        self.begun = self.done = self.written = 0
+        self.begun = self.done = self.written = self.tokens = 0
         self.drawn: dict[int, dict[Request, list[Sample]]] = {}
         """Part -> request -> its samples."""
         self.writes: deque[Future[tuple[Artifact, list[Request]]]] = deque()
@@ -130,7 +130,7 @@ class Drawing:
                 self._feed()
                 self.writes.extend(writer.submit(self._write, part) for part in self._step())
                 self._collect()
-                progress.move_to(self.done)
+                progress.move_to(self.done, tokens=self.tokens)
         finally:  # whatever ended it, the part being written is waited for, and no other begun
             writer.shutdown(cancel_futures=True)
         progress.close()
@@ -154,6 +154,7 @@ class Drawing:
             drawn = self.drawn.setdefault(part, {})
             drawn[request] = samples
             self.done += 1
+            self.tokens += sum(len(sample.token_ids) for sample in samples)
             if len(drawn) == len(self.parts[part]):
                 del self.drawn[part]
                 yield {request: drawn[request] for request in self.parts[part]}

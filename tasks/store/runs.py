@@ -41,6 +41,12 @@ class Run(BaseModel):
     updated: datetime
     stages: tuple[SafePath, ...] = ()
     """Folders of the stages that it looked at, in order."""
+    noted: tuple[datetime, ...] = ()
+    """When it began to look at each of them; a record of an earlier release has no times."""
+    expected: tuple[str, ...] = ()
+    """Names of the stages that its configuration leads to, in order."""
+    flow_run_id: str = ""
+    """What Prefect calls the run; empty outside of a flow run."""
     artifacts: dict[str, SafePath] = {}
     """What a finished run returned: name -> folder."""
     verdicts: tuple[dict[str, Any], ...] = ()
@@ -64,12 +70,13 @@ class RunRecord:
         self.run = run
 
     @classmethod
-    def begin(cls, store: Store) -> Self:
-        """Write the record of a run that begins now."""
+    def begin(cls, store: Store, **facts: Any) -> Self:
+        """Write the record of a run that begins now; `facts` are fields of `Run` that are known already."""
         now = datetime.now(UTC)
         name = f"{now:%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
         pid = os.getpid()
-        run = Run(id=name, host=socket.gethostname(), pid=pid, process=process_of(pid), started=now, updated=now)
+        where = {"host": socket.gethostname(), "pid": pid, "process": process_of(pid)}
+        run = Run(id=name, started=now, updated=now, **where, **facts)
         record = cls(store, run)
         record._write()
         return record
@@ -77,7 +84,7 @@ class RunRecord:
     def note(self, folder: str) -> None:
         """Write down, once, that the run is about to look at a stage's folder."""
         if folder not in self.run.stages:
-            self._write(stages=(*self.run.stages, folder))
+            self._write(stages=(*self.run.stages, folder), noted=(*self.run.noted, datetime.now(UTC)))
 
     def judge(self, verdicts: list[dict[str, Any]]) -> Artifact:
         """Write down what the monitors have found so far; return the record."""

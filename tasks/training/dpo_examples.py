@@ -10,6 +10,7 @@ import pyarrow as pa
 from tasks.config.errors import ConfigurationError
 from tasks.data.prompt_table import PromptTable
 from tasks.lm.tokens import encode_prompt
+from tasks.pipeline.progress import Progress
 from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.folders import Store
 from tasks.store.growing import read_slices, read_whole_prompts
@@ -106,11 +107,14 @@ class ExampleBuilder:
         """
         missing = set(self.pairs)
         slices, columns = read_slices(store, completions), ["prompt_id", "completion_id", "token_ids"]
+        progress = Progress("laying out pairs of prompts", len(missing))
         for rows in read_whole_prompts(slices, columns):
             found = self._tokens_by_prompt(rows)
             missing -= found.keys()
             examples = [self._example(prompt_id, found[prompt_id]) for prompt_id in sorted(found)]
             yield pa.Table.from_pylist([example for example in examples if example["chosen"]], EXAMPLE_SCHEMA)
+            progress.advance(len(found))
+        progress.close()
         if missing:
             raise DamagedArtifactError(
                 f"the completions of {len(missing)} paired prompts are missing, first {min(missing)}: {AGAIN}"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tasks.pipeline.progress import track
 from tasks.pipeline.shards import balance
 
 Ids = Sequence[int]
@@ -203,7 +204,8 @@ def schedule_packs(
         max_steps: Steps; overrides `epochs`.
         seed: Seed of the order.
     """
-    whole = [measure(example, number, 0, len(example.chosen), limits.shared) for number, example in enumerate(examples)]
+    counted = enumerate(track("measuring examples", examples, len(examples)))
+    whole = [measure(example, number, 0, len(example.chosen), limits.shared) for number, example in counted]
     pieces = [cut(piece, examples, limits._replace(tokens=UNBOUNDED)) for piece in whole]
     drawn = draw_steps(pieces, limits.batch_size, epochs, max_steps, seed)
     steps = [cut_for_devices(step, examples, limits) for step in drawn]

@@ -136,14 +136,12 @@ def fit(job: Job) -> None:
     logps = CompletionLogps(model, autocast=computed_in)
     if logps.not_shared:
         log(f"each completion is forwarded with its prompt: {logps.not_shared}")
-    progress, done = Progress("reference log-probabilities", todo), 0
+    progress = Progress("reference log-probabilities", todo)
     for rows in _cut_into_parts(_own_examples(job.folder), known):
         completions = [ids for row in rows for ids in row["completions"]]
         prompt_of = [number for number, row in enumerate(rows) for _ in row["completions"]]
-        found = logps([row["prompt"] for row in rows], completions, prompt_of)
+        found = logps([row["prompt"] for row in rows], completions, prompt_of, lambda own: progress.advance(len(own)))
         table.append(*_name_and_rows(rows, found))
-        done += len(completions)
-        progress.move_to(done)
     progress.close()
 
 

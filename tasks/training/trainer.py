@@ -25,6 +25,8 @@ from tasks.training.trained_model import CHECKPOINT, OUTPUT, UPDATE, checkpoint_
 
 NOT_RESUMED_FROM = "training_args.bin"
 """A pickle that the trainer writes into each checkpoint and never reads."""
+SHOWN = ("loss", "accuracy", "rewards/accuracies")
+"""What a trainer logs that is shown while it trains: the loss, and how often chosen is above rejected."""
 
 
 class StoreCheckpoints(TrainerCallback):
@@ -83,19 +85,24 @@ class StopOnSigterm(TrainerCallback):
 
 
 class ReportProgress(TrainerCallback):
-    """Shows steps and loss as a bar and in Prefect's UI."""
+    """Shows how far a training is, and its loss."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Open the bar at the step that the training begins with."""
+        """Begin to count at the step that the training begins with."""
         self.progress = Progress("training steps", state.max_steps, state.global_step)
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Show the step."""
+        self.progress.move_to(state.global_step)
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Move the bar to the current step."""
-        loss = (logs or {}).get("loss")
-        self.progress.move_to(state.global_step, "" if loss is None else f"loss {float(loss):.4f}")
+        """Show what matters of the last steps; the tokens are those since the training went on."""
+        found = logs or {}
+        note = ", ".join(f"{name} {float(found[name]):.4g}" for name in SHOWN if name in found)
+        self.progress.move_to(state.global_step, note or None, int(found.get("num_tokens", 0)))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Close the bar."""
+        """End."""
         self.progress.close()
 
 

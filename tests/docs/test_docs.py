@@ -16,6 +16,7 @@ from runs import ROOT
 
 import flows.add_prompts
 import flows.command_line
+import flows.status
 import flows.store
 from flows.command_line import load_config
 from tasks.data.records import parse_record
@@ -45,6 +46,7 @@ RUN_BY = {
     "python -m flows.add_prompts": "test_the_report_for_people",
     "python -m flows.store prune": "test_pruning_tells_what_goes",
     "python -m flows.store": "test_a_lineage_is_printed",
+    "python -m flows.status": "test_half_a_run",
     "python -m pytest tests/selection/test_threshold.py": "test_threshold_is_strict",
     "python -m tests.defaults": "test_the_golden_file_is_up_to_date",
     "python -m tests.make_store": "test_make_store",
@@ -57,6 +59,7 @@ PARSERS = {
     "flows.rs_dpo": flows.command_line._parser,
     "flows.add_prompts": flows.add_prompts._parser,
     "flows.store": flows.store._parser,
+    "flows.status": flows.status._parser,
 }
 
 

@@ -85,9 +85,11 @@ def test_out_of_memory_halves_the_budget_for_good(capsys):
         if inputs[0].numel() > 20:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    logps = CompletionLogps(model, 1000)
+    logps, heard = CompletionLogps(model, 1000), []
     model.get_input_embeddings().register_forward_pre_hook(check)
-    np.testing.assert_allclose(logps(prompts, completions, prompt_of), expected, atol=1e-5)
+    np.testing.assert_allclose(logps(prompts, completions, prompt_of, heard.append), expected, atol=1e-5)
+    assert len(heard) > 1
+    np.testing.assert_allclose(sorted(np.concatenate(heard)), sorted(expected), atol=1e-5)
     # 12 x (3 + 5) do not fit, nor do 48 and 24 tokens (a bucket of 3 rows of 6 does)
     assert "out of memory at 96 tokens a batch: going on with 48" in capsys.readouterr().out
     assert logps.budget.tokens < 48

@@ -185,7 +185,9 @@ def test_a_stage_leaves_its_page_and_its_progress(tmp_path, prefect_harness):
     @stage(version=1)
     def count_words(out: Draft, settings: Settings) -> Artifact:
         """Count words."""
-        progress = Progress("counting", 4)
+        seconds = iter([0.0, 6.0, 8.0, 8.0])
+        progress = Progress("counting", 4, clock=lambda: next(seconds))
+        progress.move_to(2)
         progress.move_to(4)
         progress.close()
         return out.commit("number", {"n.txt": b"4"}, "4" * 64, rows=4, stats={"words": 4})
@@ -198,4 +200,5 @@ def test_a_stage_leaves_its_page_and_its_progress(tmp_path, prefect_harness):
         )
     assert [page.data.splitlines()[0] for page in pages] == ["# count_words"]
     assert "| words | 4 |" in pages[0].data
-    assert [bar.data for bar in bars if bar.description == "counting"] == [100.0]
+    ours = [bar for bar in bars if bar.description and bar.description.startswith("counting: ")]
+    assert [(bar.data, bar.description) for bar in ours] == [(100.0, "counting: 4 / 4 (100%) in 8 s, 30/min")]

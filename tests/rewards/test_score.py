@@ -77,7 +77,7 @@ def test_equal_texts_are_forwarded_once(scorer):
         found = scorer.score(people, texts)
     finally:
         scorer.rewards = rewards
-    [(prompt_ids, completion_ids, prompt_of)] = asked
+    [(prompt_ids, completion_ids, prompt_of, _)] = asked
     assert (len(prompt_ids), len(completion_ids), prompt_of) == (2, 3, [0, 0, 1])
     one_by_one = [scorer.score([prompt], [text])[0] for prompt, text in zip(people, texts, strict=True)]
     np.testing.assert_allclose(found, one_by_one, atol=1e-5)
@@ -231,6 +231,17 @@ def test_rewards_are_stored_by_id_and_only_new_completions_are_scored(tmp_path, 
     found = {(row["prompt_id"], row["completion_id"]): row["reward"] for row in rows}
     expected = scorer.score([user("Prompt a"), user("Prompt c"), user("Prompt b")], ["a cat", "green", "red"])
     assert [found["a", 1], found["c", 0], found["b", 0]] == pytest.approx(expected, abs=1e-5)
+
+
+def test_scoring_says_how_far_it_is_and_the_mean_reward(tmp_path, folder, monkeypatch, capsys):
+    monkeypatch.setattr("tasks.pipeline.progress.LINE_SECONDS", 0.0)
+    store, long = Store(str(tmp_path)), "word " * CONTEXT
+    slices = [completions(store, {"a": ["a dog", "a cat"]}, "one"), completions(store, {"b": ["red", long]}, "two")]
+    mean = score(store, artifact(folder), slices, "ab").stats["reward_mean"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("scoring completions: ")]
+    assert any(line.startswith("scoring completions: 2 / 4 (50%), ") for line in lines)
+    assert lines[-1].startswith("scoring completions: 4 / 4 (100%) in ")
+    assert lines[-1].endswith(f", mean reward {mean:.3f}"), "of those that could be read"
 
 
 def test_completions_that_the_reward_model_has_no_room_for_are_counted_and_kept(tmp_path, folder, monkeypatch):

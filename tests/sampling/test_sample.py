@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import threading
 import time
 from pathlib import Path
@@ -250,3 +251,11 @@ def test_an_error_of_the_writer_ends_the_run_and_keeps_what_was_committed(
     tables.with_name("away").rename(tables)
     do(monkeypatch, lambda engine: None)
     go_on(store, sampling, undisturbed, engines)
+
+
+def test_sampling_says_how_far_it_is_and_how_many_tokens_a_second(sampling, store, monkeypatch, capsys):
+    monkeypatch.setattr("tasks.pipeline.progress.LINE_SECONDS", 0.0)
+    sampling.into(store)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("sampling prompts: ")]
+    assert re.fullmatch(r"sampling prompts: 21 / 21 \(100%\) in \d+ s, [\d.]+/s, [\d,]+ tokens/s", lines[-1])
+    assert any(re.match(r"sampling prompts: 7 / 21 \(33%\), [\d.]+/s, \d+ s left, ", line) for line in lines)

@@ -49,7 +49,5 @@ def test_what_is_held_out_does_not_change_the_model(trained, start, tmp_path, mo
 
 
 def test_all_held_out_is_refused(start, tmp_path):
-    with pytest.raises(
-        ConfigurationError, match=r"pairs of all 16 prompts .*evaluation_fraction = 0\.99999"
-    ):
+    with pytest.raises(ConfigurationError, match=r"pairs of all 16 prompts .*evaluation_fraction = 0\.99999"):
         train("dpo", Store(str(tmp_path)), start, evaluation_fraction=0.99999)

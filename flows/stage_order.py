@@ -1,0 +1,32 @@
+"""The stages that a configuration leads to, in the order of flows/rs_dpo.py: what a run still waits for."""
+
+from tasks.config.sections import DataSource
+from tasks.pipeline.configuration import Config
+
+
+def stage_order(config: Config) -> tuple[str, ...]:
+    """Return the names of the stages that a run with this configuration looks at.
+
+    `load_evaluation_prompts` is among them wherever there is a limit, which the held-out prompts may not reach.
+    """
+    data, reward_model = config.data, config.reward_model
+    annotated = config.pairs.strategy == "annotation"
+    stages = [
+        ("store_model", True),
+        ("store_model", reward_model.ready_model is not None or reward_model.base_model is not None),
+        ("load_held_out", True),
+        ("load_evaluation_prompts", data.max_evaluation_prompts is not None),
+        ("load_prompts", True),
+        ("load_demonstrations", data.demonstrations is not None),
+        ("load_preferences", isinstance(data.preferences, DataSource)),
+        ("load_annotations", annotated),
+        ("train_sft", config.sft.ready_model is None),
+        ("sample_completions", not annotated),
+        ("label_preferences", data.preferences == "gold"),
+        ("train_reward_model", reward_model.ready_model is None),
+        ("score_completions", True),
+        ("build_pairs", True),
+        ("train_dpo", True),
+        ("evaluate_policy", True),
+    ]
+    return tuple(name for name, is_run in stages if is_run)
