@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from tasks.config.compute import ComputeConfig
+from tasks.pipeline.configuration import Config
 from tasks.pipeline.dry_run import PLAN
 from tasks.pipeline.progress import log
 from tasks.store.artifacts import Artifact
@@ -31,11 +32,12 @@ class Site:
         return artifacts
 
 
-def open_site(store: str, compute: ComputeConfig) -> Site:
-    """Open a store for a run.
+def open_site(store: str, compute: ComputeConfig, config: Config | None = None) -> Site:
+    """Open a store for a run, whose record says how it was configured.
 
     Raises:
         ConfigurationError: The URI is wrong, or the store cannot be written.
     """
     opened = open_store(store)
-    return Site(opened, compute, None if PLAN.get() else RunRecord.begin(opened))
+    settings = None if config is None else config.model_dump(mode="json")
+    return Site(opened, compute, None if PLAN.get() else RunRecord.begin(opened, settings))

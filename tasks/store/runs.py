@@ -43,6 +43,10 @@ class Run(BaseModel):
     """Folders of the stages that it looked at, in order."""
     artifacts: dict[str, SafePath] = {}
     """What a finished run returned: name -> folder."""
+    config: dict[str, Any] = {}
+    """Every section of its configuration; empty in records of earlier releases."""
+    verdicts: tuple[dict[str, Any], ...] = ()
+    """What the monitors say of it: `name`, `level` and `text` of each."""
 
     def in_use(self) -> bool:
         """Tell whether the run goes on: its process lives here, or it wrote from elsewhere not long ago."""
@@ -62,12 +66,13 @@ class RunRecord:
         self.run = run
 
     @classmethod
-    def begin(cls, store: Store) -> Self:
-        """Write the record of a run that begins now."""
+    def begin(cls, store: Store, config: dict[str, Any] | None = None) -> Self:
+        """Write the record of a run that begins now, with its configuration."""
         now = datetime.now(UTC)
         name = f"{now:%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
         pid = os.getpid()
-        run = Run(id=name, host=socket.gethostname(), pid=pid, process=process_of(pid), started=now, updated=now)
+        times = {"started": now, "updated": now}
+        run = Run(id=name, host=socket.gethostname(), pid=pid, process=process_of(pid), config=config or {}, **times)
         record = cls(store, run)
         record._write()
         return record

@@ -39,5 +39,7 @@ def test_a_split_that_shares_out_nothing_fails_instead_of_being_asked_for_ever(t
 
     places = dict.fromkeys(("sample_completions", "score_completions"), "sample-completions/test")
     site = Site(Store(str(tmp_path)), ComputeConfig(**places, shards=2))
-    with pytest.raises(DeploymentFailedError, match="sample_completions: `split` shares out nothing, but 3 are missing"):
+    with pytest.raises(
+        DeploymentFailedError, match="sample_completions: `split` shares out nothing, but 3 are missing"
+    ):
         flow(lambda: sample_completions(site, SOURCE), name="nothing shared out")()

@@ -1,0 +1,47 @@
+"""The licence that is found beside a model, and which commit of the hub it is."""
+
+from pathlib import Path
+
+import pytest
+from runs import ROOT
+
+from tasks.models.licence import card_facts, find_licence, hub_commit
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: apache-2.0\ntags: [a]\n---\n# M", {"license": "apache-2.0"}),
+        ("---\r\nlicense: mit\r\n---\r\n", {"license": "mit"}),
+        (
+            "---\nlicense: other\nlicense_name: acme-1\nlicense_link: https://acme.example\n---",
+            {"license": "other", "license_name": "acme-1", "license_link": "https://acme.example"},
+        ),
+    ],
+)
+def test_a_card_says_it(tmp_path, card, licence):
+    (tmp_path / "README.md").write_bytes(card.encode())
+    (tmp_path / "LICENSE").write_text("something else")
+    assert find_licence(tmp_path) == {**licence, "file": "README.md"}
+
+
+@pytest.mark.parametrize(
+    "card", ["# No head", "---\nlicense: [\n---\n", "---\n- a\n---\n", "---\ntags: [a]\n---\n", "\xff"]
+)
+def test_a_card_that_says_nothing(tmp_path, card):
+    (tmp_path / "README.md").write_bytes(card.encode("latin-1"))
+    assert find_licence(tmp_path) == {}
+    assert card_facts(tmp_path / "missing.md") == {}
+
+
+def test_a_licence_is_known_by_its_text(tmp_path):
+    (tmp_path / "LICENSE.txt").write_bytes((ROOT / "LICENSE").read_bytes())
+    assert find_licence(tmp_path) == {"license": "apache-2.0", "file": "LICENSE.txt"}
+    (tmp_path / "LICENSE.txt").write_text("You may use it on Sundays.")
+    assert find_licence(tmp_path) == {"license": "other", "file": "LICENSE.txt"}
+
+
+def test_a_commit_of_the_hub():
+    commit = "0123456789" * 4
+    assert hub_commit(Path(f"/cache/hub/models--acme--tiny/snapshots/{commit}")) == commit
+    assert hub_commit(Path(f"/models/acme/tiny/{commit}")) is None
