@@ -16,6 +16,7 @@ from runs import ROOT
 
 import flows.add_prompts
 import flows.command_line
+import flows.publish
 import flows.store
 from flows.command_line import load_config
 from tasks.data.records import parse_record
@@ -43,6 +44,7 @@ RUN_BY = {
     "python -m flows.quickstart": "test_the_quickstart",
     "python -m flows.rs_dpo": "test_a_dry_run_prints_a_table",
     "python -m flows.add_prompts": "test_the_report_for_people",
+    "python -m flows.publish": "test_what_a_dry_run_prints",
     "python -m flows.store prune": "test_pruning_tells_what_goes",
     "python -m flows.store": "test_a_lineage_is_printed",
     "python -m pytest tests/selection/test_threshold.py": "test_threshold_is_strict",
@@ -55,6 +57,7 @@ RUN_BY = {
 PARSERS = {
     "flows.rs_dpo": flows.command_line._parser,
     "flows.add_prompts": flows.add_prompts._parser,
+    "flows.publish": flows.publish._parser,
     "flows.store": flows.store._parser,
 }
 
