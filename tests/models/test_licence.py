@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from imports import stored
 from runs import ROOT
 
 from tasks.models.licence import card_facts, find_licence, hub_commit
+from tasks.store.folders import Store, read_files
 
 
 @pytest.mark.parametrize(
@@ -45,3 +47,18 @@ def test_a_commit_of_the_hub():
     commit = "0123456789" * 4
     assert hub_commit(Path(f"/cache/hub/models--acme--tiny/snapshots/{commit}")) == commit
     assert hub_commit(Path(f"/models/acme/tiny/{commit}")) is None
+
+
+def test_what_comes_into_the_store_says_it(model, tmp_path):
+    """The card itself stays outside: the model is what it was."""
+    plain = stored(model, Store(str(tmp_path / "plain")))
+    assert plain.stats.keys() & {"licence", "commit"} == set()
+    snapshot = tmp_path / "models--acme--tiny/snapshots" / ("0123456789" * 4)
+    snapshot.parent.mkdir(parents=True)
+    model.rename(snapshot)
+    (snapshot / "README.md").write_text("---\nlicense: mit\n---\n")
+    found = stored(snapshot, Store(str(tmp_path / "told")))
+    assert found.stats["licence"] == {"license": "mit", "file": "README.md"}
+    assert found.stats["commit"] == "0123456789" * 4
+    assert found.digest == plain.digest
+    assert "README.md" not in read_files(found)

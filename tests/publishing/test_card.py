@@ -143,7 +143,7 @@ def test_an_adapter_alone(facts):
     assert head_of(card)["tags"] == ["rs-dpo", "dpo", "lora"]
     assert f"digest `{facts.made['policy'].digest}`, with the tokenizer" in card
     assert 'PeftModel.from_pretrained(policy, "acme/aligned")' in card
-    assert "--enable-lora --lora-modules aligned=acme/aligned" in card
+    assert "--enable-lora --lora-modules aligned=acme/aligned --tokenizer acme/aligned" in card
 
 
 def test_without_a_comparison(facts):

@@ -1,15 +1,17 @@
 """The card beside the aligned model: a file that no manifest lists, in any store."""
 
 import time
+from pathlib import Path
 
 import pytest
-from commits import EVERY_STORE, MODEL, commit_model
+from commits import EVERY_STORE, MODEL, commit_model, local_files
 from kept_store import kept_run
 
 from tasks.inspection.catalog import read_catalog
 from tasks.inspection.prune import prune
 from tasks.pipeline.site import Site
-from tasks.publishing.card import write_card
+from tasks.publishing.card import card_text, write_card
+from tasks.publishing.facts import gather
 from tasks.store.copies import fetch
 from tasks.store.folders import Store, read_manifest
 from tasks.store.runs import Run, RunRecord
@@ -44,6 +46,19 @@ def test_of_two_runs_with_one_model_the_last_is_shown(kept):
     write_card(site_of(store, second))
     assert second.id in card_in(store, second)
     assert "| KL | ok | small |" in card_in(store, second)
+
+
+@pytest.mark.parametrize("store_uri", ["s3", "moto"], indirect=True)
+def test_it_is_written_into_an_object_store(store, kept):
+    """And the model is found with it, as it was before."""
+    local, run = kept
+    for path in local_files(Path(local.root)):
+        store.fs.makedirs(store.path(f"{path.parent.relative_to(local.root)}"), exist_ok=True)
+        store.fs.put_file(str(path), store.path(str(path.relative_to(local.root))))
+    before = store.find(run.artifacts["aligned"])
+    write_card(site_of(store, run))
+    assert card_in(store, run) == card_text(gather(local, run))
+    assert store.find(run.artifacts["aligned"]) == before is not None
 
 
 @EVERY_STORE
