@@ -52,13 +52,14 @@ def test_a_commit_of_the_hub():
 def test_what_comes_into_the_store_says_it(model, tmp_path):
     """The card itself stays outside: the model is what it was."""
     plain = stored(model, Store(str(tmp_path / "plain")))
-    assert plain.stats.keys() & {"licence", "commit"} == set()
+    assert plain.stats["licence"] == {"license": "mit", "file": "LICENSE"}
+    assert "commit" not in plain.stats
     snapshot = tmp_path / "models--acme--tiny/snapshots" / ("0123456789" * 4)
     snapshot.parent.mkdir(parents=True)
     model.rename(snapshot)
-    (snapshot / "README.md").write_text("---\nlicense: mit\n---\n")
+    (snapshot / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     found = stored(snapshot, Store(str(tmp_path / "told")))
-    assert found.stats["licence"] == {"license": "mit", "file": "README.md"}
+    assert found.stats["licence"] == {"license": "apache-2.0", "file": "README.md"}
     assert found.stats["commit"] == "0123456789" * 4
     assert found.digest == plain.digest
     assert "README.md" not in read_files(found)
