@@ -28,6 +28,7 @@ from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import cancel_children
 from tasks.pipeline.site import open_site
 from tasks.preferences import label_preferences
+from tasks.publishing.card import write_card
 from tasks.report.watching import watched
 from tasks.reward_model import train_reward_model
 from tasks.sample import sample_completions
@@ -67,7 +68,7 @@ def rs_dpo(
     """Align a policy with RS-DPO and compare it with the policy that it started from; return every artifact."""
     config = Config(**locals())
     check_settings(config)
-    site = watched(open_site(store, compute, stage_order(config)), config)
+    site = watched(open_site(store, compute, config, stage_order(config)), config)
     given = load_inputs(site, config)  # models and data
     prompts = given.prompts
 
@@ -82,7 +83,7 @@ def rs_dpo(
     policies = {"sft": policy, "aligned": aligned}
     compared = evaluate_policy(site, policies, {"reward_model": r}, given.evaluation_prompts, given.evaluation)
 
-    return site.finish(
+    artifacts = site.finish(
         {
             "held_out": given.held_out,
             "prompts": prompts,
@@ -95,6 +96,8 @@ def rs_dpo(
             "evaluation": compared,
         }
     )
+    write_card(site)
+    return artifacts
 
 
 if __name__ == "__main__":

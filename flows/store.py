@@ -133,7 +133,7 @@ def _table(folder: str, parts: list[Entry]) -> Facts:
 
 def _run(run: Run) -> Facts:
     state = "in use" if run.in_use() else "finished" if run.status == "finished" else "interrupted"
-    return {**run.model_dump(mode="json", exclude={"id", "process"}), "run": run.id, "state": state}
+    return {**run.model_dump(mode="json", exclude={"id", "process", "config"}), "run": run.id, "state": state}
 
 
 def _listing(name: str, rows: list[Facts]) -> Table:

@@ -10,6 +10,7 @@ from tasks.lm.tokens import load_tokenizer
 from tasks.lm.turns import end_ids
 from tasks.models.checks import check_model
 from tasks.models.form import generation_settings, mended_generation, stored_files, unread_template
+from tasks.models.licence import find_licence, hub_commit
 from tasks.models.loading import model_folder, trusts_remote_code
 from tasks.models.locate import locate_model
 from tasks.models.templates import pinned_date
@@ -107,4 +108,8 @@ def store_model(out: Draft, model: Artifact, source: ModelSource, role: Role) ->
     stats: dict[str, Any] = {"trust_remote_code": source.trust_remote_code}
     if (day := pinned_date(bytes(files["chat_template.jinja"]).decode())) is not None:
         stats["template_date"] = day
+    if licence := find_licence(Path(model.uri)):
+        stats["licence"] = licence
+    if (commit := hub_commit(Path(model.uri))) is not None:
+        stats["commit"] = commit
     return out.commit("model", files, model.digest, stats=stats)

@@ -10,5 +10,6 @@ weights.py           whether they are all of the model, and how they are loaded
 loading.py           stored models as folders, tokenizers, policies
 oasst.py             OpenAssistant's reward models
 updates.py           what rounding leaves of a training
+licence.py           what is written about it: its licence, its commit on the hub
 demands.py           what models demand of a row
 """

@@ -10,6 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import ModelSource
 from tasks.models.form import DOWNLOADED
+from tasks.models.licence import CARD, LICENCES
 from tasks.store.artifacts import Artifact
 from tasks.store.copies import copy_folder, fetch
 from tasks.store.filesystem import as_meant, open_fs, persist
@@ -35,7 +36,7 @@ def locate_model(source: ModelSource) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [*DOWNLOADED, *(["*.py"] if source.trust_remote_code else [])]
+    patterns = [*DOWNLOADED, CARD, *LICENCES, *(["*.py"] if source.trust_remote_code else [])]
     try:
         return Path(snapshot_download(path, revision=source.revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

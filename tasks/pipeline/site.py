@@ -6,6 +6,7 @@ from typing import Protocol
 from prefect import runtime
 
 from tasks.config.compute import ComputeConfig
+from tasks.pipeline.configuration import Config
 from tasks.pipeline.dry_run import PLAN
 from tasks.pipeline.progress import log
 from tasks.store.artifacts import Artifact
@@ -45,12 +46,13 @@ class Site:
         return artifacts if self.watcher is None else artifacts | {"report": self.watcher.ended()}
 
 
-def open_site(store: str, compute: ComputeConfig, expected: tuple[str, ...] = ()) -> Site:
-    """Open a store for a run.
+def open_site(store: str, compute: ComputeConfig, config: Config | None = None, expected: tuple[str, ...] = ()) -> Site:
+    """Open a store for a run, whose record says how it was configured.
 
     Args:
         store: Its URI.
         compute: Where stages compute.
+        config: The whole configuration, for the record.
         expected: Names of the stages that the run will look at, in order, for `flows.status`.
 
     Raises:
@@ -59,5 +61,5 @@ def open_site(store: str, compute: ComputeConfig, expected: tuple[str, ...] = ()
     opened = open_store(store)
     if PLAN.get() is not None:
         return Site(opened, compute)
-    flow_run_id = runtime.flow_run.id or ""
-    return Site(opened, compute, RunRecord.begin(opened, expected=expected, flow_run_id=flow_run_id))
+    facts = {"config": {} if config is None else config.model_dump(mode="json"), "expected": expected}
+    return Site(opened, compute, RunRecord.begin(opened, flow_run_id=runtime.flow_run.id or "", **facts))

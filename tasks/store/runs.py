@@ -49,6 +49,8 @@ class Run(BaseModel):
     """What Prefect calls the run; empty outside of a flow run."""
     artifacts: dict[str, SafePath] = {}
     """What a finished run returned: name -> folder."""
+    config: dict[str, Any] = {}
+    """Every section of its configuration; empty in records of earlier releases."""
     verdicts: tuple[dict[str, Any], ...] = ()
     """What the monitors found: `name`, `about`, `level`, `value`, `text`."""
 

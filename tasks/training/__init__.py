@@ -1,6 +1,7 @@
 """Trainings: examples, trainers, checkpoints, references. Imports rewards and what is below it.
 
 trained_model.py  the stage's side of a job: resumed from its last checkpoint, and its model committed
+trackers.py       what a training reports to, and what of it goes into the store
 trainer.py        the trainer's side of a job
 checks.py         what TRL, transformers and peft refuse
 adapters.py       low-rank adapters

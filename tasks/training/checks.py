@@ -14,6 +14,7 @@ from tasks.config.settings import RewardModelConfig, SftConfig
 from tasks.config.training import DpoConfig, Training
 from tasks.models.loading import model_folder, trusts_remote_code
 from tasks.store.artifacts import Artifact
+from tasks.training.trackers import check_trackers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
@@ -64,19 +65,12 @@ def check_machine(section: Training) -> None:
         ConfigurationError: It has no GPU for float16, or not what reports go to.
     """
     import torch
-    from transformers.integrations import get_available_reporting_integrations
 
     if section.dtype == "float16" and not torch.cuda.is_available():
         raise ConfigurationError(
             f"{section.section}.dtype = float16 trains on GPUs only, and none is here: set bfloat16 or float32"
         )
-    wanted = section.extra.get("report_to") or []
-    for name in [wanted] if isinstance(wanted, str) else wanted:
-        if name not in ("none", "all", *(installed := get_available_reporting_integrations())):
-            raise ConfigurationError(
-                f"{section.section}.extra.report_to = {name!r} is not installed here, or unknown: take one of "
-                f"{', '.join(sorted({'none', *installed}))}, or install it"
-            )
+    check_trackers(section)
 
 
 def check_adapters(section: Training, model: Artifact) -> None:

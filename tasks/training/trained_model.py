@@ -29,9 +29,11 @@ from tasks.store.parquet import table_bytes
 from tasks.store.schemas import SCHEMAS
 from tasks.store.scratch import cache_folder, scratch_folder
 from tasks.training.adapters import ADAPTER, adapter_files
+from tasks.training.trackers import check_trackers, event_files
 
-CHECKPOINT, OUTPUT, UPDATE = "checkpoint", "model", "update.json"
-"""Names in a job's folder: the checkpoint to resume from, the model, and what rounding leaves of the training."""
+CHECKPOINT, TRAINER, OUTPUT, UPDATE = "checkpoint", "trainer", "model", "update.json"
+"""Names in a job's folder: the checkpoint to resume from, the trainer's own folder, the model, and what rounding leaves
+of the training."""
 
 
 @contextlib.contextmanager
@@ -44,7 +46,11 @@ def trained(out: Draft, fit: str, start: Artifact, config: Training, examples: I
         start: Model to start from.
         config: The stage's section.
         examples: Tokenized examples, some at a time.
+
+    Raises:
+        ConfigurationError: A tracker that the configuration names is not installed here.
     """
+    check_trackers(config)
     checkpoints = f"checkpoints/{out.folder}"
     if config.lora is not None:
         warn_of_loss(start, config.dtype, f"{out.provenance.stage}: dtype")
@@ -84,8 +90,8 @@ def commit_model(
 ) -> Artifact:
     """Commit the model in a working folder.
 
-    The digest covers the model's files alone, not what lies beside them: the log, and the adapter, which is merged into
-    the model.
+    The digest covers the model's files alone, not what lies beside them: the log, TensorBoard's files, and the adapter,
+    which is merged into the model.
 
     Args:
         out: The stage's output.
@@ -98,7 +104,8 @@ def commit_model(
     files = trained_files(folder / OUTPUT, trusts_remote_code(start))
     digest = files_digest(files)
     files["training_log.parquet"] = table_bytes(_log_table(folder), "training_log")
-    files |= adapter_files(folder / ADAPTER, start) | dict(beside or {})
+    files |= adapter_files(folder / ADAPTER, start) | event_files(folder / CHECKPOINT, folder / TRAINER)
+    files |= dict(beside or {})
     update = json.loads((folder / UPDATE).read_text())
     report_update(update)
     stats = {**stats, "update": update, "trust_remote_code": trusts_remote_code(start)}

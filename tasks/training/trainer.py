@@ -18,10 +18,11 @@ from tasks.config.training import FixedBatches, Lora, Training
 from tasks.models.updates import measure_update, stored_type
 from tasks.pipeline.jobs import Job, on_sigterm
 from tasks.pipeline.progress import Progress, log
-from tasks.store.artifacts import Manifest, Provenance, files_digest
+from tasks.store.artifacts import Content, Manifest, Provenance, files_digest
 from tasks.store.folders import Store
 from tasks.training.adapters import ADAPTER, merged
-from tasks.training.trained_model import CHECKPOINT, OUTPUT, UPDATE, checkpoint_steps, discard
+from tasks.training.trackers import event_files
+from tasks.training.trained_model import CHECKPOINT, OUTPUT, TRAINER, UPDATE, checkpoint_steps, discard
 
 NOT_RESUMED_FROM = "training_args.bin"
 """A pickle that the trainer writes into each checkpoint and never reads."""
@@ -36,14 +37,16 @@ class StoreCheckpoints(TrainerCallback):
         """Write under the job's folder of checkpoints."""
         self.store = Store(job.store)
         self.folder = job.checkpoints
+        self.reports = (job.folder / CHECKPOINT, job.folder / TRAINER)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Copy the folder that the trainer has just written."""
+        """Copy the folder that the trainer has just written, and what TensorBoard has been told so far."""
         if not state.is_world_process_zero:
             return
         local = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         found = {str(path.relative_to(local)): path for path in sorted(local.rglob("*")) if path.is_file()}
-        files = {name: path for name, path in found.items() if name != NOT_RESUMED_FROM}
+        files: dict[str, Content] = {name: path for name, path in found.items() if name != NOT_RESUMED_FROM}
+        files |= event_files(*self.reports)
         provenance = Provenance(stage="checkpoint", version=1, key=self.folder.rpartition("/")[2])
         manifest = Manifest(
             kind="checkpoint", digest=files_digest(files), rows=state.global_step, provenance=provenance
@@ -109,7 +112,8 @@ class ReportProgress(TrainerCallback):
 def trainer_arguments(job: Job, config: Training) -> dict[str, Any]:
     """Return the arguments that TRL's three trainer configurations have in common."""
     return {
-        "output_dir": str(job.folder / "trainer"),
+        "output_dir": str(job.folder / TRAINER),
+        "run_name": run_name(job),
         "learning_rate": config.learning_rate,
         "num_train_epochs": config.epochs,
         "max_steps": config.max_steps or -1,
@@ -130,6 +134,12 @@ def trainer_arguments(job: Job, config: Training) -> dict[str, Any]:
         "max_length": None,
         **config.extra,
     }
+
+
+def run_name(job: Job) -> str:
+    """Return what trackers call the training: its stage and the beginning of its key, as the store does."""
+    stage, key = job.checkpoints.split("/")[-2:]
+    return f"{stage} {key[:12]}"
 
 
 def fixed_batches(config: FixedBatches) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from runs import ROOT
 
 import flows.add_prompts
 import flows.command_line
+import flows.publish
 import flows.status
 import flows.store
 from flows.command_line import load_config
@@ -44,6 +45,7 @@ RUN_BY = {
     "python -m flows.quickstart": "test_the_quickstart",
     "python -m flows.rs_dpo": "test_a_dry_run_prints_a_table",
     "python -m flows.add_prompts": "test_the_report_for_people",
+    "python -m flows.publish": "test_what_a_dry_run_prints",
     "python -m flows.store prune": "test_pruning_tells_what_goes",
     "python -m flows.store": "test_a_lineage_is_printed",
     "python -m flows.status": "test_half_a_run",
@@ -58,6 +60,7 @@ RUN_BY = {
 PARSERS = {
     "flows.rs_dpo": flows.command_line._parser,
     "flows.add_prompts": flows.add_prompts._parser,
+    "flows.publish": flows.publish._parser,
     "flows.store": flows.store._parser,
     "flows.status": flows.status._parser,
 }

@@ -21,14 +21,14 @@ def rclone(folder: Path, *options: str, address: str = "127.0.0.1:0", password: 
     """Serve a folder, whose subfolders are the buckets; yield the URL."""
     program = [str(Path(sys.executable).parent / "rclone"), "serve", "s3", "--config", os.devnull, "--addr", address]
     program += ["--auth-key", f"{S3_USER},{password}", *options, str(folder)]
-    with _started(program, r"Starting s3 server on \[(http://[\d.:]+)") as url:
+    with serving(program, r"Starting s3 server on \[(http://[\d.:]+)") as url:
         yield url
 
 
 @contextmanager
 def moto() -> Iterator[str]:
     """Serve S3 from moto's memory; yield the URL."""
-    with _started([sys.executable, "-m", "moto.server", "-p", "0"], r"Running on (http://127\.0\.0\.1:\d+)") as url:
+    with serving([sys.executable, "-m", "moto.server", "-p", "0"], r"Running on (http://127\.0\.0\.1:\d+)") as url:
         yield url
 
 
@@ -51,7 +51,7 @@ def used_by_s3fs(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _started(program: list[str], pattern: str) -> Iterator[str]:
+def serving(program: list[str], pattern: str) -> Iterator[str]:
     """Run a server until the end of the block; yield the URL that it logs once it listens."""
     from tasks.pipeline.jobs import die_with_parent
 

@@ -66,7 +66,7 @@ def test_half_precision_where_there_is_no_gpu():
 
 
 def test_reports_to_what_is_not_there():
-    with pytest.raises(ConfigurationError, match=r"dpo.extra.report_to = 'abacus' is not installed here, or unknown"):
+    with pytest.raises(ConfigurationError, match=r"dpo.extra.report_to = 'abacus' is no tracker"):
         check_machine(DpoConfig(extra={"report_to": ["none", "abacus"]}))
     check_machine(DpoConfig(extra={"report_to": "none"}))
 
