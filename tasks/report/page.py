@@ -1,8 +1,9 @@
 """The report as one HTML file: it needs no network and no other file, and every text of a model in it is escaped."""
 
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, StrictUndefined
 
 from tasks.report import blocks
 from tasks.report.believed import believe_section, conclusion
@@ -29,10 +30,8 @@ SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
 
 def report_page(facts: Facts) -> bytes:
     """Return the report on a run as far as it has come, as HTML."""
-    environment = Environment(
-        loader=PackageLoader("tasks.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    template = environment.get_template("report.html.j2")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string((files("tasks.report") / "report.html.jinja").read_text())
     page = template.render(
         title=f"RS-DPO, run {facts.run.id}" if facts.run else "RS-DPO",
         started=f"{facts.run.started:%Y-%m-%d %H:%M} UTC" if facts.run else "",

@@ -22,6 +22,7 @@ STAGES = {
 }
 """Artifact of the run -> its stage."""
 OWN: dict[str, Any] = {"completions": 8, "mean_tokens": 7.5, "distinct_2": 0.5, "truncated": 0, "truncation_rate": 0.0}
+OWN |= {"repetition": 0.0, "reference_nll": 1.0}
 OWN |= {part: {"reward_model": {"mean": 0.25, "std": 0.5}} for part in ("rewards", "finished")}
 WINS = {"reward_model": {"win_rate": 0.75, "low": 0.625, "high": 0.875, "ties": 0.125, "prompts": 4}}
 KL = {f"kl_{part}{bound}": 0.5 for part in ("sequence", "token") for bound in ("", "_low", "_high")}
