@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from flows.command_line import stop
 from tasks.browser.app import create_app
 from tasks.config.errors import ConfigurationError
-from tasks.store.filesystem import STORE_ERRORS, persist
+from tasks.inspection.catalog import check_there
+from tasks.store.filesystem import STORE_ERRORS
 from tasks.store.folders import Store
 
 HOST = "127.0.0.1"
@@ -24,7 +25,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Serve the pages until Ctrl-C; exit with 2 and one message where something is wrong."""
     options = _parser().parse_args(arguments)
     try:
-        store = open_existing(options.store)
+        store = Store(options.store)
+        check_there(store)
         listener = listen(options.port)
     except (ConfigurationError, ValidationError, *STORE_ERRORS) as error:
         stop(error)
@@ -32,19 +34,6 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{store.uri} is at http://{HOST}:{listener.getsockname()[1]}/  (stop with Ctrl-C)", flush=True)
         settings = uvicorn.Config(create_app(store), log_level="warning", access_log=False, server_header=False)
         uvicorn.Server(settings).run(sockets=[listener])
-
-
-def open_existing(uri: str) -> Store:
-    """Return a store.
-
-    Raises:
-        ConfigurationError: There is no such store.
-        StoreError: It cannot be read.
-    """
-    store = Store(uri)
-    if not persist(lambda: store.fs.isdir(store.root), store.uri, "read"):
-        raise ConfigurationError(f"there is no store at {store.uri}: check the path, the bucket and the prefix")
-    return store
 
 
 def listen(port: int) -> socket.socket:
@@ -57,6 +46,7 @@ def listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
         raise ConfigurationError(f"port {port} of {HOST} cannot be had ({error}): choose another with --port") from error

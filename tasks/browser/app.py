@@ -16,8 +16,9 @@ from tasks.browser.prompts import compare_pair, flag_counts, list_prompts, neigh
 from tasks.browser.run_files import files_of
 from tasks.browser.shelf import Shelf
 from tasks.browser.side_by_side import figures
+from tasks.inspection.catalog import check_there
 from tasks.store.folders import Store
-from tasks.store.runs import list_runs
+from tasks.store.runs import Run, list_runs
 
 RUNS_AT_ONCE = 25
 CURVE = [0.5 + step / 100 for step in range(50)]
@@ -42,8 +43,10 @@ def runs_page(request: Request, start: int = 0) -> HTMLResponse:
     """Show the runs, the newest first."""
     store: Store = request.app.state.store
     runs, damaged = list_runs(store)
+    if not runs:
+        check_there(store)
     some = runs[::-1][max(0, start) :][:RUNS_AT_ONCE]
-    listed = [{"run": files.run, "figures": figures(files), "state": state_of(files.run)} for files in _files(store, some)]
+    listed = [{"run": run, "figures": figures(files_of(store, run)), "state": state_of(run)} for run in some]
     return page("runs.html", store=store.uri, runs=listed, number=len(runs), damaged=damaged, start=max(0, start))
 
 
@@ -57,9 +60,10 @@ def run_page(request: Request, opened: Annotated[Open, Depends(with_run)], start
     index = opened.index
     listing = list_prompts(index, filters, start)
     kept = _kept(opened, known["config"].tau, known["config"].eta)
-    return opened.page(
-        "run.html", **known, **kept, filters=filters, listing=listing, sources=sources(index), flags=flag_counts(index)
-    )
+    lists = {"listing": listing, "sources": sources(index), "flags": flag_counts(index)}
+    answer = opened.page("run.html", **known, **kept, **lists, filters=filters)
+    answer.headers["HX-Push-Url"] = f"{request.url.path}?{filters.query()}"  # without the fields that are empty
+    return answer
 
 
 def threshold(opened: Annotated[Open, Depends(with_run)], tau: str = "", eta: str = "") -> HTMLResponse:
@@ -82,13 +86,9 @@ def prompt_page(
     return opened.page("prompt.html", prompt=prompt, filters=filters, at=at, **values, **around)
 
 
-def state_of(run: Any) -> str:
+def state_of(run: Run) -> str:
     """Return how a run stands."""
     return "in use" if run.in_use() else "finished" if run.status == "finished" else "interrupted"
-
-
-def _files(store: Store, runs: list[Any]) -> list[Any]:
-    return [files_of(store, run) for run in runs]
 
 
 def _float(typed: str) -> float:

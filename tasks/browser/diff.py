@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 MOST_WORDS = 400
 """Words of each text that are compared: the time may grow with their product."""
-_WORD = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
-LONGEST_WORD = 2_000
+_WORD = re.compile(r"\s*\S+(?:\s+\Z)?|\s+")
 
 
 class WordDiff(NamedTuple):
@@ -39,4 +38,4 @@ def word_diff(left: str, right: str) -> WordDiff:
 
 
 def _bare(words: list[str]) -> list[str]:
-    return [word.strip()[:LONGEST_WORD] for word in words]
+    return [word.strip() for word in words]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from tasks.browser.filters import Filters
 from tasks.browser.index import RunIndex
@@ -18,19 +19,23 @@ ORDER BY pairs.place, reward_gap DESC, chosen_id, rejected_id
 
 
 def export_pairs(index: RunIndex, filters: Filters) -> Iterator[str]:
-    """Yield the pairs of the prompts that filters leave, some prompts at a time: lines of JSON, ASCII alone.
+    """Yield the pairs of the prompts that filters leave as lines of JSON in ASCII, those of some prompts at a time.
 
     Raises:
         ConfigurationError: A filter says nothing that can be understood; raised before the first line.
     """
     where, values = filters.where()
     found = index.query(f"SELECT place FROM {{db}}.prompts WHERE pairs > 0 AND {where} ORDER BY place", values)
-    return _lines(index, [row["place"] for row in found])
+    places = [row["place"] for row in found]
+    starts = range(0, len(places), PROMPTS_AT_ONCE)
+    return (_lines(index, places[start : start + PROMPTS_AT_ONCE]) for start in starts)
 
 
-def _lines(index: RunIndex, places: list[int]) -> Iterator[str]:
-    for start in range(0, len(places), PROMPTS_AT_ONCE):
-        some = places[start : start + PROMPTS_AT_ONCE]
-        for row in index.query(_PAIRS, {"places": some, "first": some[0], "last": some[-1]}):
-            sides = {side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
-            yield json.dumps({"prompt": row["messages"], **sides}) + "\n"
+def _lines(index: RunIndex, places: list[int]) -> str:
+    rows = index.query(_PAIRS, {"places": places, "first": places[0], "last": places[-1]})
+    return "".join(f"{json.dumps(_example(row))}\n" for row in rows)
+
+
+def _example(row: dict[str, Any]) -> dict[str, Any]:
+    sides = {side: [{"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
+    return {"prompt": row["messages"], **sides}
