@@ -1,8 +1,8 @@
 """What looking costs: the pages of `python -m flows.browse` over a large run, asked over HTTP as a browser would.
 
-A store is made up without a model: prompts, completions of 40 words, rewards, every pair of RS-DPO's rule. The first page
-lists the runs; `opening` is the first look at a run, until all of it is read; the rest are later pages, each asked for
-several times with other values.
+A store is made up without a model: prompts, completions of 40 words, rewards, every pair of RS-DPO's rule. The first
+page lists the runs; `opening` is the first look at a run, until all of it is read; the rest are later pages, each asked
+for several times with other values.
 
     python benchmarks/browser.py [--prompts 100000] [--k 16] [--store FOLDER] [--json]
 """
@@ -33,6 +33,7 @@ ROUNDS = 10
 
 def pages(run: str, prompt: str, number: int) -> dict[str, str]:
     """Return the later pages by name; the number changes what is asked for."""
+    word = ["cold", "bright", "twelve"][number % 3]
     at, eta = 101 * number, 0.6 + number / 40
     return {
         "threshold": f"/runs/{run}/threshold?tau={0.5 + number / 10}&eta={eta}",
@@ -40,7 +41,7 @@ def pages(run: str, prompt: str, number: int) -> dict[str, str]:
         "prompts, by gap and length": f"/runs/{run}?gap_from={number / 10}&length_to=39.{number}&order=widest+gap",
         "prompts, monitor": f"/runs/{run}?flag=truncated&start={50 * number}",
         "prompts, text": f"/runs/{run}?text=question+{number}7",
-        "prompts, text of completions": f"/runs/{run}?within=completions&text=fox+seal+{'cold bright twelve'.split()[number % 3]}",
+        "prompts, text of completions": f"/runs/{run}?within=completions&text=fox+seal+{word}",
         "prompts, far down": f"/runs/{run}?order=lowest+reward&start={900 * number}",
         "a prompt": f"/runs/{run}/prompts/{prompt}?order=widest+gap&at={at}",
         "before and after": f"/runs/{run}/evaluation?start={20 * number}",

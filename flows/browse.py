@@ -6,6 +6,7 @@ python -m flows.browse s3://bucket/prefix --port 8400
 
 import argparse
 import socket
+from contextlib import suppress
 
 import uvicorn
 from pydantic import ValidationError
@@ -33,7 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
     with listener:
         print(f"{store.uri} is at http://{HOST}:{listener.getsockname()[1]}/  (stop with Ctrl-C)", flush=True)
         settings = uvicorn.Config(create_app(store), log_level="warning", access_log=False, server_header=False)
-        uvicorn.Server(settings).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # Ctrl-C, which uvicorn raises again once it has stopped
+            uvicorn.Server(settings).run(sockets=[listener])
 
 
 def listen(port: int) -> socket.socket:
@@ -49,7 +51,9 @@ def listen(port: int) -> socket.socket:
         listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
-        raise ConfigurationError(f"port {port} of {HOST} cannot be had ({error}): choose another with --port") from error
+        raise ConfigurationError(
+            f"port {port} of {HOST} cannot be had ({error}): choose another with --port"
+        ) from error
     return listener
 
 

@@ -1,4 +1,4 @@
-"""The addresses of runs and prompts. Every one is a GET, and renders a whole page, of which htmx takes what it needs."""
+"""The addresses of runs and prompts. Each renders a whole page, of which htmx takes what it needs."""
 
 import math
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ from fastapi import Depends, FastAPI, Request
 from starlette.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
-from tasks.browser.filters import Filters, read_filters
+from tasks.browser.filters import read_filters
 from tasks.browser.guards import guard
 from tasks.browser.more import router
 from tasks.browser.opening import Open, with_run
@@ -53,13 +53,13 @@ def runs_page(request: Request, start: int = 0) -> HTMLResponse:
 def run_page(request: Request, opened: Annotated[Open, Depends(with_run)], start: int = 0) -> HTMLResponse:
     """Show a run: its figures, what other thresholds would keep, and its prompts."""
     filters = read_filters(request.query_params)
-    files = opened.files
-    known = {"files": files, "state": state_of(files.run), "figures": figures(files), "config": files.pairs_config()}
+    files, config = opened.files, opened.files.pairs_config()
+    known = {"files": files, "state": state_of(files.run), "figures": figures(files), "config": config}
     if not opened.ready:
         return opened.wait("run_waits.html", **known)
     index = opened.index
     listing = list_prompts(index, filters, start)
-    kept = _kept(opened, known["config"].tau, known["config"].eta)
+    kept = _kept(opened, config.tau, config.eta)
     lists = {"listing": listing, "sources": sources(index), "flags": flag_counts(index)}
     answer = opened.page("run.html", **known, **kept, **lists, filters=filters)
     answer.headers["HX-Push-Url"] = f"{request.url.path}?{filters.query()}"  # without the fields that are empty

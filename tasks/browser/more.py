@@ -68,7 +68,7 @@ def export(request: Request, run_id: str) -> StreamingResponse:
 
 @router.get("/compare")
 def compare_page(
-    request: Request, run: Annotated[list[str], Query()] = [], order: str = "more pairs", start: int = 0
+    request: Request, run: Annotated[list[str], Query(default_factory=list)], order: str = "more pairs", start: int = 0
 ) -> HTMLResponse:
     """Show two runs side by side."""
     both, waits = _two_runs(request, run)
@@ -82,7 +82,9 @@ def compare_page(
 
 
 @router.get("/compare/{prompt_id}")
-def compare_prompt_page(request: Request, prompt_id: str, run: Annotated[list[str], Query()] = []) -> HTMLResponse:
+def compare_prompt_page(
+    request: Request, prompt_id: str, run: Annotated[list[str], Query(default_factory=list)]
+) -> HTMLResponse:
     """Show what two runs have for one prompt."""
     both, waits = _two_runs(request, run)
     if waits:

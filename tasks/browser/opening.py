@@ -1,6 +1,7 @@
 """A run that a request asks for: read already, or still being read, in which case the page asks again by itself."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from fastapi import Request
 from starlette.responses import HTMLResponse
@@ -11,7 +12,8 @@ from tasks.browser.run_files import RunFiles
 from tasks.browser.shelf import PATIENCE
 
 
-class Open(NamedTuple):
+@dataclass(frozen=True)
+class Open:
     """A run, and whether its index can be asked."""
 
     request: Request

@@ -11,7 +11,7 @@ from tasks.browser.filters import FLAGS, ORDERS, RANGES
 from tasks.browser.safe_text import shown
 
 TEMPLATES, STATIC = Path(__file__).parent / "templates", Path(__file__).parent / "static"
-NONE = "–"
+NONE = "-"
 
 
 def number(value: Any, digits: int = 3) -> str:

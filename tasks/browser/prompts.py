@@ -36,8 +36,8 @@ def list_prompts(index: RunIndex, filters: Filters, start: int) -> Listing:
     (counts,) = index.query(counted, values)
     (whole,) = index.query("SELECT count(*) AS number FROM {db}.prompts")
     rows = index.query(
-        f"SELECT * EXCLUDE (searched), messages[-1].content[:400] AS text, {FLAGS_SQL} FROM {{db}}.prompts WHERE {where} "
-        f"ORDER BY {filters.order_sql()} LIMIT {PAGE} OFFSET {max(0, start):d}",
+        f"SELECT * EXCLUDE (searched), messages[-1].content[:400] AS text, {FLAGS_SQL} "
+        f"FROM {{db}}.prompts WHERE {where} ORDER BY {filters.order_sql()} LIMIT {PAGE} OFFSET {max(0, start):d}",
         values,
     )
     return Listing(rows, counts["number"], whole["number"], counts["pairs"], max(0, start))
@@ -63,7 +63,9 @@ def show_prompt(index: RunIndex, prompt_id: str) -> Row:
     Raises:
         ConfigurationError: The run has no such prompt.
     """
-    found = index.query(f"SELECT * EXCLUDE (searched), {FLAGS_SQL} FROM {{db}}.prompts WHERE prompt_id = ?", [prompt_id])
+    found = index.query(
+        f"SELECT * EXCLUDE (searched), {FLAGS_SQL} FROM {{db}}.prompts WHERE prompt_id = ?", [prompt_id]
+    )
     if not found:
         raise ConfigurationError(f"run {index.files.run.id} has no prompt {prompt_id[:80]!r}")
     (prompt,) = found
@@ -103,7 +105,6 @@ def compare_pair(prompt: Row, asked: str) -> tuple[Row, WordDiff] | None:
         return None
     found = {**pair, "chosen": chosen, "rejected": rejected}
     return found, word_diff(chosen["completion"], rejected["completion"])
-
 
 
 def _with_others(index: RunIndex, prompt: Row, completions: list[Row]) -> list[Row]:

@@ -35,4 +35,5 @@ def repeated_share(token_ids: pa.ChunkedArray) -> np.ndarray:
     total = np.bincount(own.astype(np.intp), minlength=len(lengths))
     first = np.r_[True, keys[1:] != keys[:-1]][: keys.size]
     distinct = np.bincount((keys[first] >> _HASH_BITS).astype(np.intp), minlength=len(lengths))
-    return ((total - distinct) / np.maximum(total, 1)).astype(np.float32)
+    share: np.ndarray = (total - distinct) / np.maximum(total, 1)
+    return share.astype(np.float32)

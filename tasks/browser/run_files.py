@@ -55,7 +55,7 @@ class RunFiles(NamedTuple):
         return {section: values for config in configs for section, values in config.items()}
 
     def pairs_config(self) -> PairsConfig:
-        """Return the settings of the pair selection; the defaults where the run has none, or those of another version."""
+        """Return how pairs are selected: the defaults where the run has no pairs, or settings that are not known."""
         entry = self.entry("pairs")
         config = entry.manifest.provenance.config if entry and entry.manifest else {}
         try:
@@ -85,7 +85,10 @@ class RunFiles(NamedTuple):
     def origins(self) -> list[tuple[str, str]]:
         """Return what a prompt's rows were made by: what it is, and the folder or digest."""
         found = [(name, entry.folder) for name in MADE_BY if (entry := self.entry(name))]
-        found += [("policy", self.model("completions", "policy")), ("reward model", self.model("rewards", "reward_model"))]
+        found += [
+            ("policy", self.model("completions", "policy")),
+            ("reward model", self.model("rewards", "reward_model")),
+        ]
         return [(name, folder) for name, folder in found if folder]
 
     def content(self) -> tuple[str, ...]:
@@ -122,7 +125,7 @@ def files_of(store: Store, run: Run) -> RunFiles:
 
 
 def other_rewards(files: RunFiles) -> dict[str, Artifact]:
-    """Return the rewards that other reward models gave the run's completions, in this run or another: model -> rewards."""
+    """Return what other reward models gave the run's completions, in this run or another: model -> rewards."""
     own, completions = files.entry("rewards"), files.entry("completions")
     if completions is None:
         return {}
@@ -132,7 +135,9 @@ def other_rewards(files: RunFiles) -> dict[str, Artifact]:
         inputs = entry.manifest.provenance.inputs if entry.manifest else {}
         if inputs.get("completions") == completions.digest and (own is None or entry.digest != own.digest):
             models = files.catalog.with_digest(inputs.get("reward_model", ""))
-            found[models[-1].folder if models else inputs.get("reward_model", entry.folder)] = entry.artifact(files.store)
+            found[models[-1].folder if models else inputs.get("reward_model", entry.folder)] = entry.artifact(
+                files.store
+            )
     return found
 
 

@@ -7,15 +7,22 @@ import pytest
 from browsed_store import PROMPTS_A_PART, Size, draft, model, prompts, write_run
 from conftest import browse
 
-from tasks.browser.prompts import list_prompts, show_prompt
 from tasks.browser.filters import Filters
+from tasks.browser.prompts import list_prompts, show_prompt
 from tasks.selection.strategies import PairsConfig
 from tasks.store.folders import Store, read_files
 from tasks.store.growing import Slice, commit_slices, read_slices
 from tasks.store.runs import RunRecord
 
 BIDI, NUL = "abc\u202edcba\u2066x", "a\x00b"
-HOSTILE = ["<script>document.title = 'run'</script>", BIDI, NUL, "word" * 25_000, "</div><img src=x onerror=alert(1)>", ""]
+HOSTILE = [
+    "<script>document.title = 'run'</script>",
+    BIDI,
+    NUL,
+    "word" * 25_000,
+    "</div><img src=x onerror=alert(1)>",
+    "",
+]
 
 
 @pytest.fixture
@@ -163,7 +170,9 @@ def test_rewards_of_other_models_are_shown(store):
     run, made = write_run(store, Size(3))
     other = model(store, "train_reward_model", "another")
     slices = read_slices(store, made["rewards"])
-    parts = [Slice(slice_.part.model_copy(), frozenset(slice_.read()["prompt_id"].to_pylist()[:4])) for slice_ in slices]
+    parts = [
+        Slice(slice_.part.model_copy(), frozenset(slice_.read()["prompt_id"].to_pylist()[:4])) for slice_ in slices
+    ]
     inputs = {"reward_model": other, "completions": made["completions"]}
     commit_slices(draft(store, "score_completions", "another", **inputs), "rewards", parts, {})
     browsed = browse(store, [(run, made)])
@@ -213,3 +222,10 @@ def test_prompts_in_another_shard(store):
     listed = list_prompts(browsed.index(), Filters(), 0)
     assert [row["k"] for row in listed.rows] == [4, 4, 4, 0, 0]
     assert run.id != browsed.runs[0].id
+
+
+def test_a_store_in_s3(s3_uri):
+    run, made = write_run(Store(s3_uri), Size(3))
+    browsed = browse(Store(s3_uri), [(run, made)])
+    assert list_prompts(browsed.index(), Filters(), 0).pairs == made["pairs"].rows
+    assert run.id in browsed.client.get("/").text

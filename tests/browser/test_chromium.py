@@ -24,7 +24,11 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: install it (apt install chromium)"),
 ]
-HOSTILE = ["<script>document.title = 'run by a model'</script>", "<img src=x onerror=\"document.title='run'\">", "\u202eabc"]
+HOSTILE = [
+    "<script>document.title = 'run by a model'</script>",
+    "<img src=x onerror=\"document.title='run'\">",
+    "\u202eabc",
+]
 
 
 class Site(NamedTuple):
@@ -41,7 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield own
 
 
-class served:  # noqa: N801
+class served:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -73,7 +77,9 @@ def page(chromium: Browser) -> Iterator[Page]:
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     context.set_default_timeout(15_000)
     page, complaints = context.new_page(), []
-    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None)
+    page.on(
+        "console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else None
+    )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda request: None if "://127.0.0.1:" in request.url else complaints.append(request.url))
     yield page
@@ -182,7 +188,7 @@ def test_two_runs_are_ticked_and_compared(page, site):
 def test_before_and_after_and_lineage(page, site):
     open_run(page, site, 0)
     page.get_by_role("link", name="Before and after").click()
-    page.locator('select[name=reward]').select_option("reward_model")
+    page.locator("select[name=reward]").select_option("reward_model")
     expect(page.get_by_role("heading", name="Rewards by reward model")).to_be_visible()
     page.get_by_text("5 more").first.click()
     page.get_by_role("link", name="Lineage").click()

@@ -17,7 +17,10 @@ from tasks.selection.threshold import select_pairs
 REWARDS = st.floats(-5, 5, width=32) | st.sampled_from([0.0, 1.0, NAN, math.inf, -math.inf])
 
 
-def counted(given, rule=Rule("keep")):
+KEEP = Rule("keep")
+
+
+def counted(given, rule=KEEP):
     gaps = Gaps(rule)
     gaps.add(given)
     gaps.finish()

@@ -64,7 +64,9 @@ def test_nothing_is_loaded_from_elsewhere():
         assert not re.search(r"https?://|url\(|@import", text), path.name
 
 
-@pytest.mark.parametrize("path", ["/static/../app.py", "/static/%2e%2e/app.py", "/runs/..%2f..", "/runs/%00", "/runs/a b"])
+@pytest.mark.parametrize(
+    "path", ["/static/../app.py", "/static/%2e%2e/app.py", "/runs/..%2f..", "/runs/%00", "/runs/a b"]
+)
 def test_no_address_leaves_its_place(browsed, path):
     assert browsed.client.get(path).status_code == 404
 

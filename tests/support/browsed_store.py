@@ -20,7 +20,7 @@ from tasks.store.parquet import table_bytes
 from tasks.store.runs import Run, RunRecord
 from tasks.store.schemas import SCHEMAS
 
-WORDS = np.array("the a fox seal harbour quietly answers because twelve colours evening was bright and cold".split())
+WORDS = np.array(["the", "fox", "seal", "harbour", "quietly", "answers", "because", "twelve", "bright", "and", "cold"])
 PROMPTS_A_PART = 256
 Texts = Callable[[int, int], list[str]]
 
@@ -45,12 +45,18 @@ def draft(store: Store, stage: str, name: str, config: dict[str, Any] | None = N
 def prompts(store: Store, stage: str, texts: Sequence[str]) -> Artifact:
     """Commit prompts, of two sources in turn."""
     rows = [
-        {"prompt_id": prompt_id(conversation(text)), "messages": conversation(text), "source": f"file-{number % 2}.jsonl"}
+        {
+            "prompt_id": prompt_id(conversation(text)),
+            "messages": conversation(text),
+            "source": f"file-{number % 2}.jsonl",
+        }
         for number, text in enumerate(texts)
     ]
     table = pa.Table.from_pylist(rows, schema=SCHEMAS["prompts"])
     data = table_bytes(table, "prompts")
-    return draft(store, stage, sha256_of(data)).commit("prompts", {"rows.parquet": data}, sha256_of(data), rows=len(rows))
+    return draft(store, stage, sha256_of(data)).commit(
+        "prompts", {"rows.parquet": data}, sha256_of(data), rows=len(rows)
+    )
 
 
 def model(store: Store, stage: str, name: str) -> Artifact:
@@ -123,9 +129,7 @@ def evaluation(store: Store, held_out: Artifact, ids: Sequence[str], size: Size,
     stats = {"prompts": len(ids), "reference": "sft", "policies": stats}
     samples = table_bytes(samples_table(policies), "evaluation")
     out = draft(store, "evaluate_policy", sha256_of(samples), prompts=held_out)
-    return out.commit(
-        "evaluation", {"samples.parquet": samples}, sha256_of(samples), rows=2 * 2 * rows, stats=stats
-    )
+    return out.commit("evaluation", {"samples.parquet": samples}, sha256_of(samples), rows=2 * 2 * rows, stats=stats)
 
 
 def write_run(
