@@ -10,7 +10,7 @@ from starlette.staticfiles import StaticFiles
 from tasks.browser.filters import read_filters
 from tasks.browser.guards import guard
 from tasks.browser.more import router
-from tasks.browser.opening import Open, with_run
+from tasks.browser.opening import Open, Start, with_run
 from tasks.browser.pages import STATIC, page
 from tasks.browser.prompts import compare_pair, flag_counts, list_prompts, neighbours, show_prompt, sources
 from tasks.browser.run_files import files_of
@@ -39,18 +39,18 @@ def create_app(store: Store) -> FastAPI:
     return app
 
 
-def runs_page(request: Request, start: int = 0) -> HTMLResponse:
+def runs_page(request: Request, start: Start = 0) -> HTMLResponse:
     """Show the runs, the newest first."""
     store: Store = request.app.state.store
     runs, damaged = list_runs(store)
     if not runs:
         check_there(store)
-    some = runs[::-1][max(0, start) :][:RUNS_AT_ONCE]
+    some = runs[::-1][start:][:RUNS_AT_ONCE]
     listed = [{"run": run, "figures": figures(files_of(store, run)), "state": state_of(run)} for run in some]
-    return page("runs.html", store=store.uri, runs=listed, number=len(runs), damaged=damaged, start=max(0, start))
+    return page("runs.html", store=store.uri, runs=listed, number=len(runs), damaged=damaged, start=start)
 
 
-def run_page(request: Request, opened: Annotated[Open, Depends(with_run)], start: int = 0) -> HTMLResponse:
+def run_page(request: Request, opened: Annotated[Open, Depends(with_run)], start: Start = 0) -> HTMLResponse:
     """Show a run: its figures, what other thresholds would keep, and its prompts."""
     filters = read_filters(request.query_params)
     files, config = opened.files, opened.files.pairs_config()

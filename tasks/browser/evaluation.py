@@ -70,10 +70,11 @@ def before_after(index: RunIndex, asked: Asked, order: str, start: int) -> Befor
         SELECT means.*, held_out.messages, count(*) OVER () AS number
         FROM means LEFT JOIN {db}.held_out USING (prompt_id)
     """
-    rows = index.query(f"{means} ORDER BY {ORDERS[order]} LIMIT {PAGE} OFFSET {max(0, start):d}", asked._asdict())
+    rows = index.query(f"{means} ORDER BY {ORDERS[order]} LIMIT {PAGE} OFFSET {start:d}", asked._asdict())
+    samples = _samples(index, asked, [row["prompt_id"] for row in rows])
     for row in rows:
-        row["samples"] = _samples(index, asked, row["prompt_id"])
-    return BeforeAfter(rows, rows[0]["number"] if rows else 0, max(0, start))
+        row["samples"] = samples[row["prompt_id"]]
+    return BeforeAfter(rows, rows[0]["number"] if rows else 0, start)
 
 
 def histogram(index: RunIndex, asked: Asked) -> dict[str, Any] | None:
@@ -94,10 +95,14 @@ def histogram(index: RunIndex, asked: Asked) -> dict[str, Any] | None:
     return {"low": rows[0]["low"], "high": rows[0]["high"], "counts": counts}
 
 
-def _samples(index: RunIndex, asked: Asked, prompt_id: str) -> dict[str, list[Row]]:
+def _samples(index: RunIndex, asked: Asked, prompt_ids: list[str]) -> dict[str, dict[str, list[Row]]]:
+    """Return the completions of prompts: prompt_id -> policy -> in order of their ids."""
     rows = index.query(
-        "SELECT policy, completion_id, completion, reward FROM {db}.evaluation WHERE reward_name = $reward "
-        "AND prompt_id = $prompt_id AND policy IN ($before, $after) ORDER BY completion_id",
-        {**asked._asdict(), "prompt_id": prompt_id},
+        "SELECT policy, prompt_id, completion_id, completion, reward FROM {db}.evaluation WHERE reward_name = $reward "
+        "AND prompt_id IN (SELECT unnest($prompt_ids)) AND policy IN ($before, $after) ORDER BY completion_id",
+        {**asked._asdict(), "prompt_ids": prompt_ids},
     )
-    return {name: [row for row in rows if row["policy"] == name] for name in (asked.before, asked.after)}
+    found: dict[str, dict[str, list[Row]]] = {name: {asked.before: [], asked.after: []} for name in prompt_ids}
+    for row in rows:
+        found[row["prompt_id"]][row["policy"]].append(row)
+    return found

@@ -71,7 +71,7 @@ def _told(request: Request, error: Exception) -> Response:
     if isinstance(error, ConfigurationError):
         status = 404
     elif isinstance(error, RequestValidationError):
-        status, text = 404, "a value in the address is not of its kind: a number is no number"
+        status, text = 404, "a value in the address is no number, or out of bounds"
     elif isinstance(error, HTTPException):
         status, text = error.status_code, f"there is no page {request.url.path[:200]}"
     template = "error_line.html" if "hx-request" in request.headers else "error.html"

@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse, StreamingResponse
 from tasks.browser.evaluation import ORDERS, PAGE, before_after, choices, histogram, read_asked
 from tasks.browser.export import export_pairs
 from tasks.browser.filters import read_filters
-from tasks.browser.opening import Open, open_run, with_run
+from tasks.browser.opening import Open, Start, open_run, with_run
 from tasks.browser.prompts import show_prompt
 from tasks.browser.side_by_side import ORDERS as RUN_ORDERS
 from tasks.browser.side_by_side import different_settings, figures, shared_prompts
@@ -28,7 +28,7 @@ def evaluation_page(
     after: str = "",
     reward: str = "",
     order: str = "gain",
-    start: int = 0,
+    start: Start = 0,
 ) -> HTMLResponse:
     """Show an evaluation: its table, how the rewards are spread, and what two policies said."""
     if not opened.ready:
@@ -68,7 +68,10 @@ def export(request: Request, run_id: str) -> StreamingResponse:
 
 @router.get("/compare")
 def compare_page(
-    request: Request, run: Annotated[list[str], Query(default_factory=list)], order: str = "more pairs", start: int = 0
+    request: Request,
+    run: Annotated[list[str], Query(default_factory=list)],
+    order: str = "more pairs",
+    start: Start = 0,
 ) -> HTMLResponse:
     """Show two runs side by side."""
     both, waits = _two_runs(request, run)

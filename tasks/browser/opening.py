@@ -1,15 +1,18 @@
 """A run that a request asks for: read already, or still being read, in which case the page asks again by itself."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Query, Request
 from starlette.responses import HTMLResponse
 
 from tasks.browser.index import RunIndex
 from tasks.browser.pages import page
 from tasks.browser.run_files import RunFiles
 from tasks.browser.shelf import PATIENCE
+
+Start = Annotated[int, Query(ge=0, le=1 << 40)]
+"""Where a page of a list begins."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,15 @@ PAGE = 50
 Row = dict[str, Any]
 
 
+_FOUND = f"""
+WITH found AS MATERIALIZED (SELECT place, pairs, gap, reward, length FROM {{db}}.prompts WHERE $where)
+SELECT count(*) AS number, coalesce(sum(pairs), 0)::BIGINT AS pairs,
+    (SELECT coalesce(list(place), []) FROM (SELECT place FROM found ORDER BY $order LIMIT {PAGE} OFFSET ?)) AS places
+FROM found
+"""
+"""The condition is looked at once, and the columns of a page are read for its prompts alone."""
+
+
 class Listing(NamedTuple):
     """A page of the prompts that filters leave."""
 
@@ -26,21 +35,20 @@ class Listing(NamedTuple):
 
 
 def list_prompts(index: RunIndex, filters: Filters, start: int) -> Listing:
-    """Return prompts from a place in the filtered list on, each with its figures and `flags`.
+    """Return prompts from a place >= 0 in the filtered list on, each with its figures and `flags`.
 
     Raises:
         ConfigurationError: A filter says nothing that can be understood.
     """
     where, values = filters.where()
-    counted = f"SELECT count(*) AS number, coalesce(sum(pairs), 0)::BIGINT AS pairs FROM {{db}}.prompts WHERE {where}"
-    (counts,) = index.query(counted, values)
+    (found,) = index.query(_FOUND.replace("$where", where).replace("$order", filters.order_sql()), [*values, start])
     (whole,) = index.query("SELECT count(*) AS number FROM {db}.prompts")
     rows = index.query(
         f"SELECT * EXCLUDE (searched), messages[-1].content[:400] AS text, {FLAGS_SQL} "
-        f"FROM {{db}}.prompts WHERE {where} ORDER BY {filters.order_sql()} LIMIT {PAGE} OFFSET {max(0, start):d}",
-        values,
+        "FROM {db}.prompts WHERE place IN (SELECT unnest($places)) ORDER BY list_position($places, place)",
+        {"places": found["places"]},
     )
-    return Listing(rows, counts["number"], whole["number"], counts["pairs"], max(0, start))
+    return Listing(rows, found["number"], whole["number"], found["pairs"], start)
 
 
 def sources(index: RunIndex) -> list[Row]:

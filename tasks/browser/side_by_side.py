@@ -53,11 +53,11 @@ def figures(files: RunFiles) -> dict[str, Any]:
     evaluation = files.stats("evaluation")
     for policy, own in evaluation.get("policies", {}).items():
         for name, reward in own.get("rewards", {}).items():
-            found[f"evaluation: mean {name} of {policy}"] = reward.get("mean")
+            found[f"mean {name} of {policy}"] = reward.get("mean")
         for name, won in own.get("win_rates", {}).items():
-            found[f"evaluation: win rate of {policy} by {name}"] = (won or {}).get("win_rate")
+            found[f"win rate of {policy} by {name}"] = (won or {}).get("win_rate")
         if kl := own.get("divergence", {}).get("kl_sequence"):
-            found[f"evaluation: KL of {policy} a sequence"] = kl
+            found[f"KL of {policy} a sequence"] = kl
     return found
 
 
@@ -72,13 +72,15 @@ def shared_prompts(left: RunIndex, right: RunIndex, order: str, start: int) -> P
     columns = ", ".join(
         f"{side}.{name} AS {label}_{name}"
         for side, label in (("l", "left"), ("r", "right"))
-        for name in ("pairs", "reward", "gap", "k")
+        for name in ("pairs", "reward", "gap")
     )
     tables = f"{{db}}.prompts AS l JOIN {right.name}.prompts AS r USING (prompt_id)"
     rows = left.query(
-        f"SELECT prompt_id, {columns}, r.reward - l.reward AS change, l.messages[-1].content[:300] AS text "
-        f"FROM {tables} ORDER BY {ORDERS[order]} LIMIT {PAGE} OFFSET {max(0, start):d}"
+        f"WITH page AS (SELECT l.place, prompt_id, {columns}, r.reward - l.reward AS change FROM {tables} "
+        f"ORDER BY {ORDERS[order]} LIMIT {PAGE} OFFSET {start:d}) "
+        "SELECT page.*, messages[-1].content[:300] AS text FROM page JOIN {db}.prompts USING (place) "
+        f"ORDER BY {ORDERS[order].replace('prompt_id', 'page.prompt_id')}"
     )
     (both,) = left.query(f"SELECT count(*) AS number FROM {tables}")
     ours, theirs = (index.query("SELECT count(*) AS number FROM {db}.prompts")[0]["number"] for index in (left, right))
-    return Prompts(rows, both["number"], ours - both["number"], theirs - both["number"], max(0, start))
+    return Prompts(rows, both["number"], ours - both["number"], theirs - both["number"], start)

@@ -97,6 +97,7 @@ def test_sources_and_monitors(browsed):
         ({"flag": "'; DROP TABLE"}, "monitor"),
         ({"order": "random()"}, "is not one of"),
         ({"start": "x"}, "a value in the address"),
+        ({"start": "-1"}, "out of bounds"),
     ],
 )
 def test_what_is_not_understood_is_told(browsed, query, message):
