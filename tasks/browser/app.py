@@ -17,10 +17,11 @@ from tasks.browser.run_files import files_of
 from tasks.browser.shelf import Shelf
 from tasks.browser.side_by_side import figures
 from tasks.inspection.catalog import check_there
+from tasks.store.filesystem import in_parallel
 from tasks.store.folders import Store
 from tasks.store.runs import Run, list_runs
 
-RUNS_AT_ONCE = 25
+RUNS_AT_ONCE, AT_ONCE = 25, 4
 CURVE = [0.5 + step / 100 for step in range(50)]
 """Values of eta at which the curve beside the sliders has a point."""
 
@@ -46,7 +47,8 @@ def runs_page(request: Request, start: Start = 0) -> HTMLResponse:
     if not runs:
         check_there(store)
     some = runs[::-1][start:][:RUNS_AT_ONCE]
-    listed = [{"run": run, "figures": figures(files_of(store, run)), "state": state_of(run)} for run in some]
+    read = in_parallel(lambda run: files_of(store, run), some, AT_ONCE)
+    listed = [{"run": files.run, "figures": figures(files), "state": state_of(files.run)} for files in read]
     return page("runs.html", store=store.uri, runs=listed, number=len(runs), damaged=damaged, start=start)
 
 

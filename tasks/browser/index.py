@@ -74,6 +74,7 @@ DROP TABLE {db}.given; DROP TABLE {db}.numbered; DROP TABLE {db}.selected;
 def connect() -> duckdb.DuckDBPyConnection:
     """Open DuckDB in memory; no query can reach a file, and no extension is loaded."""
     settings: dict[str, Any] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    settings |= {"temp_directory": ""}  # memory alone: nothing is written
     connection = duckdb.connect(":memory:", config=settings)
     connection.execute("SET enable_external_access = false")
     return connection

@@ -10,13 +10,14 @@ from tasks.browser.index import RunIndex, connect
 from tasks.browser.run_files import RunFiles, read_run
 from tasks.config.errors import ConfigurationError
 from tasks.store.artifacts import DamagedArtifactError
-from tasks.store.filesystem import STORE_ERRORS
+from tasks.store.filesystem import STORE_ERRORS, StoreError
 from tasks.store.folders import Store
 
 PATIENCE = 0.3
 """Seconds that a page waits for a run to be read before it shows how far that is."""
 READ_ERRORS = (ConfigurationError, DamagedArtifactError, ValueError, KeyError, duckdb.Error, *STORE_ERRORS)
 """What a store that is damaged, changed or gone raises while a run is read."""
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class Opened:
@@ -51,16 +52,16 @@ class Opened:
         return self.index.rows_read / max(1, self.index.files.rows("completions") or 0)
 
     def _read(self) -> None:
+        outcome: Exception | None = StoreError("the run could not be read: its traceback is where the command runs")
         try:
             with _ONE_AT_A_TIME:
                 self.index.build()
+            outcome = None
         except READ_ERRORS as error:
-            self.error = error
+            outcome = error
         finally:
+            self.error = outcome
             self._done.set()
-
-
-_ONE_AT_A_TIME = threading.Lock()
 
 
 class Shelf:
