@@ -1,5 +1,6 @@
 """The addresses of the evaluation, the lineage, two runs side by side, and the export."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -39,11 +40,18 @@ def evaluation_page(
         return opened.page("no_evaluation.html")
     policies, rewards = choices(index)
     listing = before_after(index, asked, order, start)
-    table = {"head": evaluation_head(stats), "rows": evaluation_rows(stats)} if stats.get("policies") else None
     values = {"policies": policies, "rewards": rewards, "orders": ORDERS, "order": order, "size": PAGE}
     return opened.page(
-        "evaluation.html", asked=asked, listing=listing, table=table, spread=histogram(index, asked), **values
+        "evaluation.html", asked=asked, listing=listing, table=_table(stats), spread=histogram(index, asked), **values
     )
+
+
+def _table(stats: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return an evaluation's figures as rows; None where another version has recorded them."""
+    try:
+        return {"head": evaluation_head(stats), "rows": evaluation_rows(stats)}
+    except (KeyError, TypeError):
+        return None
 
 
 @router.get("/runs/{run_id}/lineage")

@@ -13,7 +13,7 @@ from tasks.store.artifacts import DamagedArtifactError
 from tasks.store.filesystem import STORE_ERRORS, StoreError
 from tasks.store.folders import Store
 
-PATIENCE = 0.3
+PATIENCE = 0.15
 """Seconds that a page waits for a run to be read before it shows how far that is."""
 READ_ERRORS = (ConfigurationError, DamagedArtifactError, ValueError, KeyError, duckdb.Error, *STORE_ERRORS)
 """What a store that is damaged, changed or gone raises while a run is read."""

@@ -10,8 +10,10 @@ from conftest import browse
 from tasks.browser.filters import Filters
 from tasks.browser.prompts import list_prompts, show_prompt
 from tasks.selection.strategies import PairsConfig
+from tasks.store.artifacts import sha256_of
 from tasks.store.folders import Store, read_files
 from tasks.store.growing import Slice, commit_slices, read_slices
+from tasks.store.parquet import read_table, table_bytes
 from tasks.store.runs import RunRecord
 
 BIDI, NUL = "abc\u202edcba\u2066x", "a\x00b"
@@ -93,6 +95,32 @@ def test_a_stage_that_was_pruned(store):
     browsed = browse(store, [(run, made)])
     assert browsed.get("").status_code == 200
     assert "not in the store" in browsed.get("/lineage").text
+
+
+def test_an_evaluation_of_another_version_shows_what_was_said(store):
+    _, made = write_run(store, Size(3))
+    samples = read_table(made["evaluation"])
+    data = table_bytes(samples, "evaluation")
+    out = draft(store, "evaluate_policy", "older", prompts=made["held_out"])
+    stats = {"prompts": 3, "reference": "sft", "policies": {"sft": {}, "aligned": {}}}
+    older = out.commit("evaluation", {"samples.parquet": data}, sha256_of(data), rows=samples.num_rows, stats=stats)
+    browsed = browse(store, [(record(store, {**made, "evaluation": older}), made)])
+    page = browsed.get("/evaluation").text
+    assert "those of another version" in page
+    assert page.count("<article") == 3
+
+
+def test_what_the_monitors_found_is_shown(store):
+    _, made = write_run(store, Size(3))
+    going = RunRecord.begin(store)
+    going.note(store.folder_of(made["prompts"]))
+    found = {"name": "reward_ties", "about": "", "level": "warn", "value": 0.7, "text": "ties are 0.7 <b>, above 0.5"}
+    going.judge([found, {**found, "name": "kl", "level": "ok", "text": "KL is 1"}])
+    browsed = browse(store, [(going.run, made)])
+    page = browsed.get("").text
+    assert "1 of 2 found something" in page
+    assert "ties are 0.7 &lt;b&gt;, above 0.5" in page
+    assert "1 of its monitors" in browsed.client.get("/").text
 
 
 # Damage
