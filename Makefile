@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help quickstart install test test-slow check bench bench-system faults docs up down ui clean
+.PHONY: help quickstart install test test-slow check bench bench-system faults docs up down ui browse clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ up: install ## Start the whole system on this machine: server, database, object 
 
 down: ## Stop what make up started; history and data stay
 	@if [[ -x $(PYTHON_IN_VENV) ]]; then $(PYTHON_IN_VENV) -m infra.up down; fi
+
+browse: install ## Look at a store in the browser: make browse STORE=.rsdpo
+	@$(PYTHON_IN_VENV) -m flows.browse $(or $(STORE),.rsdpo)
 
 ui: install ## Start Prefect's server and UI on this machine
 	@echo "Prefect UI: http://127.0.0.1:$${PREFECT_SERVER_API_PORT:-4200}  (stop with Ctrl-C)"

@@ -61,7 +61,7 @@ def show_prompt(store: Store, catalog: Catalog, run: Run, prefix: str) -> dict[s
     Raises:
         ConfigurationError: The run has no prompts yet, or the prefix fits none or several of them.
     """
-    found = {name: entry for name in MADE_BY if (entry := _find_entry(catalog, run, name)) is not None}
+    found = {name: entry for name in MADE_BY if (entry := entry_of_run(catalog, run, name)) is not None}
     if "prompts" not in found:
         raise ConfigurationError(f"run {run.id} has no prompts in the store: choose another with --run")
     prompts = PromptTable(found["prompts"].artifact(store))
@@ -82,7 +82,7 @@ def show_prompt(store: Store, catalog: Catalog, run: Run, prefix: str) -> dict[s
     }
 
 
-def _find_entry(catalog: Catalog, run: Run, name: str) -> Entry | None:
+def entry_of_run(catalog: Catalog, run: Run, name: str) -> Entry | None:
     """Return an artifact of a run by name; for a run that has not finished, what its stages have left so far."""
     noted = [folder for folder in reversed(run.stages) if folder.partition("/")[0] in MADE_BY[name]]
     folders = [run.artifacts[name]] if name in run.artifacts else noted

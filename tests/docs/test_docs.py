@@ -15,6 +15,7 @@ import pytest
 from runs import ROOT
 
 import flows.add_prompts
+import flows.browse
 import flows.command_line
 import flows.publish
 import flows.status
@@ -41,11 +42,13 @@ RUN_BY = {
     "source .rsdpo/up/env": "test_the_env_file_can_be_sourced",
     "make bench": "test_both_sides",
     "make bench-system": "test_new_prompts",
+    "make browse": "test_make_browse",
     "make faults": "test_faults",
     "python -m flows.quickstart": "test_the_quickstart",
     "python -m flows.rs_dpo": "test_a_dry_run_prints_a_table",
     "python -m flows.add_prompts": "test_the_report_for_people",
     "python -m flows.publish": "test_what_a_dry_run_prints",
+    "python -m flows.browse": "test_a_store_is_served_until_it_is_interrupted",
     "python -m flows.store prune": "test_pruning_tells_what_goes",
     "python -m flows.store": "test_a_lineage_is_printed",
     "python -m flows.status": "test_half_a_run",
@@ -61,6 +64,7 @@ PARSERS = {
     "flows.rs_dpo": flows.command_line._parser,
     "flows.add_prompts": flows.add_prompts._parser,
     "flows.publish": flows.publish._parser,
+    "flows.browse": flows.browse._parser,
     "flows.store": flows.store._parser,
     "flows.status": flows.status._parser,
 }

@@ -51,5 +51,11 @@ def test_both_sides(name: str, options: list[str], tmp_path: Path) -> None:
     assert "at least" in done.stdout
 
 
+def test_browser() -> None:
+    figures = printed("browser", "--prompts", "60", "--k", "4")
+    assert 0 < figures["threshold"][0] < figures["threshold"][1] + 1
+    assert figures["opening, until all is read"] > 0
+
+
 def test_faults() -> None:
     assert printed("faults", "--kills", "1")["kills"] == 1

@@ -1,0 +1,68 @@
+"""Look at a store in the browser: runs, prompts, completions, pairs, evaluations. Nothing is written.
+
+python -m flows.browse .rsdpo
+python -m flows.browse s3://bucket/prefix --port 8400
+"""
+
+import argparse
+import socket
+from contextlib import suppress
+
+import uvicorn
+from pydantic import ValidationError
+
+from flows.command_line import stop
+from tasks.browser.app import create_app
+from tasks.config.errors import ConfigurationError
+from tasks.inspection.catalog import check_there
+from tasks.store.filesystem import STORE_ERRORS
+from tasks.store.folders import Store
+
+HOST = "127.0.0.1"
+PORT = 8322
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Serve the pages until Ctrl-C; exit with 2 and one message where something is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        store = Store(options.store)
+        check_there(store)
+        listener = listen(options.port)
+    except (ConfigurationError, ValidationError, *STORE_ERRORS) as error:
+        stop(error)
+    with listener:
+        print(f"{store.uri} is at http://{HOST}:{listener.getsockname()[1]}/  (stop with Ctrl-C)", flush=True)
+        settings = uvicorn.Config(create_app(store), log_level="warning", access_log=False, server_header=False)
+        with suppress(KeyboardInterrupt):  # Ctrl-C, which uvicorn raises again once it has stopped
+            uvicorn.Server(settings).run(sockets=[listener])
+
+
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on a port of this machine's loopback alone; 0: any free port.
+
+    Raises:
+        ConfigurationError: The port is no port, or cannot be had.
+    """
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+        listener.listen()
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise ConfigurationError(
+            f"port {port} of {HOST} cannot be had ({error}): choose another with --port"
+        ) from error
+    return listener
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m flows.browse", description="Look at a store in the browser.")
+    parser.add_argument("store", help="a folder, file:///... or s3://bucket/prefix")
+    parser.add_argument("--port", type=int, default=PORT, metavar="N", help=f"default: {PORT}; 0: any free port")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
