@@ -43,8 +43,9 @@ def _figures(policy: Mapping[str, Any], reference: str, any_truncated: bool) -> 
             yield FINISHED, _number(policy["finished"][name]["mean"])
     yield "completion length (tokens)", f"{policy['mean_tokens']:.1f}"
     yield "distinct-2", _number(policy["distinct_2"])
-    yield "repeated 3-grams within a completion", f"{policy['repetition']:.1%}"
-    yield f"perplexity under {reference}", f"{math.exp(policy['reference_nll']):.2f}"
+    if "repetition" in policy:  # an evaluation of an earlier release has neither
+        yield "repeated 3-grams within a completion", f"{policy['repetition']:.1%}"
+        yield f"perplexity under {reference}", f"{math.exp(policy['reference_nll']):.2f}"
     yield "truncated at max_new_tokens", f"{policy['truncated']} of {policy['completions']}"
     for name in sorted(policy["rewards"]):
         win, finished = (policy.get(kind, {name: {}})[name] for kind in ("win_rates", "finished_win_rates"))

@@ -73,6 +73,16 @@ def test_an_evaluation_has_a_row_a_figure_and_a_column_a_policy():
     ]
 
 
+def test_an_evaluation_of_an_earlier_release_has_the_rows_that_it_has():
+    older = {
+        name: {k: v for k, v in own.items() if k not in ("repetition", "reference_nll")}
+        for name, own in evaluation()["policies"].items()
+    }
+    labels = [row[0] for row in evaluation_rows(evaluation(**older))]
+    assert "distinct-2" in labels
+    assert not [label for label in labels if "perplexity" in label or "3-grams" in label]
+
+
 def test_truncated_completions_get_rows_where_there_are_any():
     cut = ALIGNED | {
         "truncated": 8,
