@@ -161,6 +161,7 @@ def test_a_policy_s_figures_by_hand():
         {
             "mean_tokens": 2.5,
             "distinct_2": 5 / 6,  # ab twice, bc, cd, ef, fg
+            "repetition": 0.0,
             "completions": 4,
             "truncated": 1,
             "truncation_rate": 0.25,
