@@ -15,7 +15,7 @@ class Cost:
 
     def __init__(self) -> None:
         """Begin; the peak of this process's memory so far is forgotten (Linux)."""
-        self.start = time.monotonic()
+        self.start, self.children = time.monotonic(), _peak_of_children()
         with contextlib.suppress(OSError):
             _CLEAR.write_text("5")
         if (cuda := _cuda()) is not None:
@@ -25,13 +25,13 @@ class Cost:
         """Return what it has cost so far.
 
         Returns:
-            `seconds`; `peak_memory`: of this process or of a child that has ended, the larger, in bytes; `device`; and
-            on a GPU `peak_gpu_memory` of this process, in bytes.
+            `seconds`; `peak_memory`: of this process, or of a child that has ended since and was larger than any
+            before, in bytes; `device`; and on a GPU `peak_gpu_memory` of this process, in bytes.
         """
-        cuda, children = _cuda(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
+        cuda, children = _cuda(), _peak_of_children()
         found = {
             "seconds": round(time.monotonic() - self.start, 3),
-            "peak_memory": max(_peak_memory(), children),
+            "peak_memory": max(_peak_memory(), children if children > self.children else 0),
             "device": "cpu" if cuda is None else cuda.get_device_name(),
         }
         return found if cuda is None else found | {"peak_gpu_memory": cuda.max_memory_allocated()}
@@ -43,6 +43,11 @@ def _peak_memory() -> int:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) << 10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def _peak_of_children() -> int:
+    """Return the peak memory of the largest child that has ended: the kernel remembers no other."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
 
 
 def _cuda() -> Any:

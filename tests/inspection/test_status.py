@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from chains import Chain, chain, checkpoint, hex_of, output, part, record
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from runs import ROOT
 
 from flows.status import main
@@ -64,7 +65,14 @@ def begin(store: Store, *looked_at: Artifact) -> RunRecord:
 # From the store
 
 
-def test_half_a_run(store, capsys):
+@pytest.fixture
+def no_server():
+    """Look as from a machine without a server, whatever other tests have started."""
+    with temporary_settings({PREFECT_API_URL: None}):
+        yield
+
+
+def test_half_a_run(store, capsys, no_server):
     before = output(store, "load_prompts", "a")
     going = RunRecord.begin(store, expected=EXPECTED)
     later = datetime.now(UTC) + timedelta(seconds=5)  # as if the prompts had been there for a while

@@ -103,7 +103,7 @@ def test_the_lines_of_the_recipes_are_all_that_is_needed(tmp_path):
     (tmp_path / "tasks/selection/best_vs_median.py").write_text(STRATEGY)
     insert(tmp_path / "tasks/config/compute.py", "GPU_STAGES = {\n", f"    {STAGE_LINE}\n")
     strategies = tmp_path / "tasks/selection/strategies.py"
-    insert(strategies, "STRATEGIES = {\n", f"    {STRATEGY_LINE}\n")
+    insert(strategies, "STRATEGIES: dict[str, Callable[..., PairIndices]] = {\n", f"    {STRATEGY_LINE}\n")
     insert(strategies, "import annotated_pairs\n", "from tasks.selection.best_vs_median import best_vs_median_pairs\n")
     only_the_copy = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-c", CHECKS]
