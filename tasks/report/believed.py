@@ -20,7 +20,7 @@ def conclusion(verdicts: Sequence[Verdict]) -> str:
         if doubts
         else (f"All {count[OK]} figures are within their healthy range")
     )
-    return f"{said}; {count[UNMEASURED]} were not measured." if count[UNMEASURED] else f"{said}."
+    return f"{said}; not measured: {count[UNMEASURED]}." if count[UNMEASURED] else f"{said}."
 
 
 def believe_section(facts: Facts) -> Section | None:
