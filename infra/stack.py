@@ -188,8 +188,8 @@ def write_env(stack: Stack) -> dict[str, str]:
 
 
 def read_env(file: Path) -> dict[str, str]:
-    """Return the variables that the file exports as they stand."""
-    words = (shlex.split(line, comments=True) for line in file.read_text().splitlines())
+    """Return what `write_env` set in the file; what the shell is left to work out is not among it."""
+    words = (shlex.split(line, comments=True) for line in file.read_text().splitlines() if "${" not in line)
     return dict(line[1].split("=", 1) for line in words if line[:1] == ["export"])
 
 
