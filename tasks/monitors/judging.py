@@ -52,9 +52,7 @@ class MonitorsConfig(_Monitors):
         for monitor in MONITORS:
             low, high = range_of(monitor, getattr(self, monitor.name))
             if low is not None and high is not None and low > high:
-                raise ConfigurationError(
-                    f"monitors.{monitor.name}: low = {low:g} must be at most high = {high:g}: set both"
-                )
+                raise ConfigurationError(f"{monitor.name}: low = {low:g} must be at most high = {high:g}: set both")
         return self
 
 

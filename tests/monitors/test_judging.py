@@ -94,9 +94,9 @@ def test_a_verdict_says_what_is_wrong_and_what_to_do():
 
 
 def test_a_range_that_is_none_is_refused():
-    with pytest.raises(ValueError, match=r"monitors\.kl_token: low = 2 must be at most high = 1"):
+    with pytest.raises(ValueError, match=r"kl_token: low = 2 must be at most high = 1"):
         MonitorsConfig(kl_token={"low": 2, "high": 1})
-    with pytest.raises(ValueError, match=r"monitors\.kl_sequence: low = 30 must be at most high = 25: set both"):
+    with pytest.raises(ValueError, match=r"kl_sequence: low = 30 must be at most high = 25: set both"):
         MonitorsConfig(kl_sequence={"low": 30})
     with pytest.raises(ValueError, match="no_such_monitor"):
         MonitorsConfig(no_such_monitor={"high": 1})
