@@ -76,12 +76,14 @@ def rs_dpo(
     completions = given.annotated or sample_completions(site, policy, prompts, sampling)  # y_1 .. y_k ~ pi_SFT(. | x)
     gold_labels = data.preferences == "gold"
     preferences = label_preferences(site, completions, prompts, given.gold) if gold_labels else given.preferences
-    r = train_reward_model(site, given.reward_base or policy, preferences, reward_model)  # r(x, y)
+    base, halves = given.reward_base or policy, reward_model.halves
+    r, *held_out = (train_reward_model(site, base, preferences, reward_model, half) for half in halves)  # r(x, y)
     rewards = score_completions(site, r, completions, prompts, scoring)  # r_j = r(x, y_j)
     selected = build_pairs(site, rewards, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
     aligned = train_dpo(site, policy, policy, selected, completions, prompts, dpo)  # beta, reference pi_SFT
     policies = {"sft": policy, "aligned": aligned}
-    compared = evaluate_policy(site, policies, {"reward_model": r}, given.evaluation_prompts, given.evaluation)
+    reward_models = dict(zip(("reward_model", "held_out_model"), (r, *held_out), strict=False))
+    compared = evaluate_policy(site, policies, reward_models, given.evaluation_prompts, given.evaluation)
 
     artifacts = site.finish(
         {

@@ -24,6 +24,7 @@ def stage_order(config: Config) -> tuple[str, ...]:
         ("sample_completions", not annotated),
         ("label_preferences", data.preferences == "gold"),
         ("train_reward_model", reward_model.ready_model is None),
+        ("train_reward_model", reward_model.held_out),
         ("score_completions", True),
         ("build_pairs", True),
         ("train_dpo", True),

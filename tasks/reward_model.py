@@ -55,6 +55,12 @@ def split_by_prompt(preferences: pa.Table, fraction: float, seed: int) -> tuple[
     return preferences.filter(pa.array(~held_out)), preferences.filter(pa.array(held_out))
 
 
+def half_of(preferences: pa.Table, half: int, seed: int) -> pa.Table:
+    """Return the pairs of half 1 or 2, told apart by the hash of the prompt; 0: all pairs."""
+    first = np.array([hash_fraction(f"half:{seed}:{i}") < 0.5 for i in preferences["prompt_id"].to_pylist()], bool)
+    return preferences if half == 0 else preferences.filter(pa.array(first == (half == 1)))
+
+
 def check_preferences(base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig) -> None:
     """Refuse preferences that no reward model could be trained on, before anything is trained.
 
@@ -70,9 +76,12 @@ def check_preferences(base_model: Artifact, preferences: Artifact, reward_model:
             "reward_model.use_margin needs in every one: add it or unset use_margin"
         )
     split = reward_model.evaluation_fraction, reward_model.seed
-    if not split_by_prompt(table, *split)[0].num_rows:
+    halves = [half_of(table, half, reward_model.seed) for half in reward_model.halves]
+    if not all(split_by_prompt(half, *split)[0].num_rows for half in halves):
         raise ConfigurationError(
-            f"all {table.num_rows} preference pairs are held out, none is left to train on: lower "
+            f"all {table.num_rows} preference pairs"
+            f"{' of one half (reward_model.held_out)' if reward_model.held_out else ''} are held out, none is left to "
+            "train on: lower "
             f"reward_model.evaluation_fraction = {reward_model.evaluation_fraction:g}, change reward_model.seed, or "
             "add preferences with other prompts"
         )
@@ -147,14 +156,14 @@ def _preview(
     retries=2,
 )
 def train_reward_model(
-    out: Draft, base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig
+    out: Draft, base_model: Artifact, preferences: Artifact, reward_model: RewardModelConfig, half: int = 0
 ) -> Artifact:
-    """Train a reward model on preference pairs; a ready one is returned as it is."""
+    """Train a reward model on preference pairs, or on one half of them; a ready one is returned as it is."""
     check_preferences(base_model, preferences, reward_model)
     tokenizer = model_tokenizer(base_model)
     # In the order of their ids: the digest does not know the order of the rows, so it must not matter to the shuffle.
     order = [(name, "ascending") for name in ("prompt_id", "chosen", "rejected")]
-    table = read_table(preferences).sort_by(order)
+    table = half_of(read_table(preferences).sort_by(order), half, reward_model.seed)
     train_rows, held_out = split_by_prompt(table, reward_model.evaluation_fraction, reward_model.seed)
     limit = longest(base_model, reward_model.max_length)
     examples, too_long = keep_short(encode_preferences(tokenizer, train_rows, reward_model.use_margin), SIDES, limit)

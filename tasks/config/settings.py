@@ -92,6 +92,9 @@ class RewardModelConfig(FixedBatches):
     """Reward model to use as it is; skips the training."""
     evaluation_fraction: float = Field(0.1, ge=0, lt=1)
     """Share of the preferences, split by prompt, held out to measure accuracy."""
+    held_out: Annotated[bool, NOT_IN_KEY] = False
+    """Train on one half of the preferences, split by prompt, and a second reward model on the other half, which only
+    evaluates: a reward that rises by the first alone is over-optimised."""
     use_margin: bool = False
     """Subtract the preference data's `margin` column within the loss."""
 
@@ -99,7 +102,14 @@ class RewardModelConfig(FixedBatches):
     def _one_model(self) -> Self:
         if self.base_model is not None and self.ready_model is not None:
             raise ConfigurationError("set at most one of reward_model.base_model and reward_model.ready_model")
+        if self.held_out and self.ready_model is not None:
+            raise ConfigurationError("reward_model.held_out needs preferences to train on: unset it, or ready_model")
         return self
+
+    @property
+    def halves(self) -> tuple[int, ...]:
+        """Return which half of the preferences each reward model is trained on; 0: all of them."""
+        return (1, 2) if self.held_out else (0,)
 
 
 class Decoding(Section):

@@ -49,6 +49,8 @@ class Watch:
         Raises:
             MonitorError: A monitor of level `fail` is outside of its range.
         """
+        if stage in self.facts.artifacts:
+            return  # of a stage that comes twice the first counts: a second reward model only evaluates
         self.facts.artifacts[stage] = artifact
         verdicts = judge(stage, artifact.stats, self.facts.config.monitors)
         self.facts.verdicts += verdicts

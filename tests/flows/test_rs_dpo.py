@@ -87,6 +87,18 @@ def test_a_monitor_that_fails_stops_the_run_before_the_next_stage(world: Path, f
     assert "Did it get better?" not in page
 
 
+def test_a_second_reward_model_evaluates_and_selects_no_pair(world: Path, first: tuple[dict, Path]) -> None:
+    result, store = first
+    before = written(store)
+    found = run(world, store, reward_model__held_out="true")
+    new = [path.split("/")[0] for path in written(store).keys() - before.keys()]
+    assert new.count("train_reward_model") == 2
+    assert found["metrics"]["reward_model"]["examples"] < result["metrics"]["reward_model"]["examples"]
+    rewards = found["metrics"]["evaluation"]["policies"]["aligned"]["win_rates"]
+    assert rewards.keys() == {"reward_model", "held_out_model", "gold"}
+    assert {"aligned, held_out_model"} <= {verdict["about"] for verdict in found["verdicts"]}
+
+
 def test_second_run_computes_nothing(world: Path, first: tuple[dict, Path]) -> None:
     result, store = first
     before = written(store)
