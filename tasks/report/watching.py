@@ -2,10 +2,12 @@
 
 import contextlib
 from typing import Any
+from uuid import UUID
 
 import httpx
+from jinja2 import TemplateError
 from prefect import get_client
-from prefect.artifacts import Artifact as PrefectArtifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
@@ -18,13 +20,15 @@ from tasks.pipeline.site import Site
 from tasks.report.facts import Facts
 from tasks.report.page import report_page
 from tasks.report.summary import report_summary
-from tasks.store.artifacts import Artifact
-from tasks.store.filesystem import StoreError
+from tasks.store.artifacts import Artifact, DamagedArtifactError
+from tasks.store.filesystem import STORE_ERRORS
 from tasks.store.runs import RUNS, RunRecord
 
 REPORTED = ("train_reward_model", "build_pairs", "train_dpo")
 """Stages after which the report is written anew where they were computed; at the end it is written in any case."""
 FILE = "report.html"
+NO_REPORT = (DamagedArtifactError, TemplateError, LookupError, TypeError, ValueError, *STORE_ERRORS)
+"""What may keep a report from being written: no reason to fail a run whose stages are all kept."""
 
 
 def watched(site: Site, config: Config) -> Site:
@@ -41,7 +45,7 @@ class Watch:
         """Watch from here on; nothing has been seen."""
         self.record = record
         self.facts = Facts(site.store, config, record.run, computed=site.computed)
-        self.page: Any = None
+        self.page: UUID | None = None
 
     def saw(self, stage: str, artifact: Artifact) -> None:
         """Judge a stage's output, and write the report anew.
@@ -76,8 +80,8 @@ class Watch:
         folder = f"{RUNS}/{self.record.run.id}"
         try:
             uri = self.facts.store.write_beside(folder, FILE, report_page(self.facts))
-        except StoreError as error:
-            warn(f"the report could not be written: {error}")
+        except NO_REPORT as error:
+            warn(f"no report was written ({type(error).__name__}: {error})")
             return record
         self._show(report_summary(self.facts, uri))
         return record.model_copy(update={"stats": {**record.stats, "report": uri}})
@@ -88,13 +92,11 @@ class Watch:
             return
         with contextlib.suppress(httpx.HTTPError):
             if self.page is None:
-                self.page = PrefectArtifact(
-                    type="markdown", key="report", description="What this run has found", data=text
-                )
-                self.page = self.page.create()
+                made: Any = create_markdown_artifact(text, key="report", description="What this run has found")
+                self.page = made
                 return
             with get_client(sync_client=True) as client:
-                client.update_artifact(self.page.id, ArtifactUpdate(data=text))
+                client.update_artifact(self.page, ArtifactUpdate(data=text))
 
 
 def _tell(run: str, verdict: Verdict) -> None:
