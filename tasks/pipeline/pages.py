@@ -46,7 +46,7 @@ def _cell(value: str) -> str:
     """Keep a value within its cell of a Markdown table, with its indent."""
     text = str(value)
     indent = len(text) - len(text.lstrip(" "))
-    return "&nbsp;" * indent + " ".join(text.split()).replace("|", "&#124;")
+    return "\u00a0" * indent + " ".join(text.split()).replace("|", "&#124;")
 
 
 def _histogram(histogram: Mapping[str, list[float]]) -> list[str]:

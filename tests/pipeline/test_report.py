@@ -175,7 +175,7 @@ def test_an_evaluation_s_page_shows_its_table():
     assert lines[0] == "| 64 held-out prompts | sft | aligned |"
     assert lines[1] == "| --- | --- | --- |"
     assert "| mean reward by reward model | 0.250 | 1.750 |" in lines
-    assert "| &nbsp;&nbsp;standard deviation | 1.000 | 0.500 |" in lines
+    assert "| \u00a0\u00a0standard deviation | 1.000 | 0.500 |" in lines
     assert "| KL from sft a sequence (nats) |  | 3.500 [3.250, 3.750] |" in lines
 
 
