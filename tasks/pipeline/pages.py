@@ -43,10 +43,12 @@ def markdown_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> li
 
 
 def _cell(value: str) -> str:
-    """Keep a value within its cell of a Markdown table, with its indent."""
+    """Keep a value within its cell of a Markdown table; an indent becomes a dot, since the UI trims white space.
+
+    Prefect's UI shows entities as they are written, so a bar is escaped.
+    """
     text = str(value)
-    indent = len(text) - len(text.lstrip(" "))
-    return "\u00a0" * indent + " ".join(text.split()).replace("|", "&#124;")
+    return ("· " if text.startswith(" ") else "") + " ".join(text.split()).replace("|", r"\|")
 
 
 def _histogram(histogram: Mapping[str, list[float]]) -> list[str]:

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from tasks.evaluation.tables import evaluation_head, evaluation_page, evaluation_rows
@@ -175,14 +177,14 @@ def test_an_evaluation_s_page_shows_its_table():
     assert lines[0] == "| 64 held-out prompts | sft | aligned |"
     assert lines[1] == "| --- | --- | --- |"
     assert "| mean reward by reward model | 0.250 | 1.750 |" in lines
-    assert "| \u00a0\u00a0standard deviation | 1.000 | 0.500 |" in lines
+    assert "| · standard deviation | 1.000 | 0.500 |" in lines
     assert "| KL from sft a sequence (nats) |  | 3.500 [3.250, 3.750] |" in lines
 
 
 @pytest.mark.parametrize("value", ["a|b", "a | b"])
 def test_a_bar_in_a_value_does_not_end_its_cell(value):
     lines = page(source=value)
-    assert any(line.startswith("| source |") and line.count("|") == 3 for line in lines)
+    assert any(line.startswith("| source |") and len(re.findall(r"(?<!\\)\|", line)) == 3 for line in lines)
 
 
 def test_a_line_break_in_a_value_does_not_end_its_row():

@@ -114,7 +114,7 @@ def test_verdicts(facts):
         {"name": "KL", "level": "not measured", "text": "no completions\nwere drawn"},
     )
     card = card_text(with_run(facts, verdicts=verdicts))
-    assert "| reward hacking | ok | a &#124; b |\n| KL | not measured | no completions were drawn |\n" in card
+    assert "| reward hacking | ok | a \\| b |\n| KL | not measured | no completions were drawn |\n" in card
     assert "No monitors" not in card
 
 
