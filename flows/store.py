@@ -26,6 +26,7 @@ from tasks.config.errors import ConfigurationError
 from tasks.inspection.browse import find_run, show_prompt
 from tasks.inspection.catalog import Catalog, Entry, read_catalog
 from tasks.inspection.lineage import find_entry, trace
+from tasks.inspection.printable import printable
 from tasks.inspection.prune import prune
 from tasks.pipeline.pace import duration_text
 from tasks.store.artifacts import DamagedArtifactError
@@ -182,8 +183,8 @@ def _tree(node: Facts, name: str = "", within: Tree | None = None) -> Tree:
     lines = [f"{head} (above)"] if node.get("repeated") else [head, node["where"], node.get("made", "")]
     lines.append(", ".join(f"{key}={value}" for key, value in node.get("settings", {}).items()))
     lines.append(node.get("damage", ""))
-    label = Text("\n".join(filter(None, map(_safe, lines))))
-    label.stylize("bold", 0, len(_safe(head)))
+    label = Text("\n".join(filter(None, map(printable, lines))))
+    label.stylize("bold", 0, len(printable(head)))
     tree = Tree(label) if within is None else within.add(label)
     for listed, why in (("parts", ""), ("keeps", ", kept to serve again")):
         for table, counts in node.get(listed, {}).items():
@@ -208,12 +209,7 @@ def _prompt_page(shown: Facts) -> list[Any]:
         lines.append(f"reward gap {pair['reward_gap']:.3f}, preference probability {pair['preference_prob']:.3f}")
         for side in ("chosen", "rejected"):
             lines.append(f"  {side:8} {pair[f'{side}_id']:3} {pair[f'{side}_reward']:7.3f}  {pair[side]}")
-    return [Text(_safe(line)) for line in lines]
-
-
-def _safe(text: str) -> str:
-    """Show control characters instead of sending them to the terminal: a model wrote the text."""
-    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+    return [Text(printable(line)) for line in lines]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""What a run did, and whether to believe it: a page, a summary, and what watches. Imports evaluation and below.
+"""What a run did, and whether to believe it: a page, a summary, and what watches. Imports inspection and below.
 
 watching.py     sees each stage's output: monitors speak, the report grows
 facts.py        what is known of a run

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 from tasks.evaluation.comparison import win_rate
 from tasks.evaluation.drawn import GOLD
 from tasks.evaluation.tables import evaluation_head, evaluation_rows
+from tasks.inspection.printable import printable
 from tasks.report.blocks import Block, Section, Table, Text, number
 from tasks.report.facts import Facts
 from tasks.report.plots import distributions
-from tasks.report.samples import printable, read_answers, to_leaf_through
+from tasks.report.samples import read_answers, to_leaf_through
 from tasks.store.parquet import read_table
 
 EVALUATION, PROMPTS = "evaluate_policy", "load_evaluation_prompts"

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.evaluation.drawn import GOLD
+from tasks.inspection.printable import printable
 from tasks.report.blocks import Sample, Samples, Side
 from tasks.store.artifacts import Artifact
 from tasks.store.parquet import read_file
@@ -79,11 +80,6 @@ def to_leaf_through(answers: Answers, messages: Messages) -> list[Samples]:
     return [
         Samples(title, [_sample(answers, messages, place, "") for place in places]) for title, places in kinds.items()
     ]
-
-
-def printable(text: str) -> str:
-    """Show control characters, direction marks and the like instead of sending them on: a model wrote the text."""
-    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
 
 
 def shortened(text: str) -> str:

@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from tasks.inspection.printable import printable
 from tasks.report.page import report_page
-from tasks.report.samples import printable, read_answers, shortened, three_samples, to_leaf_through
+from tasks.report.samples import read_answers, shortened, three_samples, to_leaf_through
 
 BAD = "<script>alert(1)</script> \u202eevil\u2066 \x00 </div> {{ 7*7 }} ${7} & \"quote'"
 
