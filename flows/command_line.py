@@ -1,7 +1,6 @@
-"""The command line of a flow: a configuration file with overrides, a dry run, and the report at the end."""
+"""The command line of a flow: a configuration file with overrides, a dry run, and what may go wrong."""
 
 import argparse
-import json
 import os
 import re
 import signal
@@ -12,19 +11,16 @@ from typing import Any, NoReturn
 
 from prefect import Flow
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
 from flows.prefect_server import ServerError, check_places, start_server
+from flows.printing import print_plan, print_prediction, print_report
 from flows.run_log import RunLog, ended_by_signals, redacted
 from flows.settings_yaml import read_yaml
 from tasks.config.errors import ConfigurationError
-from tasks.evaluation.tables import evaluation_head, evaluation_rows
 from tasks.monitors.judging import MonitorError
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import DeploymentFailedError, DeploymentRunError
 from tasks.pipeline.dry_run import PLAN, Plan
-from tasks.report.closing import closing_words
 from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.filesystem import STORE_ERRORS
 
@@ -62,7 +58,8 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
 
 def _run(flow: Flow[..., dict[str, Artifact]], options: argparse.Namespace) -> dict[str, Artifact]:
     try:
-        parameters = load_config(options.config, options.set).sections()
+        pilot = [] if options.pilot is None else [f"data.pilot={options.pilot}"]
+        parameters = load_config(options.config, [*options.set, *pilot]).sections()
     except ValidationError as error:  # of the configuration, and of nothing that is read or asked later
         raise ConfigurationError(explain(error)) from error
     if not options.dry_run:
@@ -75,7 +72,10 @@ def _run(flow: Flow[..., dict[str, Artifact]], options: argparse.Namespace) -> d
     with RunLog() as log:
         start_server(log.path)
         artifacts: dict[str, Artifact] = flow(**parameters)
-    print_report(artifacts, as_json=options.json)
+    if "prediction" in artifacts:
+        print_prediction(artifacts, parameters["data"], as_json=options.json)
+    else:
+        print_report(artifacts, as_json=options.json)
     return artifacts
 
 
@@ -132,41 +132,6 @@ def explain(error: BaseException) -> str:
     return "\n       ".join(lines)
 
 
-def print_plan(plan: Plan, as_json: bool) -> None:
-    """Print what a run would do, a line a stage, and what it would warn of."""
-    if as_json:
-        print(json.dumps({"plan": plan.steps, "warnings": plan.warnings}))
-        return
-    table = Table("stage", "action", "cost", "key", box=None, pad_edge=False)
-    for step in plan.steps:
-        cost = ", ".join(f"{value} {name}" for name, value in step.items() if name not in ("stage", "key", "action"))
-        table.add_row(step["stage"], step["action"], cost, step["key"])
-    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
-    console.print(table)
-    for warning in plan.warnings:
-        console.print(f"warning: {warning}", soft_wrap=True, highlight=False)
-
-
-def print_report(artifacts: dict[str, Artifact], as_json: bool) -> None:
-    """Print the comparison of the policies and where everything is; with `as_json` one last line for programs."""
-    figures = artifacts["evaluation"].stats
-    console = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=True, markup=False)  # paths have brackets
-    table = Table(*evaluation_head(figures), title="RS-DPO against its SFT policy")
-    for row in evaluation_rows(figures):
-        table.add_row(*row)
-    console.print(table)
-    for line in closing_words(artifacts):
-        console.print(line, highlight=False)
-    made = {name: artifact for name, artifact in artifacts.items() if name != "report"}
-    for name, artifact in made.items():
-        console.print(f"{name:>13}  {artifact.uri}", highlight=False)
-    if as_json:
-        stages = {name: {"uri": a.uri, "digest": a.digest, "rows": a.rows} for name, a in made.items()}
-        metrics, run = {name: a.stats for name, a in made.items()}, artifacts["report"].stats
-        told = {"report": run.get("report"), "verdicts": run["verdicts"]}
-        print(json.dumps({"artifacts": stages, "metrics": metrics} | told), flush=True)
-
-
 def _meaning(location: tuple[int | str, ...]) -> str:
     """Return what a setting means, as its section documents it."""
     fields: dict[str, Any] = Config.model_fields
@@ -201,6 +166,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("config", help="configuration file, e.g. configs/hh.yaml")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="override one setting"
+    )
+    parser.add_argument(
+        "--pilot", metavar="N", help="go through N prompts, and predict what the whole run will find and cost"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be computed, and compute nothing")
     parser.add_argument("--json", action="store_true", help="print artifacts and metrics as one last line of JSON")

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from flows.stages import STAGES
+from tasks.config.training import DpoConfig
 from tasks.dpo import check_prompts
 from tasks.evaluate import evaluation_settings
 from tasks.evaluation.drawn import EvaluationSettings
@@ -11,8 +12,9 @@ from tasks.pipeline.checks import check_compute, check_run, log_unread_settings
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.gpus import gpus_needed
 from tasks.pipeline.site import Site
+from tasks.planning.pilot import pilot_dpo, pilot_evaluation
 from tasks.preferences import load_annotations
-from tasks.prompts import find_data, load_evaluation_prompts, load_held_out, load_prompts
+from tasks.prompts import draw_pilot, find_data, load_evaluation_prompts, load_held_out, load_prompts
 from tasks.reward_model import check_preferences
 from tasks.rewards.functions import GoldReward, find_gold
 from tasks.sft import check_demonstrations
@@ -38,6 +40,8 @@ class Inputs(NamedTuple):
     annotated: Artifact
     """The data set's own pairs laid out as completions, where they are what is trained on."""
     gold: GoldReward
+    dpo: DpoConfig
+    """Settings of DPO; in a pilot, of its first steps."""
     evaluation: EvaluationSettings
     """Settings of the comparison."""
 
@@ -69,8 +73,9 @@ def load_inputs(site: Site, config: Config) -> Inputs:
 
     evaluation_source = files.evaluation_prompts or files.prompts
     held_out = load_held_out(site, evaluation_source, base_model, reward_base, data, max_new_tokens)
-    evaluation_prompts = load_evaluation_prompts(site, evaluation_source, held_out, data.max_evaluation_prompts)
-    prompts = load_prompts(site, files.prompts, held_out, base_model, reward_base, data, max_new_tokens)
+    evaluation_prompts = load_evaluation_prompts(site, evaluation_source, held_out, pilot_evaluation(data))
+    every = load_prompts(site, files.prompts, held_out, base_model, reward_base, data, max_new_tokens)
+    prompts = draw_pilot(site, every, data.pilot)
     demonstrations = load_demonstrations(site, files.demonstrations, held_out, base_model, data)
     preferences = load_preferences(site, files.preferences, held_out, reward_base or base_model, data)
     annotated = load_annotations(site, base_model, prompts, preferences, config.pairs.strategy == "annotation")
@@ -84,6 +89,7 @@ def load_inputs(site: Site, config: Config) -> Inputs:
         preferences=preferences,
         annotated=annotated,
         gold=gold,
+        dpo=pilot_dpo(config.dpo, data),
         evaluation=evaluation_settings(config.sampling, config.scoring, config.evaluation, gold),
     )
     _check_rows(given, config)

@@ -43,5 +43,6 @@ if __name__ == "__main__":
         write_world(WORLD)
     except OSError as error:
         stop(error, status=1)
-    if artifacts := main(rs_dpo, [CONFIG, *sys.argv[1:]]):
+    artifacts = main(rs_dpo, [CONFIG, *sys.argv[1:]])
+    if artifacts and "prediction" not in artifacts:
         print_next_steps(artifacts["aligned"], time.monotonic() - start)

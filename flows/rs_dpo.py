@@ -43,7 +43,8 @@ def name_run() -> str:
     parameters = runtime.flow_run.parameters
     data, sampling, pairs = (parameters[name] for name in ("data", "sampling", "pairs"))
     prompts = data.prompts if isinstance(data.prompts, str) else data.prompts.path.rsplit("/", 1)[-1]
-    return f"{prompts}, k {sampling.k}, tau {pairs.tau:g}, eta {pairs.eta:g}"
+    pilot = "" if data.pilot is None else f"pilot of {data.pilot} prompts of "
+    return f"{pilot}{prompts}, k {sampling.k}, tau {pairs.tau:g}, eta {pairs.eta:g}"
 
 
 def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
@@ -80,7 +81,7 @@ def rs_dpo(
     r, *held_out = (train_reward_model(site, base, preferences, reward_model, half) for half in halves)  # r(x, y)
     rewards = score_completions(site, r, completions, prompts, scoring)  # r_j = r(x, y_j)
     selected = build_pairs(site, rewards, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
-    aligned = train_dpo(site, policy, policy, selected, completions, prompts, dpo)  # beta, reference pi_SFT
+    aligned = train_dpo(site, policy, policy, selected, completions, prompts, given.dpo)  # beta, reference pi_SFT
     policies = {"sft": policy, "aligned": aligned}
     reward_models = dict(zip(("reward_model", "held_out_model"), (r, *held_out), strict=False))
     compared = evaluate_policy(site, policies, reward_models, given.evaluation_prompts, given.evaluation)

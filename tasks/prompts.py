@@ -146,6 +146,18 @@ def load_prompts(
     return commit_rows(out, "prompts", _first(found, data.max_prompts, tally), tally.stats())
 
 
+@stage(version=1, retries=2, given=lambda prompts, pilot: prompts if pilot is None else None)
+def draw_pilot(out: Draft, prompts: Artifact, pilot: int | None) -> Artifact:
+    """Draw so many of the prompts, by their hashes: those of a smaller pilot are among those of a larger one."""
+    rows = read_table(prompts).to_pylist()
+    if pilot is not None and pilot >= len(rows):
+        raise ConfigurationError(
+            f"data.pilot = {pilot} must be less than the {len(rows)} prompts that there are: run without a pilot"
+        )
+    drawn = sorted(rows, key=lambda row: hash_fraction(f"pilot:{row['prompt_id']}"))[:pilot]
+    return commit_rows(out, "prompts", drawn, {"prompts": prompts.rows})
+
+
 def _find(source: DataSource | str | None, role: Role) -> Artifact:
     if not isinstance(source, DataSource):
         return NOTHING

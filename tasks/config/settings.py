@@ -58,6 +58,9 @@ class DataConfig(Section):
     """Use the first so many prompts, after the held-out ones are taken away."""
     max_evaluation_prompts: int | None = Field(None, ge=1)
     """Evaluate on the first so many held-out prompts."""
+    pilot: Annotated[int | None, NOT_IN_KEY] = Field(None, ge=2)
+    """Go through the pipeline with so many prompts, drawn by their hashes, and ten steps of DPO, and predict what the
+    whole run will find and cost. What is sampled and scored counts for the whole run. `--pilot N` sets it."""
     system_prompt: str | None = Field(None, min_length=1)
     """System message put before conversations that have none."""
     max_bad_fraction: float = Field(0.01, ge=0, le=1)

@@ -7,6 +7,7 @@ import pyarrow as pa
 from tasks.data.prompt_table import PromptTable
 from tasks.lm.tokens import encode_prompt
 from tasks.models.loading import device, load_policy, model_folder, model_tokenizer, trusts_remote_code
+from tasks.pipeline.progress import Progress
 from tasks.store.artifacts import Artifact
 
 
@@ -28,9 +29,11 @@ def reference_nll(
     numbers = {prompt_id: number for number, prompt_id in enumerate(contexts)}
     model = load_policy(model_folder(reference), dtype, trusts_remote_code(reference)).to(device())
     logps = CompletionLogps(model)
-    found = {}
+    found, progress = {}, Progress("log-probabilities", sum(rows.num_rows for rows in completions.values()))
     for name, rows in completions.items():
         prompt_of = [numbers[prompt_id] for prompt_id in rows["prompt_id"].to_pylist()]
-        total = logps(list(contexts.values()), rows["token_ids"].to_pylist(), prompt_of).sum()
+        given = list(contexts.values()), rows["token_ids"].to_pylist(), prompt_of
+        total = logps(*given, lambda values: progress.advance(len(values))).sum()
         found[name] = float(-total / rows["num_tokens"].to_numpy().sum())
+    progress.close()
     return found

@@ -68,10 +68,18 @@ def prune(store: Store, keep_last: int, dry_run: bool = False) -> Pruned:
 
 
 def kept_runs(runs: list[Run], keep_last: int) -> list[Run]:
-    """Return the last finished runs, those since the oldest of them that did not finish, and those in use."""
-    finished = [run for run in runs if run.status == "finished"][-keep_last:]
+    """Return the last finished runs, those since the oldest of them that are pilots or did not finish, those in use.
+
+    A pilot takes no whole run's place; where there are pilots alone, they count.
+    """
+    ended = [run for run in runs if run.status == "finished"]
+    finished = ([run for run in ended if not run.is_pilot()] or ended)[-keep_last:]
     oldest = finished[0].id if finished else ""
-    return [run for run in runs if run in finished or (run.status == "running" and run.id > oldest) or run.in_use()]
+
+    def is_kept(run: Run) -> bool:
+        return run in finished or (run.id > oldest and (run.status == "running" or run.is_pilot())) or run.in_use()
+
+    return list(filter(is_kept, runs))
 
 
 def reached(catalog: Catalog, runs: Iterable[Run]) -> set[str]:

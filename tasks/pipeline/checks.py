@@ -35,6 +35,11 @@ def check_run(config: Config) -> None:
         )
     if pairs.strategy == "annotation" and not isinstance(data.preferences, DataSource):
         raise ConfigurationError("pairs.strategy = annotation needs a file in data.preferences: the pairs to train on")
+    if data.pilot is not None and pairs.strategy == "annotation":
+        raise ConfigurationError(
+            f"data.pilot = {data.pilot} cannot be with pairs.strategy = annotation: nothing is sampled, so there "
+            "is nothing to predict"
+        )
 
 
 def log_unread_settings(config: Config) -> None:

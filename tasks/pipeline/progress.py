@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from tasks.pipeline.dry_run import PLAN
 from tasks.pipeline.pace import Mean, Tell, duration_text, pace_texts, position_text
+from tasks.store.cost import COST
 
 T = TypeVar("T")
 LINE_SECONDS = 30.0
@@ -118,9 +119,11 @@ class Progress:
         return tell
 
     def close(self) -> None:
-        """End the bar, and say how it went where lines were logged."""
+        """End the bar, say how it went where lines were logged, and note what it cost."""
         self.bar.close()
         now = self.clock()
+        if (cost := COST.get()) is not None:
+            cost.add_phase(self.what, self.done - self.start, now - self.begun)
         if self.tell is not None:
             self._tell(now)
         if self.in_ui and self.artifact is not None:

@@ -20,8 +20,8 @@ class Watcher(Protocol):
     def saw(self, stage: str, artifact: Artifact) -> None:
         """Look at the output of a stage, which was computed or found."""
 
-    def ended(self) -> Artifact:
-        """Return the report on a run whose stages are all done."""
+    def ended(self) -> dict[str, Artifact]:
+        """Return what there is to tell of a run whose stages are all done: its `report`, and what else."""
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Site:
         missing = {stage: count for stage, count in self.computed.items() if count}
         computed = ", ".join(f"{stage} ({count})" if count > 1 else stage for stage, count in missing.items())
         log(f"computed {computed}" if computed else "nothing new: the store has every stage")
-        return artifacts if self.watcher is None else artifacts | {"report": self.watcher.ended()}
+        return artifacts if self.watcher is None else artifacts | self.watcher.ended()
 
 
 def open_site(store: str, compute: ComputeConfig, config: Config | None = None, expected: tuple[str, ...] = ()) -> Site:
@@ -59,6 +59,8 @@ def open_site(store: str, compute: ComputeConfig, config: Config | None = None, 
         ConfigurationError: The URI is wrong, or the store cannot be written.
     """
     opened = open_store(store)
+    if config is not None and config.data.pilot is not None:  # what shards cost, no one manifest says
+        compute = compute.model_copy(update={"shards": 1})
     if PLAN.get() is not None:
         return Site(opened, compute)
     facts = {"config": {} if config is None else config.model_dump(mode="json"), "expected": expected}

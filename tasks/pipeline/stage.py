@@ -155,8 +155,8 @@ class Stage(Generic[P]):
 
     def _body(self, draft: Draft, arguments: Arguments) -> Artifact:
         body: Callable[..., Artifact] = self.body
-        draft.begin()
-        return body(draft, *arguments.values())
+        with draft.measured():
+            return body(draft, *arguments.values())
 
     def _bind(self, *args: Any, **kwargs: Any) -> Arguments:
         """Return the value of each of the body's parameters but the draft, in their order."""

@@ -70,7 +70,7 @@ def write_card(site: Site) -> None:
     The manifest does not list the card: it informs, and two runs with one aligned model may compare it otherwise. The
     last run's card stands.
     """
-    if site.record is None or "aligned" not in site.record.run.artifacts:
+    if site.record is None or "aligned" not in site.record.run.artifacts or site.record.run.is_pilot():
         return
     store, run = site.store, site.record.run
     try:

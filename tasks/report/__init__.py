@@ -11,6 +11,7 @@ trained_on.py   what was trained on
 trainings.py    how training went
 reward.py       the reward model
 costs.py        what it cost
+planned.py      what a pilot predicts, and what came of it
 origin.py       where it comes from
 page.py         the report as one HTML file
 summary.py      the report as Markdown

@@ -24,7 +24,7 @@ def closing_words(artifacts: Mapping[str, Artifact]) -> Iterator[str]:
         messages = dict(zip(prompts["prompt_id"].to_pylist(), prompts["messages"].to_pylist(), strict=True))
         for sample in three_samples(answers, messages):
             yield from _sample_lines(sample)
-    yield from _report_lines(artifacts["report"])
+    yield from report_lines(artifacts["report"])
 
 
 def _sample_lines(sample: Sample) -> Iterator[str]:
@@ -36,7 +36,8 @@ def _sample_lines(sample: Sample) -> Iterator[str]:
         yield f"  {side.policy} ({side.reward}): {_one_line(side.completion)}"
 
 
-def _report_lines(report: Artifact) -> Iterator[str]:
+def report_lines(report: Artifact) -> Iterator[str]:
+    """Yield what the monitors have found, and where the report is."""
     verdicts = [Verdict(**each) for each in report.stats["verdicts"]]
     yield ""
     yield conclusion(verdicts)

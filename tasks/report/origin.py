@@ -16,10 +16,13 @@ def origin_section(facts: Facts) -> Section:
         inputs = ""
         if artifact and artifact.uri.startswith(facts.store.uri):
             manifest = facts.manifest(stage)
+            if manifest.provenance.stage != stage:  # an input that was taken as it is
+                continue
             libraries = manifest.libraries
             found = manifest.provenance.inputs.items()
             inputs = ", ".join(f"{name} {digest[:12]}" for name, digest in found if digest)
-        rows.append((stage, artifact.digest[:12] or "-", inputs))
+        if artifact:
+            rows.append((stage, artifact.digest[:12] or "-", inputs))
     settings = facts.config.model_dump(mode="json", exclude_defaults=True)
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     repeat = f"{COMMAND}    # the configuration above, saved as run.yaml"

@@ -12,6 +12,7 @@ from tasks.report.costs import costs_section
 from tasks.report.evaluated import better_section
 from tasks.report.facts import Facts
 from tasks.report.origin import origin_section
+from tasks.report.planned import planned_section
 from tasks.report.reward import reward_section
 from tasks.report.trained_on import trained_on_section
 from tasks.report.trainings import training_section
@@ -23,9 +24,12 @@ SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
     training_section,
     reward_section,
     costs_section,
+    planned_section,
     origin_section,
 )
 """In the order in which a person asks."""
+OF_A_PILOT = (planned_section, trained_on_section, reward_section, costs_section, origin_section)
+"""What there is to tell of a pilot, whose policy is hardly trained."""
 
 
 def report_page(facts: Facts) -> bytes:
@@ -44,6 +48,6 @@ def report_page(facts: Facts) -> bytes:
 
 
 def _sections(facts: Facts) -> Iterator[Section]:
-    for make in SECTIONS:
+    for make in SECTIONS if facts.config.data.pilot is None else OF_A_PILOT:
         if (section := make(facts)) is not None:
             yield section

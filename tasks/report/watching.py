@@ -1,6 +1,7 @@
 """What sees each stage's output as the run goes on: monitors speak, and the report grows."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from tasks.pipeline.configuration import Config
 from tasks.pipeline.dry_run import PLAN
 from tasks.pipeline.progress import warn
 from tasks.pipeline.site import Site
+from tasks.planning.prediction import keep, look_back, predict
 from tasks.report.facts import Facts
 from tasks.report.page import report_page
 from tasks.report.summary import report_summary
@@ -56,7 +58,7 @@ class Watch:
         if stage in self.facts.artifacts:
             return  # of a stage that comes twice the first counts: a second reward model only evaluates
         self.facts.artifacts[stage] = artifact
-        verdicts = judge(stage, artifact.stats, self.facts.config.monitors)
+        verdicts = [] if self._is_begun_only(stage) else judge(stage, artifact.stats, self.facts.config.monitors)
         self.facts.verdicts += verdicts
         for verdict in verdicts:
             if verdict.level in (WARN, FAIL):
@@ -70,21 +72,30 @@ class Watch:
                 f"to go on all the same, set monitors.{failed[0].name}.level to warn"
             )
 
-    def ended(self) -> Artifact:
-        """Write the whole report; return the run's record."""
-        return self._write()
+    def ended(self) -> dict[str, Artifact]:
+        """Write the whole report; return the run's record, and of a pilot its prediction."""
+        facts, told = self.facts, dict[str, Artifact]()
+        if facts.config.data.pilot is not None:
+            run = facts.store, facts.config, facts.artifacts
+            told["prediction"] = keep(*run, name=self.record.run.id, found=predict(*run))
+            self.record.add("prediction", told["prediction"])
+        with _informing("nothing can be said of what was predicted"):
+            facts.planned = look_back(facts.store, facts.config, facts.artifacts, facts.computed)
+        return {"report": self._write(), **told}
+
+    def _is_begun_only(self, stage: str) -> bool:
+        """Tell whether a stage's output is of a pilot's few steps of DPO, of which nothing can be judged."""
+        return self.facts.config.data.pilot is not None and stage in ("train_dpo", "evaluate_policy")
 
     def _write(self) -> Artifact:
         """Write the report, and what it says in short into Prefect's UI; return the run's record."""
         record = self.record.judge([verdict._asdict() for verdict in self.facts.verdicts])
         folder = f"{RUNS}/{self.record.run.id}"
-        try:
-            uri = self.facts.store.write_beside(folder, FILE, report_page(self.facts))
-        except NO_REPORT as error:
-            warn(f"no report was written ({type(error).__name__}: {error})")
-            return record
-        self._show(report_summary(self.facts, uri))
-        return record.model_copy(update={"stats": {**record.stats, "report": uri}})
+        told = _planned(self.facts)
+        with _informing("no report was written"):
+            told["report"] = self.facts.store.write_beside(folder, FILE, report_page(self.facts))
+            self._show(report_summary(self.facts, told["report"]))
+        return record.model_copy(update={"stats": {**record.stats, **told}})
 
     def _show(self, text: str) -> None:
         """Show the summary on the run's page; the server may be gone."""
@@ -97,6 +108,24 @@ class Watch:
                 return
             with get_client(sync_client=True) as client:
                 client.update_artifact(self.page, ArtifactUpdate(data=text))
+
+
+@contextlib.contextmanager
+def _informing(otherwise: str) -> Iterator[None]:
+    """Warn where what only informs fails."""
+    try:
+        yield
+    except NO_REPORT as error:
+        warn(f"{otherwise} ({type(error).__name__}: {error})")
+
+
+def _planned(facts: Facts) -> dict[str, Any]:
+    """Return what was predicted and what came, for programs; nothing where there was no pilot."""
+    if facts.planned is None or not facts.planned.came:
+        return {}
+    came = facts.planned.came
+    found = {name: value._asdict() | {"came": came.get(name)} for name, value in facts.planned.expected.items()}
+    return {"predicted": found}
 
 
 def _tell(run: str, verdict: Verdict) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import resource
 import sys
 import time
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,37 @@ class Cost:
     def __init__(self) -> None:
         """Begin; the peak of this process's memory so far is forgotten (Linux)."""
         self.start, self.children = time.monotonic(), _peak_of_children()
+        self.phases: dict[str, tuple[int, float]] = {}
         with contextlib.suppress(OSError):
             _CLEAR.write_text("5")
         if (cuda := _cuda()) is not None:
             cuda.reset_peak_memory_stats()
 
+    def add_phase(self, name: str, units: int, seconds: float) -> None:
+        """Note that so many units of some work took so long; phases of one name are added up."""
+        before = self.phases.get(name, (0, 0.0))
+        self.phases[name] = (before[0] + units, before[1] + seconds)
+
     def measure(self) -> dict[str, Any]:
         """Return what it has cost so far.
 
         Returns:
-            `seconds`; `peak_memory`: of this process, or of a child that has ended since and was larger than any
-            before, in bytes; `device`; and on a GPU `peak_gpu_memory` of this process, in bytes.
+            `seconds`; `phases`: the work that its progress was shown of, each with `units` and `seconds`;
+            `peak_memory`: of this process, or of a child that has ended since and was larger than any before, in bytes;
+            `device`; and on a GPU `peak_gpu_memory` of this process, in bytes.
         """
         cuda, children = _cuda(), _peak_of_children()
         found = {
             "seconds": round(time.monotonic() - self.start, 3),
+            "phases": {name: {"units": u, "seconds": round(s, 3)} for name, (u, s) in self.phases.items()},
             "peak_memory": max(_peak_memory(), children if children > self.children else 0),
             "device": "cpu" if cuda is None else cuda.get_device_name(),
         }
         return found if cuda is None else found | {"peak_gpu_memory": cuda.max_memory_allocated()}
+
+
+COST: ContextVar[Cost | None] = ContextVar("cost", default=None)
+"""What measures the output that is computed here now."""
 
 
 def _peak_memory() -> int:

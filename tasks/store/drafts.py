@@ -1,5 +1,6 @@
 """What a stage's output is named by: its stage key, and the draft that will be committed under it."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
@@ -9,7 +10,7 @@ from pydantic_core import to_jsonable_python
 
 from tasks.config.sections import Section, key_value, same_in_key
 from tasks.store.artifacts import Artifact, Content, Manifest, Provenance
-from tasks.store.cost import Cost
+from tasks.store.cost import COST, Cost
 from tasks.store.folders import Store
 
 
@@ -108,9 +109,15 @@ class Draft:
         self.writes_to = writes_to or store
         self.cost: Cost | None = None
 
-    def begin(self) -> None:
-        """Measure from here on what the output costs."""
+    @contextlib.contextmanager
+    def measured(self) -> Iterator[None]:
+        """Measure what the output costs that is computed meanwhile."""
         self.cost = Cost()
+        token = COST.set(self.cost)
+        try:
+            yield
+        finally:
+            COST.reset(token)
 
     @property
     def folder(self) -> str:

@@ -54,6 +54,10 @@ class Run(BaseModel):
     verdicts: tuple[dict[str, Any], ...] = ()
     """What the monitors found: `name`, `about`, `level`, `value`, `text`."""
 
+    def is_pilot(self) -> bool:
+        """Tell whether the run went through the pipeline with a few prompts, to predict the whole."""
+        return (self.config.get("data") or {}).get("pilot") is not None
+
     def in_use(self) -> bool:
         """Tell whether the run goes on: its process lives here, or it wrote from elsewhere not long ago."""
         if self.status == "finished":
@@ -91,6 +95,10 @@ class RunRecord:
     def judge(self, verdicts: list[dict[str, Any]]) -> Artifact:
         """Write down what the monitors have found so far; return the record."""
         return self._write(verdicts=tuple(verdicts))
+
+    def add(self, name: str, artifact: Artifact) -> None:
+        """Write down something else that the run returned."""
+        self._write(artifacts={**self.run.artifacts, name: self.store.folder_of(artifact)})
 
     def finish(self, artifacts: dict[str, Artifact]) -> None:
         """Write down that the run is over and what it returned; artifacts outside of the store are left out."""

@@ -68,6 +68,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         reward_or_null=pa.float64(),
     ),
     "held_out_rewards": _schema(1, prompt_id=pa.string(), chosen_reward=pa.float64(), rejected_reward=pa.float64()),
+    "predictions": _schema(1, name=pa.string(), predicted=pa.float64(), low=pa.float64(), high=pa.float64()),
     "training_log": _schema(1, step=pa.int64(), metric=pa.string(), value=pa.float64()),
 }
 """Kind of table -> schema; the version stands in the schema's metadata."""
