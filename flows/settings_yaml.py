@@ -1,5 +1,6 @@
 """Read YAML as whoever writes settings means it: YAML 1.2's numbers, and no key twice."""
 
+import json
 import re
 from typing import Any
 
@@ -44,14 +45,16 @@ def read_yaml(text: str | bytes, where: str) -> Any:
         where: Where it stands, for the message.
 
     Raises:
-        ConfigurationError: The text is no YAML, holds another than plain values, has a key twice, or a date or a number
+        ConfigurationError: The text is no YAML, holds another than plain values, has a key twice or an alias within its own anchor, or a date or a number
             in it is none, such as 2024-13-45.
     """
     try:
         loader = _Loader(text)  # a SafeLoader: makes plain values only
         try:
-            return loader.get_single_data()
+            found = loader.get_single_data()
         finally:
             loader.dispose()
+        json.dumps(found, default=str, skipkeys=True)  # a ValueError where an alias stands within its own anchor
+        return found
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigurationError(f"{where} is no valid YAML: {error}") from error

@@ -4,7 +4,6 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 LEVEL = 0.9
 """Share of the intervals that should hold what comes."""
@@ -47,6 +46,8 @@ def total(values: np.ndarray, of: int, most: float) -> Estimate:
         of: All prompts, those of the pilot among them.
         most: What a prompt can have at most; the least is 0.
     """
+    from scipy.special import stdtrit  # here: the import takes as long as the rest of a command's start
+
     drawn, known = len(values), float(values.sum())
     rest, mean = of - drawn, float(values.mean())
     predicted = of * mean

@@ -55,10 +55,13 @@ class Watch:
         Raises:
             MonitorError: A monitor of level `fail` is outside of its range.
         """
-        if stage in self.facts.artifacts:
-            return  # of a stage that comes twice the first counts: a second reward model only evaluates
-        self.facts.artifacts[stage] = artifact
+        is_second = stage in self.facts.artifacts  # the first counts: a second reward model only evaluates
+        if (is_second and stage != "train_reward_model") or artifact == self.facts.artifacts.get(stage):
+            return
+        self.facts.artifacts.setdefault(stage, artifact)
         verdicts = [] if self._is_begun_only(stage) else judge(stage, artifact.stats, self.facts.config.monitors)
+        if is_second:
+            verdicts = [verdict._replace(about="held_out_model") for verdict in verdicts]
         self.facts.verdicts += verdicts
         for verdict in verdicts:
             if verdict.level in (WARN, FAIL):

@@ -97,6 +97,8 @@ def test_a_second_reward_model_evaluates_and_selects_no_pair(world: Path, first:
     rewards = found["metrics"]["evaluation"]["policies"]["aligned"]["win_rates"]
     assert rewards.keys() == {"reward_model", "held_out_model", "gold"}
     assert {"aligned, held_out_model"} <= {verdict["about"] for verdict in found["verdicts"]}
+    judged = {verdict["about"] for verdict in found["verdicts"] if verdict["name"] == "reward_accuracy"}
+    assert judged == {"", "held_out_model"}, "a reward model that evaluates must be worth something itself"
 
 
 def test_second_run_computes_nothing(world: Path, first: tuple[dict, Path]) -> None:
