@@ -89,6 +89,15 @@ def load_config(path: str, overrides: list[str]) -> Config:
     Raises:
         ConfigurationError: The file is missing or no YAML, a variable is unset, or a key or value is wrong.
     """
+    return Config.model_validate(read_file(path, overrides))
+
+
+def read_file(path: str, overrides: list[str]) -> dict[str, Any]:
+    """Return what a configuration file says, overridden, before it is validated.
+
+    Raises:
+        ConfigurationError: See `load_config`.
+    """
     file = Path(path)
     if not file.is_file():
         raise ConfigurationError(f"configuration file {path} does not exist; the shipped ones are in configs/")
@@ -97,7 +106,7 @@ def load_config(path: str, overrides: list[str]) -> Config:
         raise ConfigurationError(f"{path} must hold sections (data, sft, ...), not a {type(values).__name__}")
     for override in overrides:
         _override(values, override)
-    return Config.model_validate(values)
+    return values
 
 
 def foresee(flow: Flow[..., dict[str, Artifact]], parameters: dict[str, Any]) -> Plan:

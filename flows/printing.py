@@ -41,7 +41,7 @@ def print_report(artifacts: dict[str, Artifact], as_json: bool) -> None:
     console.print(table)
     for line in closing_words(artifacts):
         console.print(line, highlight=False)
-    made = {name: artifact for name, artifact in artifacts.items() if name != "report"}
+    made = {name: artifact for name, artifact in artifacts.items() if artifact and name != "report"}
     for name, artifact in made.items():
         console.print(f"{name:>13}  {artifact.uri}", highlight=False)
     if as_json:

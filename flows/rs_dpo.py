@@ -36,6 +36,7 @@ from tasks.score import score_completions
 from tasks.selection.strategies import PairsConfig
 from tasks.sft import train_sft
 from tasks.store.artifacts import Artifact
+from tasks.training.snapshots import snapshots
 
 
 def name_run() -> str:
@@ -85,6 +86,8 @@ def rs_dpo(
     policies = {"sft": policy, "aligned": aligned}
     reward_models = dict(zip(("reward_model", "held_out_model"), (r, *held_out), strict=False))
     compared = evaluate_policy(site, policies, reward_models, given.evaluation_prompts, given.evaluation)
+    along = {"sft": policy, **snapshots(aligned, policy)}  # the way there: a curve of reward against KL
+    curve = evaluate_policy(site, along, reward_models, given.evaluation_prompts, given.evaluation)
 
     artifacts = site.finish(
         {
@@ -97,6 +100,7 @@ def rs_dpo(
             "pairs": selected,
             "aligned": aligned,
             "evaluation": compared,
+            "curve": curve,
         }
     )
     write_card(site)

@@ -30,5 +30,6 @@ def stage_order(config: Config) -> tuple[str, ...]:
         ("build_pairs", True),
         ("train_dpo", True),
         ("evaluate_policy", True),
+        ("evaluate_policy", config.dpo.snapshots > 0),
     ]
     return tuple(name for name, is_run in stages if is_run)

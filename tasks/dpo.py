@@ -26,6 +26,7 @@ from tasks.training.dpo_examples import ExampleBuilder
 from tasks.training.dpo_setup import dpo_arguments, plan_sharing, split_examples, split_losses
 from tasks.training.packs import UNBOUNDED, Limits, schedule_packs
 from tasks.training.reference import WITHOUT_REF, find_ref_logps, read_examples
+from tasks.training.snapshots import find_snapshots, keep_snapshots
 from tasks.training.trained_model import commit_model, last_metrics, trained, write_tables
 
 
@@ -80,6 +81,8 @@ def fit(job: Job) -> None:
         peft_config=lora_config(config.lora, "CAUSAL_LM"),
         callbacks=callbacks(job),
     )
+    if config.snapshots:
+        trainer.add_callback(keep_snapshots(trainer, job, config))
     if len(held_out):
         packs = schedule_packs(held_out, limits._replace(batch_size=UNBOUNDED, devices=1), 1, None, 0).packs
         trainer.add_callback(MeasureHeldOut(trainer, PackCollator(held_out, packs, shared, lengths)))
@@ -116,7 +119,8 @@ def check_reference(policy: Artifact, reference: Artifact) -> None:
 
 def _preview(policy: Artifact, pairs: Artifact, dpo: DpoConfig) -> tuple[Artifact, dict[str, Any]]:
     cost = {"pairs": pairs.rows if pairs.digest else "as selected", "epochs": dpo.epochs}
-    return pending(0, "train_dpo", **policy.stats), cost
+    kept = [pending(0, "train_dpo", step=number).model_dump() for number in range(dpo.snapshots)]
+    return pending(0, "train_dpo", **policy.stats, snapshots=kept), cost
 
 
 @stage(
@@ -150,4 +154,7 @@ def train_dpo(
         }
         with trained(out, "tasks.dpo:fit", policy, dpo, with_ref_logps(folder, ref_logps.by_sequence)) as trained_in:
             stats |= dpo_stats(last_metrics(trained_in), dpo.beta)
-            return commit_model(out, policy, trained_in, stats, keeps=ref_logps.parts)
+            kept = find_snapshots(out.store, out.provenance.key, trained_in)
+            stats["snapshots"] = [snapshot.model_dump(mode="json") for snapshot in kept]
+            parts = {out.store.folder_of(snapshot): snapshot.digest for snapshot in kept}
+            return commit_model(out, policy, trained_in, stats, keeps=ref_logps.parts, parts=parts)

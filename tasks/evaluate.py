@@ -13,7 +13,7 @@ from tasks.evaluation.tables import evaluation_page
 from tasks.pipeline.dry_run import pending
 from tasks.pipeline.stage import stage
 from tasks.rewards.functions import GoldReward, load_gold
-from tasks.store.artifacts import Artifact, sha256_of
+from tasks.store.artifacts import NOTHING, Artifact, sha256_of
 from tasks.store.drafts import Draft
 from tasks.store.parquet import table_bytes
 
@@ -52,6 +52,7 @@ def _preview(
     gpus="sampling",
     run_name="evaluation on {prompts.rows} prompts",
     retries=2,
+    given=lambda policies: NOTHING if len(policies) < 2 else None,
 )
 def evaluate_policy(
     out: Draft,

@@ -141,6 +141,9 @@ class DpoConfig(Training):
     evaluation_fraction: float = Field(0.0, ge=0, lt=1)
     """Share of the prompts whose pairs are not trained on, but show how the training carries over: accuracy and margin
     on them (of at most 128 prompts) are in the log."""
+    snapshots: int = Field(0, ge=0, le=100)
+    """Models kept along the training at even distances, the last one apart, and compared like it: the curve of reward
+    against KL. With `lora` they are adapters."""
     tokens_per_batch: Annotated[int, NOT_IN_KEY] = Field(8192, ge=1)
     """Most tokens, padding apart, in one forward and backward pass on one device. A single pair may have more."""
     lora: Lora | None = Lora()

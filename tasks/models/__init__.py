@@ -8,6 +8,7 @@ templates.py         dates in chat templates
 weight_files.py      the files that hold weights
 weights.py           whether they are all of the model, and how they are loaded
 loading.py           stored models as folders, tokenizers, policies
+adapters.py          low-rank adapters, beside a model or over one
 oasst.py             OpenAssistant's reward models
 updates.py           what rounding leaves of a training
 licence.py           what is written about it: its licence, its commit on the hub

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.lm.context import context_length
 from tasks.lm.tokens import load_tokenizer
+from tasks.models.adapters import ADAPTER, merged_folder
 from tasks.models.form import small_files
 from tasks.models.weight_files import weight_files
 from tasks.models.weights import load_weights
@@ -24,6 +25,11 @@ def trusts_remote_code(model: Artifact) -> bool:
 
 def model_folder(model: Artifact, weights: bool = True) -> Path:
     """Return a local folder with a model's verified files, all but the weights where those are not wanted."""
+    if model.kind == ADAPTER:
+        base = Artifact.model_validate(model.stats["base"])
+        if not weights:
+            return model_folder(base, weights=False)
+        return merged_folder(model, model_folder(base), trusts_remote_code(model))
     return fetch(model, weights) if "://" in model.uri else Path(model.uri)
 
 

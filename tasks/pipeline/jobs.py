@@ -46,6 +46,8 @@ class Job(BaseModel):
     """Working folder: holds the examples, receives the model and its metrics, if it trains one."""
     model: Path
     """Folder of the model to start from."""
+    model_digest: str = ""
+    """Digest of the model to start from."""
     store: str
     """Store that the checkpoints, or parts of a table, go to."""
     checkpoints: str = ""

@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping
 
 from tasks.config.errors import ConfigurationError
+from tasks.models.adapters import ADAPTER
 from tasks.models.weight_files import INDEX
 from tasks.publishing.card import CARD, card_text
 from tasks.publishing.facts import Facts, aligned_model, base_model, is_ready
 from tasks.store.artifacts import Content, Manifest
 from tasks.store.copies import fetch
 from tasks.store.folders import Store, read_bytes
-from tasks.training.adapters import ADAPTER
 
 ADAPTER_CONFIG = "adapter_config.json"
 OF_THE_MODEL = ("config.json", "generation_config.json", INDEX)

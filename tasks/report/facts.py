@@ -9,7 +9,7 @@ import pyarrow as pa
 from tasks.monitors.judging import Verdict
 from tasks.pipeline.configuration import Config
 from tasks.planning.prediction import Planned
-from tasks.store.artifacts import Artifact, Manifest
+from tasks.store.artifacts import NOTHING, Artifact, Manifest
 from tasks.store.folders import Store, read_files, read_manifest
 from tasks.store.parquet import read_file
 from tasks.store.runs import Run
@@ -27,6 +27,8 @@ class Facts:
     computed: Mapping[str, int] = field(default_factory=dict)
     """Stages that were computed in this run; the others were found in the store."""
     verdicts: list[Verdict] = field(default_factory=list)
+    curve: Artifact = NOTHING
+    """The evaluation of the models that were kept along the training."""
     planned: Planned | None = None
     """What a pilot has predicted, once the run has ended."""
 

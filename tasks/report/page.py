@@ -34,15 +34,29 @@ OF_A_PILOT = (planned_section, trained_on_section, reward_section, costs_section
 
 def report_page(facts: Facts) -> bytes:
     """Return the report on a run as far as it has come, as HTML."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.from_string((files("tasks.report") / "report.html.jinja").read_text())
-    page = template.render(
+    return render(
         title=f"RS-DPO, run {facts.run.id}" if facts.run else "RS-DPO",
         started=f"{facts.run.started:%Y-%m-%d %H:%M} UTC" if facts.run else "",
         store=facts.store.uri,
         conclusion=conclusion(facts.verdicts),
         sections=list(_sections(facts)),
-        kind=blocks.kind,
+    )
+
+
+def render(title: str, started: str, store: str, conclusion: str, sections: list[Section]) -> bytes:
+    """Return a page of sections as HTML.
+
+    Args:
+        title: Of the page.
+        started: When what it tells of began.
+        store: Where what it tells of is.
+        conclusion: In one sentence.
+        sections: A question and its answer each.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string((files("tasks.report") / "report.html.jinja").read_text())
+    page = template.render(
+        title=title, started=started, store=store, conclusion=conclusion, sections=sections, kind=blocks.kind
     )
     return page.encode("utf-8", "backslashreplace")
 

@@ -15,9 +15,14 @@ STAND_INS = {
     "#030303": "var(--one)",
     "#040404": "var(--two)",
     "#050505": "var(--mark)",
+    "#060606": "var(--three)",
+    "#070707": "var(--four)",
+    "#080808": "var(--five)",
 }
 """Colour in matplotlib -> variable of the page's style sheet."""
-INK, GRID, ONE, TWO, MARK = STAND_INS
+INK, GRID, ONE, TWO, MARK, THREE, FOUR, FIVE = STAND_INS
+COLOURS = (TWO, ONE, MARK, THREE, FOUR, FIVE)
+STYLES = ("-", "--", ":")
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -74,6 +79,58 @@ def lines(
 
     ends = "; ".join(f"{name}: from {ys[0]:.3g} to {ys[-1]:.3g}" for name, (_, ys) in series.items() if len(ys))
     return _plot(draw, x, y, caption, f"{caption}. {ends}")
+
+
+def bands(
+    series: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
+    x: str,
+    y: str,
+    caption: str,
+    mark: tuple[float, str] | None = None,
+) -> Plot:
+    """Draw lines with a band around each.
+
+    Args:
+        series: Name -> x, y, low and high of its points.
+        x: Label of the axis.
+        y: Label of the axis.
+        caption: What the figure is.
+        mark: A place on the x axis, and what it is called.
+    """
+
+    def draw(axes: Any) -> None:
+        for number, (name, (at, middle, low, high)) in enumerate(series.items()):
+            colour, style = COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
+            axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(at, middle, color=colour, linestyle=style, label=name)
+        if mark is not None:
+            axes.axvline(mark[0], color=INK, linestyle=":", linewidth=1, label=mark[1])
+        axes.legend(fontsize=7)
+        axes.grid(axis="y", linewidth=0.4)
+
+    ends = "; ".join(f"{name}: {middle[-1]:.3g} at {at[-1]:.3g}" for name, (at, middle, *_) in series.items())
+    return _plot(draw, x, y, caption, f"{caption}. {ends}")
+
+
+def forest(rows: Sequence[tuple[str, float, float, float]], x: str, caption: str) -> Plot:
+    """Draw an interval a row, and the line of no difference.
+
+    Args:
+        rows: What is compared, and mean, low and high of the difference.
+        x: What the differences are of.
+        caption: What the figure is.
+    """
+
+    def draw(axes: Any) -> None:
+        for place, (_, mean, low, high) in enumerate(reversed(rows)):
+            colour = GRID if low <= 0 <= high else TWO
+            axes.plot([low, high], [place, place], color=colour, linewidth=2)
+            axes.plot([mean], [place], "o", color=colour, markersize=4)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)], fontsize=7)
+
+    told = "; ".join(f"{name}: {mean:.3g} [{low:.3g}, {high:.3g}]" for name, mean, low, high in rows)
+    return _plot(draw, x, "", caption, f"{caption}. {told}")
 
 
 def distributions(values: Mapping[str, np.ndarray], x: str, caption: str) -> Plot:

@@ -56,6 +56,8 @@ class Watch:
             MonitorError: A monitor of level `fail` is outside of its range.
         """
         is_second = stage in self.facts.artifacts  # the first counts: a second reward model only evaluates
+        if is_second and stage == "evaluate_policy":
+            self.facts.curve = artifact
         if (is_second and stage != "train_reward_model") or artifact == self.facts.artifacts.get(stage):
             return
         self.facts.artifacts.setdefault(stage, artifact)

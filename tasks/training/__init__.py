@@ -4,11 +4,11 @@ trained_model.py  the stage's side of a job: resumed from its last checkpoint, a
 trackers.py       what a training reports to, and what of it goes into the store
 trainer.py        the trainer's side of a job
 checks.py         what TRL, transformers and peft refuse
-adapters.py       low-rank adapters
 dpo_examples.py   pairs joined with tokens: a row a prompt
 dpo_setup.py      what a DPO training is set up with
 packs.py          which prompts go through the model together
 dpo_trainer.py    TRL's DPO trainer, each completion forwarded once
+snapshots.py      models that are kept along a training
 held_out.py       pairs that are measured and not trained on
 losses.py         losses that TRL does not have
 reference.py      log-probabilities under the reference

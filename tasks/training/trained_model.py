@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.config.training import Training
+from tasks.models.adapters import ADAPTER, adapter_files
 from tasks.models.loading import model_folder, trained_files, trusts_remote_code
 from tasks.models.updates import report_update, warn_of_loss
 from tasks.pipeline.jobs import EXAMPLES, Job, run_job
@@ -28,7 +29,6 @@ from tasks.store.folders import Store
 from tasks.store.parquet import table_bytes
 from tasks.store.schemas import SCHEMAS
 from tasks.store.scratch import cache_folder, scratch_folder
-from tasks.training.adapters import ADAPTER, adapter_files
 from tasks.training.trackers import check_trackers, event_files
 
 CHECKPOINT, TRAINER, OUTPUT, UPDATE = "checkpoint", "trainer", "model", "update.json"
@@ -60,6 +60,7 @@ def trained(out: Draft, fit: str, start: Artifact, config: Training, examples: I
             fit=fit,
             folder=folder,
             model=model_folder(start),
+            model_digest=start.digest,
             store=out.store.uri,
             checkpoints=checkpoints,
             config=config.model_dump(mode="json"),
@@ -86,7 +87,7 @@ def commit_model(
     folder: Path,
     stats: dict[str, Any],
     beside: Mapping[str, Content] | None = None,
-    keeps: dict[str, str] | None = None,
+    **folders: dict[str, str],
 ) -> Artifact:
     """Commit the model in a working folder.
 
@@ -99,17 +100,17 @@ def commit_model(
         folder: The working folder.
         stats: What to record; `examples` among them.
         beside: Name -> content of further files.
-        keeps: Folder -> digest of the parts of tables that served to train the model.
+        **folders: The manifest's `keeps` (what served to train the model) and `parts` (its snapshots).
     """
     files = trained_files(folder / OUTPUT, trusts_remote_code(start))
     digest = files_digest(files)
     files["training_log.parquet"] = table_bytes(_log_table(folder), "training_log")
-    files |= adapter_files(folder / ADAPTER, start) | event_files(folder / CHECKPOINT, folder / TRAINER)
+    files |= adapter_files(folder / ADAPTER, start.digest) | event_files(folder / CHECKPOINT, folder / TRAINER)
     files |= dict(beside or {})
     update = json.loads((folder / UPDATE).read_text())
     report_update(update)
     stats = {**stats, "update": update, "trust_remote_code": trusts_remote_code(start)}
-    return out.commit("model", files, digest, rows=stats["examples"], stats=stats, keeps=keeps or {})
+    return out.commit("model", files, digest, rows=stats["examples"], stats=stats, **folders)
 
 
 def last_metrics(folder: Path) -> dict[str, float]:

@@ -15,12 +15,12 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from transformers.trainer import TRAINER_STATE_NAME
 
 from tasks.config.training import FixedBatches, Lora, Training
+from tasks.models.adapters import ADAPTER, merged
 from tasks.models.updates import measure_update, stored_type
 from tasks.pipeline.jobs import Job, on_sigterm
 from tasks.pipeline.progress import Progress, log
 from tasks.store.artifacts import Content, Manifest, Provenance, files_digest
 from tasks.store.folders import Store
-from tasks.training.adapters import ADAPTER, merged
 from tasks.training.trackers import event_files
 from tasks.training.trained_model import CHECKPOINT, OUTPUT, TRAINER, UPDATE, checkpoint_steps, discard
 
@@ -227,12 +227,20 @@ def save_model(model: Any, weights: dict[str, torch.Tensor], tokenizer: Any, job
     before = ((name, weight) for name, weight in start.named_parameters() if name not in new)
     update = measure_update(before, weights)
     stored_in = stored_type(config.stored_dtype, config.dtype, update["kept"])
-    dtype = getattr(torch, stored_in)
-    model.config.pad_token_id = tokenizer.pad_token_id
-    model.config.dtype = dtype
-    model.save_pretrained(job.folder / OUTPUT, state_dict=_rounded(weights, dtype))
-    tokenizer.save_pretrained(job.folder / OUTPUT)
+    save_weights(model, weights, tokenizer, job.folder / OUTPUT, stored_in)
     (job.folder / UPDATE).write_text(json.dumps({"stored": stored_in, "computed_in": config.dtype, **update}))
+
+
+def save_weights(model: Any, weights: dict[str, torch.Tensor], tokenizer: Any, folder: Path, stored_in: str) -> None:
+    """Write a model with given weights, and its tokenizer; the model itself is left as it is."""
+    config, dtype = copy.deepcopy(model.config), getattr(torch, stored_in)
+    config.pad_token_id, config.dtype = tokenizer.pad_token_id, dtype
+    before, model.config = model.config, config
+    try:
+        model.save_pretrained(folder, state_dict=_rounded(weights, dtype))
+    finally:
+        model.config = before
+    tokenizer.save_pretrained(folder)
 
 
 def _rounded(weights: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ CHANGES = {
     "the data's own pairs": ("pairs.strategy=annotation",),
     "another base for rewards": ("reward_model.base_model={model}",),
     "fewer evaluation prompts": ("data.max_evaluation_prompts=2",),
+    "models along the way": ("dpo.snapshots=2",),
     "a pilot": ("data.pilot=2",),
 }
 

@@ -1,0 +1,160 @@
+"""Compare several ways to align one policy: arms, each under several seeds, at equal KL and at equal numbers of pairs.
+
+python -m flows.compare configs/compare_facts.yaml --set seeds=[0,1,2] --dry-run
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from prefect import flow
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from flows.command_line import FAILS, explain, load_config, read_file, stop
+from flows.prefect_server import start_server
+from flows.rs_dpo import rs_dpo
+from flows.run_log import RunLog, ended_by_signals
+from tasks.comparison.arms import ComparisonConfig, Overrides, configurations, expand
+from tasks.comparison.outcome import Comparison, Verdict, arms_table, gather, verdicts
+from tasks.comparison.page import comparison_page
+from tasks.comparison.results import Result, models_table, read_result
+from tasks.config.errors import ConfigurationError
+from tasks.pipeline.configuration import Config
+from tasks.pipeline.progress import Progress, warn
+from tasks.report.blocks import Table
+from tasks.store.artifacts import Artifact, sha256_of
+from tasks.store.drafts import Draft, provenance_of
+from tasks.store.folders import open_store
+from tasks.store.parquet import table_bytes
+from tasks.store.runs import RunRecord
+
+Runs = dict[tuple[str, int], Config]
+Parts = dict[str, tuple[Comparison, list[Verdict]]]
+
+
+@flow(name="compare")
+def compare(comparison: ComparisonConfig) -> tuple[Artifact, Parts]:
+    """Run every arm under every seed, and say which are better; what two runs share is computed once."""
+    arms = expand(comparison)
+    runs = configurations(comparison, arms, load)
+    results, failed = run_all(runs, comparison.reward)
+    parts = {"": judged(results, failed, comparison)}
+    if comparison.size_matched:
+        least = min(result.pairs for result in results)
+        matched = comparison.model_copy(update={"set": {**comparison.set, "pairs.max_pairs": least}})
+        again, lost = run_all(configurations(matched, arms, load), comparison.reward)
+        parts[f" with {least:,} pairs each"] = judged(again, lost, comparison)
+        results = [*results, *(result._replace(arm=f"{result.arm}, {least} pairs") for result in again)]
+    return keep(next(iter(runs.values())).store, results, parts), parts
+
+
+def run_all(runs: Runs, reward: str | None) -> tuple[list[Result], dict[str, str]]:
+    """Return the result of each run, and of each arm that has none, why: the others go on."""
+    results, failed, progress = list[Result](), dict[str, str](), Progress("runs", len(runs))
+    for (arm, seed), config in runs.items():
+        try:
+            made = rs_dpo(**config.sections())
+        except ConfigurationError as error:  # such as no pair
+            warn(f"{arm}, seed {seed}, has no result: {error}")
+            failed[arm] = f"seed {seed}: {error}"
+        else:
+            results.append(read_result(arm, seed, made, reward))
+        progress.advance(1)
+    progress.close()
+    if not results:
+        raise ConfigurationError("no arm has a result: " + "; ".join(f"{arm}: {why}" for arm, why in failed.items()))
+    return results, failed
+
+
+def judged(
+    results: list[Result], failed: dict[str, str], comparison: ComparisonConfig
+) -> tuple[Comparison, list[Verdict]]:
+    """Return results as a comparison, with a verdict for each pair of arms."""
+    found = gather(results, failed, comparison)
+    return found, verdicts(found)
+
+
+def keep(uri: str, results: list[Result], parts: Parts) -> Artifact:
+    """Commit the table and the page of a comparison, under the key of what is in them."""
+    store, table = open_store(uri), table_bytes(models_table(results), "comparison")
+    page = comparison_page("RS-DPO, comparison", store.uri, parts)
+    digest = sha256_of(table)
+    draft = Draft(store, provenance_of("compare", 1, {"table": digest, "page": sha256_of(page)}))
+    files = {"comparison.parquet": table, "comparison.html": page}
+    made = draft.commit("comparison", files, digest, rows=len(results))
+    record = RunRecord.begin(store)
+    record.note(draft.folder)
+    record.finish({"comparison": made})
+    return made
+
+
+def load(path: str, overrides: Overrides) -> Config:
+    """Return a configuration file with overrides that are values."""
+    return load_config(path, [f"{name}={json.dumps(value)}" for name, value in overrides.items()])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a comparison from the command line."""
+    parser = argparse.ArgumentParser(description="Compare several ways to align one policy.")
+    parser.add_argument("config", help="comparison file, e.g. configs/compare_facts.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs, and compute nothing")
+    parser.add_argument("--json", action="store_true", help="print the outcome as one last line of JSON")
+    options = parser.parse_args(arguments)
+    with ended_by_signals():
+        try:
+            comparison = ComparisonConfig.model_validate(read_file(options.config, options.set))
+            runs = configurations(comparison, expand(comparison), load)
+        except ValidationError as error:
+            stop(ConfigurationError("\n       ".join([explain(error), *getattr(error, "__notes__", [])])))
+        except ConfigurationError as error:
+            stop(error)
+        if options.dry_run:
+            print("\n".join(f"{arm}, seed {seed}" for arm, seed in runs))
+            return
+        try:
+            with RunLog() as log:
+                start_server(log.path)
+                made, parts = compare(comparison)
+        except ConfigurationError as error:
+            stop(error)
+        except FAILS as error:
+            stop(error, status=1)
+    show(made, parts, options.json)
+
+
+def show(made: Artifact, parts: Parts, as_json: bool) -> None:
+    """Print each arm's figures, a sentence for each pair of arms, and where the page is."""
+    console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
+    for name, (comparison, found) in parts.items():
+        console.print(_table(arms_table(comparison), f"Arms{name}"))
+        for verdict in found:
+            console.print(verdict.sentence, soft_wrap=True, highlight=False)
+        for arm, why in comparison.failed.items():
+            console.print(f"{arm} has no result: {why}", soft_wrap=True, highlight=False)
+    page = f"{made.uri}/{Path(next(iter(_paths(made)))).parent}/comparison.html"
+    console.print(f"The page: {page}", soft_wrap=True, highlight=False)
+    if as_json:
+        every = [verdict for _, found in parts.values() for verdict in found]
+        told = [{name: getattr(each, name) for name in ("arm", "other", "p", "sentence")} for each in every]
+        print(json.dumps({"comparison": made.uri, "page": page, "verdicts": told}), flush=True)
+
+
+def _paths(made: Artifact) -> list[str]:
+    from tasks.store.folders import read_files
+
+    return [entry.path for entry in read_files(made).values()]
+
+
+def _table(table: Table, title: str) -> RichTable:
+    shown = RichTable(*table.head, title=title)
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+"""Several ways to align one policy, compared at equal footing. Imports report and what is below it.
+
+arms.py         what is compared: arms of a configuration, seeds, and what is refused
+differences.py  how two arms differ over prompts and seeds, and whether they can be told apart
+frontier.py     curves of reward against KL, and the reward at one KL
+results.py      what each run of an arm has left
+outcome.py      what came out: tables and sentences
+page.py         the page of a comparison
+"""

@@ -1,0 +1,62 @@
+"""Curves of reward against KL: what an arm gains at which distance from where it began. Pure numpy."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tasks.comparison.differences import of_seeds
+
+POINTS = 25
+"""KLs at which a band is drawn."""
+
+
+class Curve(NamedTuple):
+    """One training: its models in order of their KL from the reference, which comes first at 0."""
+
+    kl: np.ndarray
+    """(models,) nats a completion, ascending."""
+    reward: np.ndarray
+    """(models,) mean reward over the held-out prompts."""
+
+    @property
+    def reach(self) -> float:
+        """Return the highest KL."""
+        return float(self.kl[-1])
+
+    def at(self, kl: float) -> float | None:
+        """Return the reward at a KL, on the straight line between the two models next to it; None beyond the last."""
+        return float(np.interp(kl, self.kl, self.reward)) if kl <= self.reach else None
+
+
+class Band(NamedTuple):
+    """An arm over its seeds, at the same KLs."""
+
+    kl: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    """(points,) each; 95%, Student's t over seeds. Of one seed, all the same."""
+
+
+def curve(points: Sequence[tuple[float, float]], reference: float) -> Curve:
+    """Return a curve of (KL, reward) of models, and the reference's reward; a KL that is estimated below 0 is 0."""
+    ordered = sorted([(0.0, reference), *((max(0.0, kl), reward) for kl, reward in points)], key=lambda each: each[0])
+    kl, reward = (np.array(values) for values in zip(*ordered, strict=True))
+    return Curve(kl, reward)
+
+
+def band(curves: Sequence[Curve]) -> Band:
+    """Return mean and interval of an arm's curves, as far as all of its seeds reach."""
+    kl = np.linspace(0, min(each.reach for each in curves), POINTS)
+    rewards = np.array([np.interp(kl, each.kl, each.reward) for each in curves])
+    if len(curves) == 1:
+        return Band(kl, rewards[0], rewards[0], rewards[0])
+    told = [of_seeds(column) for column in rewards.T]
+    mean, low, high = (np.array([getattr(each, name) for each in told]) for name in ("mean", "low", "high"))
+    return Band(kl, mean, low, high)
+
+
+def common_kl(arms: dict[str, Sequence[Curve]]) -> float:
+    """Return the KL that every arm reaches with every seed."""
+    return min((each.reach for curves in arms.values() for each in curves), default=0.0)

@@ -1,0 +1,123 @@
+"""What each run of an arm has left: how its models did on the held-out prompts, and what it cost."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.comparison.frontier import Curve, curve
+from tasks.store.artifacts import Artifact
+from tasks.store.folders import read_manifest
+from tasks.store.parquet import read_file
+from tasks.store.schemas import SCHEMAS
+
+ALIGNED = "aligned"
+GOLD, PROXY = "gold", "reward_model"
+
+
+class Model(NamedTuple):
+    """A model along a training: its name (`step-N`, or `aligned` at the end), KL from the reference, and reward."""
+
+    name: str
+    kl: float
+    reward: float
+
+
+class Result(NamedTuple):
+    """One arm under one seed."""
+
+    arm: str
+    seed: int
+    models: list[Model]
+    """In the order of the training."""
+    reference: float
+    """Mean reward of the reference."""
+    rewards: np.ndarray
+    """(prompts, k) of the aligned policy; NaN: none."""
+    reference_rewards: np.ndarray
+    """(prompts, k) of the reference."""
+    prompt_ids: list[str]
+    pairs: int
+    completions: int
+    """Different completions that were trained on."""
+    tokens: int
+    """Tokens that the training was fed."""
+    seconds: float
+    """Seconds of the training, the reference's log-probabilities with it."""
+    length: float
+    """Mean tokens of the aligned policy's completions."""
+
+    @property
+    def curve(self) -> Curve:
+        """Return the models as a curve of reward against KL."""
+        return curve([(model.kl, model.reward) for model in self.models], self.reference)
+
+
+def read_result(arm: str, seed: int, made: Mapping[str, Artifact], reward: str | None) -> Result:
+    """Return what a run has left, by one of its rewards; None: the gold one where there is one.
+
+    Args:
+        arm: Name of the arm.
+        seed: Its seed.
+        made: What the run returned.
+        reward: By which reward.
+    """
+    evaluation, aligned = made["evaluation"], made["aligned"]
+    figures, reference = evaluation.stats["policies"], evaluation.stats["reference"]
+    by = reward or (GOLD if GOLD in figures[ALIGNED]["rewards"] else PROXY)
+    along = dict(made["curve"].stats["policies"]) if made.get("curve") else {}
+    along = {name: own for name, own in along.items() if name != reference}
+    steps = sorted(along, key=lambda name: int(name.removeprefix("step-")))
+    models = [(name, along[name]) for name in steps] + [(ALIGNED, figures[ALIGNED])]
+    ids, rewards = _matrix(evaluation, ALIGNED, by)
+    return Result(
+        arm,
+        seed,
+        [Model(name, own["divergence"]["kl_sequence"], own["rewards"][by]["mean"]) for name, own in models],
+        figures[reference]["rewards"][by]["mean"],
+        rewards,
+        _matrix(evaluation, reference, by)[1],
+        ids,
+        made["pairs"].rows,
+        aligned.stats["completions"],
+        _tokens(aligned),
+        read_manifest(aligned.uri).cost.get("seconds", 0.0),
+        figures[ALIGNED]["mean_tokens"],
+    )
+
+
+def models_table(results: list[Result]) -> pa.Table:
+    """Return a row for each model of each result."""
+    rows = [
+        {
+            "arm": result.arm,
+            "seed": result.seed,
+            "model": model.name,
+            "kl": model.kl,
+            "reward": model.reward,
+            "reference_reward": result.reference,
+            "pairs": result.pairs,
+            "completions": result.completions,
+            "tokens": result.tokens,
+            "seconds": result.seconds,
+        }
+        for result in results
+        for model in result.models
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["comparison"])
+
+
+def _matrix(evaluation: Artifact, policy: str, reward: str) -> tuple[list[str], np.ndarray]:
+    rows = read_file(evaluation, "samples.parquet", "evaluation")
+    own = rows.filter(pc.and_(pc.equal(rows["policy"], policy), pc.equal(rows["reward_name"], reward)))
+    own = own.sort_by([("prompt_id", "ascending"), ("completion_id", "ascending")])
+    ids: list[str] = own["prompt_id"].unique().to_pylist()
+    values = own["reward"].to_numpy(zero_copy_only=False).astype(np.float64)
+    return ids, values.reshape(len(ids), -1)
+
+
+def _tokens(aligned: Artifact) -> int:
+    log = read_file(aligned, "training_log.parquet", "training_log")
+    return int(max((row["value"] for row in log.to_pylist() if row["metric"] == "num_tokens"), default=0))
