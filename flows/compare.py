@@ -6,7 +6,6 @@ python -m flows.compare configs/compare_facts.yaml --set seeds=[0,1,2] --dry-run
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from prefect import flow
 from pydantic import ValidationError
@@ -27,10 +26,11 @@ from tasks.pipeline.progress import Progress, warn
 from tasks.report.blocks import Table
 from tasks.store.artifacts import Artifact, sha256_of
 from tasks.store.drafts import Draft, provenance_of
-from tasks.store.folders import open_store
+from tasks.store.folders import open_store, read_files
 from tasks.store.parquet import table_bytes
 from tasks.store.runs import RunRecord
 
+PAGE = "comparison.html"
 Runs = dict[tuple[str, int], Config]
 Parts = dict[str, tuple[Comparison, list[Verdict]]]
 
@@ -83,7 +83,7 @@ def keep(uri: str, results: list[Result], parts: Parts) -> Artifact:
     page = comparison_page("RS-DPO, comparison", store.uri, parts)
     digest = sha256_of(table)
     draft = Draft(store, provenance_of("compare", 1, {"table": digest, "page": sha256_of(page)}))
-    files = {"comparison.parquet": table, "comparison.html": page}
+    files = {"comparison.parquet": table, PAGE: page}
     made = draft.commit("comparison", files, digest, rows=len(results))
     record = RunRecord.begin(store)
     record.note(draft.folder)
@@ -135,18 +135,12 @@ def show(made: Artifact, parts: Parts, as_json: bool) -> None:
             console.print(verdict.sentence, soft_wrap=True, highlight=False)
         for arm, why in comparison.failed.items():
             console.print(f"{arm} has no result: {why}", soft_wrap=True, highlight=False)
-    page = f"{made.uri}/{Path(next(iter(_paths(made)))).parent}/comparison.html"
+    page = next(f"{made.uri}/{entry.path}" for name, entry in read_files(made).items() if name == PAGE)
     console.print(f"The page: {page}", soft_wrap=True, highlight=False)
     if as_json:
         every = [verdict for _, found in parts.values() for verdict in found]
         told = [{name: getattr(each, name) for name in ("arm", "other", "p", "sentence")} for each in every]
         print(json.dumps({"comparison": made.uri, "page": page, "verdicts": told}), flush=True)
-
-
-def _paths(made: Artifact) -> list[str]:
-    from tasks.store.folders import read_files
-
-    return [entry.path for entry in read_files(made).values()]
 
 
 def _table(table: Table, title: str) -> RichTable:

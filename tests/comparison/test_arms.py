@@ -1,0 +1,72 @@
+"""Arms: grids, seeds, and what is refused."""
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.comparison.arms import ComparisonConfig, configurations, expand
+from tasks.config.errors import ConfigurationError
+from tasks.pipeline.configuration import Config
+
+
+def comparison(**fields):
+    return ComparisonConfig.model_validate({"base": "x.yaml", "arms": {"a": {}}, **fields})
+
+
+def load(path, overrides):
+    values = {"data": {"prompts": "p"}, "sft": {"ready_model": "m"}}
+    for name, value in overrides.items():
+        section, _, field = name.partition(".")
+        values.setdefault(section, {})[field] = value
+    return Config.model_validate(values)
+
+
+def runs(**fields):
+    asked = comparison(**fields)
+    return configurations(asked, expand(asked), load)
+
+
+def test_a_list_makes_an_arm_of_each_value_and_lists_of_each_combination():
+    arms = expand(comparison(arms={"grid": {"pairs.eta": [0.8, 0.9], "pairs.tau": [1, 2], "dpo.beta": 0.1}, "a": {}}))
+    assert [arm.name for arm in arms] == [
+        "grid, eta 0.8, tau 1",
+        "grid, eta 0.8, tau 2",
+        "grid, eta 0.9, tau 1",
+        "grid, eta 0.9, tau 2",
+        "a",
+    ]
+    assert arms[1].overrides == {"pairs.eta": 0.8, "pairs.tau": 2, "dpo.beta": 0.1}
+    assert expand(comparison(arms={"a": {"dpo.loss_type": [["sigmoid", "sft"]]}}))[0].overrides == {
+        "dpo.loss_type": ["sigmoid", "sft"]
+    }
+
+
+def test_one_seed_moves_sampling_caps_training_and_evaluation_together():
+    asked = comparison(arms={"a": {}, "b": {"pairs.eta": 0.9}}, seeds=[3, 4], set={"dpo.beta": 0.2})
+    found = configurations(asked, expand(asked), load)
+    assert list(found) == [("a", 3), ("a", 4), ("b", 3), ("b", 4)]
+    config = found["b", 4]
+    assert {config.sampling.seed, config.pairs.seed, config.dpo.seed, config.evaluation.seed} == {4}
+    assert (config.pairs.eta, config.dpo.beta) == (0.9, 0.2)
+    assert config.sft.seed == 0, "what all arms begin with is shared"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seeds": [1, 1]}, "must be different numbers"),
+        ({"seeds": [-1]}, "must be different numbers"),
+        ({"seeds": []}, "at least 1"),
+        ({"arms": {}}, "at least 1"),
+        ({"arms": {"a": {"pairs.eta": [0.5 + n / 30000 for n in range(10000)]}}}, "50000 runs are asked for"),
+        ({"controls": ["z"]}, "are no arms: there are a"),
+        ({"arms": {"a": {}, "b": {"pairs.eta": 0.85}}}, "the arms a and b are the same"),
+        ({"arms": {"a": {"pairs.eta": [0.9, 0.9]}}}, "are the same"),
+        ({"arms": {"a": {"dpo.seed": 3}}}, "dpo.seed is moved by `seeds`"),
+        ({"arms": {"a": {"pairs.eta": 1.5}}}, "less than 1"),
+        ({"arms": {"a": {"pairs.etta": 0.9}}}, "etta"),
+        ({"armz": {}}, "armz"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(fields, message):
+    with pytest.raises((ConfigurationError, ValidationError), match=message):
+        runs(**fields)

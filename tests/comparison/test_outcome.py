@@ -1,0 +1,67 @@
+"""What comes out of a comparison, from results that are made up."""
+
+import numpy as np
+import pytest
+
+from tasks.comparison.arms import ComparisonConfig
+from tasks.comparison.outcome import arms_table, gather, verdicts
+from tasks.comparison.page import comparison_page
+from tasks.comparison.results import Model, Result
+
+PROMPTS = 30
+
+
+def result(arm, seed, gain, kl=4.0, noise=0.1):
+    random = np.random.default_rng([seed, len(arm)])
+    models = [Model("step-5", kl / 2, 1 + gain / 2), Model("aligned", kl, 1 + gain + noise * random.normal())]
+    theirs = np.random.default_rng(seed).normal(size=(PROMPTS, 4))
+    ours = random.normal(size=(PROMPTS, 4)) + gain
+    ids = [f"p{n}" for n in range(PROMPTS)]
+    return Result(arm, seed, models, 1.0, ours, theirs, ids, 100, 50, 1000, 2.0, 10.0)
+
+
+def made(arms, seeds=5, **fields):
+    asked = ComparisonConfig(base="x", arms={name: {} for name in arms}, seeds=tuple(range(seeds)), **fields)
+    results = [result(name, seed, *own) for name, own in arms.items() for seed in range(seeds)]
+    return gather(results, {}, asked)
+
+
+def test_a_better_arm_is_told_apart_and_its_twin_is_not():
+    found = {(each.arm, each.other): each for each in verdicts(made({"good": (2.0,), "twin!": (2.0,), "bad": (0.5,)}))}
+    assert found["good", "bad"].sentence == "good is better than bad at equal KL."
+    assert found["good", "twin!"].sentence == "good and twin! are not told apart at equal KL."
+    assert found["good", "bad"].wins.mean > 0.2
+    assert found["good", "bad"].p < 0.05 < found["good", "twin!"].p
+
+
+def test_the_same_reward_at_twice_the_kl_is_worse_at_equal_kl():
+    comparison = made({"near": (1.0, 2.0, 0.02), "far!": (1.0, 4.0, 0.02)})
+    assert comparison.at_kl == pytest.approx(2.0)
+    (found,) = verdicts(comparison)
+    assert found.at_kl.mean == pytest.approx(0.5, abs=0.1)
+    assert found.sentence == "near is better than far! at equal KL."
+
+
+def test_a_control_that_goes_nowhere_does_not_decide_where_the_others_are_compared():
+    arms = {"a": (1.0, 4.0), "control": (0.0, 0.1)}
+    assert made(arms).at_kl == pytest.approx(0.1)
+    comparison = made(arms, controls=("control",))
+    assert comparison.at_kl == pytest.approx(4.0)
+    (found,) = verdicts(comparison)
+    assert found.at_kl is None, "the control does not reach it"
+    assert found.sentence == "a is better than control in wins."
+
+
+def test_one_seed_tells_nothing_apart_at_equal_kl():
+    (found,) = verdicts(made({"good": (2.0,), "bad": (0.0,)}, seeds=1))
+    assert found.sentence == "good and bad are not told apart at equal KL."
+    assert "(one seed)" in str(arms_table(made({"good": (2.0,), "bad": (0.0,)}, seeds=1)).rows)
+
+
+def test_the_page_has_the_curves_and_every_text_is_escaped():
+    comparison = made({"<script>alert(1)</script>": (2.0,), "other": (0.5,)})
+    comparison.failed["empty"] = "no pair was selected"
+    page = comparison_page("t", "store", {"": (comparison, verdicts(comparison))}).decode()
+    assert "<script" not in page
+    assert page.count("<svg") == 3
+    assert "empty has no result: no pair was selected" in page
