@@ -6,6 +6,7 @@ blocks.py       what a report is made of
 plots.py        figures as SVG that follow light and dark
 samples.py      what the policies said
 evaluated.py    did it get better
+along.py        what was gained at which KL along the training
 believed.py     can I believe it
 trained_on.py   what was trained on
 trainings.py    how training went

@@ -11,6 +11,7 @@ from tasks.evaluation.comparison import win_rate
 from tasks.evaluation.drawn import GOLD
 from tasks.evaluation.tables import evaluation_head, evaluation_rows
 from tasks.inspection.printable import printable
+from tasks.report.along import along_the_way
 from tasks.report.blocks import Block, Section, Table, Text, number
 from tasks.report.facts import Facts
 from tasks.report.plots import distributions
@@ -35,6 +36,7 @@ def better_section(facts: Facts) -> Section | None:
         ),
         Table(evaluation_head(figures), evaluation_rows(figures)),
         *_distributions(rows, figures),
+        *along_the_way(facts),
         *_parts(facts, rows, figures),
         *_samples(facts),
     ]
