@@ -29,7 +29,7 @@ def compared(tmp_path_factory) -> tuple[dict, str, Path]:
     shared = {name.replace("__", "."): str(v) if isinstance(v, Path) else v for name, v in settings.items()}
     base = str(runs.ROOT / "configs" / "quickstart.yaml")
     config = {"base": base, "set": shared, "arms": ARMS, "seeds": [0, 1], "size_matched": False}
-    (folder / "compare.yaml").write_text(yaml.safe_dump(config))
+    (folder / "compare.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return *run(folder / "compare.yaml"), folder
 
 
@@ -40,6 +40,7 @@ def run(config: Path) -> tuple[dict, str]:
     return json.loads(done.stdout.strip().splitlines()[-1]), done.stdout
 
 
+@pytest.mark.slow
 def test_arms_are_compared_and_one_without_pairs_does_not_stop_the_others(compared):
     found, printed, _ = compared
     assert [(each["arm"], each["other"]) for each in found["verdicts"]] == [("threshold", "best vs worst")]
@@ -49,6 +50,7 @@ def test_arms_are_compared_and_one_without_pairs_does_not_stop_the_others(compar
     assert page.count("<svg") >= 2
 
 
+@pytest.mark.slow
 def test_what_arms_share_is_computed_once(compared):
     stages = [path.split("/")[0] for path in written(compared[2] / "store")]
     assert stages.count("train_sft") == 1
@@ -60,6 +62,7 @@ def test_what_arms_share_is_computed_once(compared):
     assert stages.count("evaluate_policy") == 8, "of the last model, and of those along the way"
 
 
+@pytest.mark.slow
 def test_a_comparison_that_is_run_again_computes_nothing(compared):
     found, _, folder = compared
     before = written(folder / "store")
