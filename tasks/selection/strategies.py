@@ -12,7 +12,8 @@ from pydantic import Field, create_model
 
 from tasks.selection.annotation import annotated_pairs
 from tasks.selection.best_vs_worst import best_vs_worst_pairs
-from tasks.selection.caps import prompt_seeds, random_subset, widest
+from tasks.selection.caps import random_subset, widest
+from tasks.selection.draws import prompt_seeds
 from tasks.selection.pairs import Candidates, PairIndices, StrategySettings
 from tasks.selection.threshold import ThresholdSettings, threshold_pairs
 
