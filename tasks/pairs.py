@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
@@ -17,8 +18,9 @@ from tasks.pipeline.stage import stage
 from tasks.rewards.candidates import COLUMNS, gather
 from tasks.rewards.scored import read_scored
 from tasks.selection.counts import PairCounts
+from tasks.selection.max_pairs import SmallestDraws
 from tasks.selection.pairs import Candidates, PairIndices
-from tasks.selection.strategies import PairsConfig, select
+from tasks.selection.strategies import PairsConfig, draws, select
 from tasks.selection.threshold import preference_prob
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
@@ -28,6 +30,9 @@ from tasks.store.scratch import scratch_folder
 
 FILE_ROWS = 1 << 17
 """Pairs a file, about 2 MB: parts of a few prompts would make files that are mostly header."""
+
+Parts = Iterable[tuple[pa.Table, pa.Table]]
+"""Some prompts' completions and their rewards, part by part."""
 
 
 def pair_table(candidates: Candidates, pairs: PairIndices, tau: float) -> pa.Table:
@@ -46,12 +51,24 @@ def pair_table(candidates: Candidates, pairs: PairIndices, tau: float) -> pa.Tab
     return pa.table(columns).cast(SCHEMAS["pairs"], safe=False)
 
 
-def pairs_of_parts(parts: Iterable[tuple[pa.Table, pa.Table]], counts: PairCounts) -> Iterator[pa.Table]:
+def bound_of_parts(parts: Parts, counts: PairCounts) -> np.uint64 | None:
+    """Return the bound of the draws under which `max_pairs` pairs are, and count the pairs; None: all stay."""
+    config = counts.config
+    if config.max_pairs is None:
+        return None
+    smallest = SmallestDraws(config.max_pairs)
+    for completions, rewards in track("counting pairs of parts", parts):
+        smallest.add(draws(gather(completions, rewards), config))
+    counts.before_max_pairs = smallest.seen
+    return smallest.bound()
+
+
+def pairs_of_parts(parts: Parts, counts: PairCounts, below: np.uint64 | None = None) -> Iterator[pa.Table]:
     """Yield the pairs of each part, that is, of some prompts' completions and their rewards, and count them."""
     config = counts.config
     for completions, rewards in track("selecting pairs of parts", parts):
         candidates = gather(completions, rewards)
-        selected = select(candidates, config)
+        selected = select(candidates, config, below)
         counts.add(candidates, selected)
         yield pair_table(candidates, selected, config.tau)
 
@@ -91,9 +108,10 @@ def _preview() -> tuple[Artifact, dict[str, Any]]:
 def build_pairs(out: Draft, rewards: Artifact, completions: Artifact, pairs: PairsConfig) -> Artifact:
     """Select the pairs to train on: sigma((r_j - r_l) / tau) > eta."""
     counts = PairCounts(pairs)
+    below = bound_of_parts(read_scored(out.store, completions, rewards, COLUMNS), counts)
     parts = read_scored(out.store, completions, rewards, COLUMNS)
     with scratch_folder(out.provenance.key[:16]) as folder:
-        digest = write_pairs(pairs_of_parts(parts, counts), folder)
+        digest = write_pairs(pairs_of_parts(parts, counts, below), folder)
         if not counts.pairs:
             raise ConfigurationError(counts.explain_none())
         files = {path.name: path for path in sorted(folder.iterdir())}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tasks.selection.filters import PassRate, Rip, left_out
 from tasks.selection.pairs import Candidates
 from tasks.selection.threshold import gap_threshold
 
@@ -19,6 +20,10 @@ class Rule(NamedTuple):
     """`keep`, `drop` or `never_chosen`, as `pairs.truncated`."""
     most: int | None = None
     """Most pairs of a prompt, as `pairs.max_pairs_per_prompt`."""
+    rip: Rip = Rip()
+    """Which prompts are left out, as `pairs.rip`."""
+    pass_rate: PassRate | None = None
+    """Which prompts are left out, as `pairs.pass_rate`."""
 
 
 class Kept(NamedTuple):
@@ -52,8 +57,11 @@ class Gaps:
         rewards = np.where(cut, np.nan, candidates.rewards) if self.rule.truncated == "drop" else candidates.rewards
         with np.errstate(invalid="ignore"):  # inf - inf
             gaps = rewards[:, :, None] - rewards[:, None, :]
-        texts = candidates.texts
-        may_be = (candidates.may_be_chosen & ~cut)[:, :, None] & (texts[:, :, None] != texts[:, None, :])
+        texts, may_be_chosen = candidates.texts, candidates.may_be_chosen & ~cut
+        seen = candidates._replace(rewards=rewards, may_be_chosen=may_be_chosen)
+        may_be = may_be_chosen[:, :, None] & (texts[:, :, None] != texts[:, None, :])
+        for out in left_out(seen, self.rule.rip, self.rule.pass_rate).values():
+            may_be &= ~out[:, None, None]
         gaps = np.where(may_be & (gaps > 0), gaps, 0.0).reshape(len(rewards), -1)
         present = (~np.isnan(candidates.rewards)).sum(axis=1)
         self.prompts += len(rewards)

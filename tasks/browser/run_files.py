@@ -66,7 +66,7 @@ class RunFiles(NamedTuple):
     def rule(self) -> Rule:
         """Return what the selection has beside tau and eta."""
         config = self.pairs_config()
-        return Rule(config.truncated, config.max_pairs_per_prompt)
+        return Rule(config.truncated, config.max_pairs_per_prompt, config.rip, config.pass_rate)
 
     def held_out(self) -> Artifact | None:
         """Return the prompts of the evaluation."""

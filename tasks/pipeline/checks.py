@@ -40,6 +40,11 @@ def check_run(config: Config) -> None:
             f"data.pilot = {data.pilot} cannot be with pairs.strategy = annotation: nothing is sampled, so there "
             "is nothing to predict"
         )
+    if data.pilot is not None and pairs.max_pairs is not None:
+        raise ConfigurationError(
+            f"data.pilot = {data.pilot} cannot be with pairs.max_pairs = {pairs.max_pairs}: which share of its pairs "
+            "the whole run keeps is known once all are found; leave pairs.max_pairs away in the pilot"
+        )
 
 
 def log_unread_settings(config: Config) -> None:
@@ -57,7 +62,7 @@ def log_unread_settings(config: Config) -> None:
     if data.evaluation_prompts is not None:
         _log_unread("data.evaluation_prompts, all of which are held out", "data", given & {"evaluation_fraction"})
     changed = Section.key_fields(pairs).keys() - pairs.key_fields().keys()
-    _log_unread(f"strategy = {pairs.strategy}, max_pairs_per_prompt and cap as they are", "pairs", changed)
+    _log_unread(f"strategy = {pairs.strategy}, max_pairs, max_pairs_per_prompt and cap as they are", "pairs", changed)
 
 
 def _log_unread(reason: str, section: str, fields: Collection[str]) -> None:

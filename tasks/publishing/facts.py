@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from tasks.config.errors import ConfigurationError
 from tasks.inspection.browse import find_run
+from tasks.selection.strategies import CONTROLS
 from tasks.store.artifacts import Artifact, Manifest
 from tasks.store.filesystem import in_parallel
 from tasks.store.folders import Store, read_manifest
@@ -145,8 +146,13 @@ def _drawn(facts: Facts) -> str:
 def _selected(facts: Facts) -> str:
     pairs = facts.made["pairs"]
     given, possible = pairs.provenance.config["pairs"], pairs.stats.get("possible_pairs")
-    rule = f"tau = {given['tau']:g}, eta = {given['eta']:g}" if given["strategy"] == "threshold" else given["strategy"]
+    threshold = f"tau = {given['tau']:g}, eta = {given['eta']:g}"
+    names = {"threshold": threshold, **{name: f"{name} control of {threshold}" for name in CONTROLS}}
     cap = f", at most {given['max_pairs_per_prompt']} a prompt" if given["max_pairs_per_prompt"] else ""
+    cap += f", at most {given['max_pairs']} in all" if given.get("max_pairs") else ""
+    left_out = sum(pairs.stats.get("left_out_prompts", {}).values())
+    cap += f", without {left_out:,} prompts that were filtered out" if left_out else ""
+    rule = names.get(given["strategy"], given["strategy"])
     return f"{rule}{cap}: {pairs.rows:,}" + (f" of {possible:,} possible" if possible else "")
 
 

@@ -10,6 +10,13 @@ from tasks.report.facts import Facts
 from tasks.report.plots import bars, lines
 
 PAIRS = "build_pairs"
+LEFT_OUT = {
+    "rejected_reward": "their worst completion's reward",
+    "rejected_length": "their worst completion's length",
+    "reward_gap": "their widest reward gap",
+    "pass_rate": "their pass rate",
+}
+"""Reason for which a prompt gives no pair -> what it is called."""
 
 
 def trained_on_section(facts: Facts) -> Section | None:
@@ -31,14 +38,17 @@ def _funnel(facts: Facts, stats: Mapping[str, Any]) -> Table:
     def row(name: str, count: int, whole: int) -> tuple[str, str, str]:
         return name, f"{count:,}", share(_over(count, whole))
 
+    left_out, before = stats.get("left_out_prompts", {}), stats.get("pairs_before_max_pairs")
     rows = [
         ("prompts", f"{prompts:,}", ""),
         ("completions", f"{completions:,}", f"{number(_over(completions, prompts), 1)} a prompt"),
         ("  different from the prompt's others", "", share(profile.get("unique_share"))),
         row("  cut at max_new_tokens", stats["truncated_completions"], completions),
         row("  without a reward (too long)", unread, completions),
+        *(row(f"prompts left out by {LEFT_OUT[reason]}", count, prompts) for reason, count in left_out.items()),
         ("possible pairs", f"{possible:,}", ""),
         ("  of equal reward", "", share(profile.get("tie_share"))),
+        *([] if before is None else [row("pairs before max_pairs", before, possible)]),
         row("pairs", pairs, possible),
         ("  whose chosen side is the longer one", "", share(profile.get("longer_chosen_share"))),
         row("prompts without a pair", stats["prompts_without_pair"], prompts),

@@ -4,6 +4,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from tasks.config.sections import Section
 
@@ -19,6 +20,14 @@ class StrategySettings(Section):
         return "the strategy found none", "raise sampling.k, temperature or max_new_tokens"
 
 
+class SeededSettings(StrategySettings):
+    """What a strategy reads that draws at random."""
+
+    seed: int = Field(0, ge=0)
+    """Seed of what is drawn: by a strategy, by the random cap, by `max_pairs`. What is drawn for a prompt depends on it
+    and the prompt_id alone."""
+
+
 class PairIndices(NamedTuple):
     """Selected pairs: three int arrays of one length, ordered by row, then chosen, then rejected."""
 
@@ -29,6 +38,10 @@ class PairIndices(NamedTuple):
     def where(self, keep: np.ndarray) -> "PairIndices":
         """Return the pairs that a mask or an index array picks."""
         return PairIndices(self.row[keep], self.chosen[keep], self.rejected[keep])
+
+    def ordered(self) -> "PairIndices":
+        """Return the pairs in their order."""
+        return self.where(np.lexsort((self.rejected, self.chosen, self.row)))
 
 
 class Candidates(NamedTuple):
@@ -53,3 +66,32 @@ class Candidates(NamedTuple):
 def no_pairs() -> PairIndices:
     """Return no pairs."""
     return PairIndices(*(np.empty(0, np.intp) for _ in range(3)))
+
+
+def admissible(pairs: PairIndices, candidates: Candidates) -> np.ndarray:
+    """Tell of each pair, (pairs,) bool, whether its texts differ and its chosen side may be chosen."""
+    row, chosen, rejected = pairs
+    differ = candidates.texts[row, chosen] != candidates.texts[row, rejected]
+    allowed: np.ndarray = differ & candidates.may_be_chosen[row, chosen]
+    return allowed
+
+
+def best_of(candidates: Candidates) -> np.ndarray:
+    """Return each prompt's completion of the highest reward that may be chosen, (n,) int; the first of several."""
+    known = candidates.may_be_chosen & ~np.isnan(candidates.rewards)
+    best: np.ndarray = np.argmax(np.where(known, candidates.rewards, -np.inf), axis=1)
+    return best
+
+
+def beaten(candidates: Candidates, chosen: np.ndarray) -> np.ndarray:
+    """Tell which completions have a lower reward and another text than their prompt's chosen one, (n, k) bool.
+
+    Args:
+        candidates: The completions of n prompts.
+        chosen: (n,) the completion that is chosen; one that may not be beats none.
+    """
+    rows = np.arange(len(chosen))
+    own = candidates.rewards[rows, chosen], candidates.texts[rows, chosen], candidates.may_be_chosen[rows, chosen]
+    reward, text, may_be = (values[:, None] for values in own)
+    lower: np.ndarray = (candidates.rewards < reward) & (candidates.texts != text) & may_be
+    return lower

@@ -1,6 +1,7 @@
 """The strategies by name, the `pairs` section that their settings make, and what holds for all of them.
 
-A strategy is a pure function of candidates and its settings, in a file of its own, and a line here.
+A strategy is a pure function of candidates and its settings, in a file of its own, and a line here. A control is one of
+what the threshold rule keeps, too.
 """
 
 import inspect
@@ -11,17 +12,32 @@ import numpy as np
 from pydantic import Field, create_model
 
 from tasks.selection.annotation import annotated_pairs
+from tasks.selection.best_vs_low import best_vs_low_pairs
+from tasks.selection.best_vs_random import best_vs_random_pairs
 from tasks.selection.best_vs_worst import best_vs_worst_pairs
-from tasks.selection.caps import prompt_seeds, random_subset, widest
-from tasks.selection.pairs import Candidates, PairIndices, StrategySettings
+from tasks.selection.caps import random_subset, widest
+from tasks.selection.draws import pair_draws, prompt_seeds
+from tasks.selection.filters import PassRate, Rip, left_out
+from tasks.selection.pairs import Candidates, PairIndices, SeededSettings, StrategySettings, admissible
+from tasks.selection.random_control import random_control
+from tasks.selection.shuffled_control import shuffled_control
+from tasks.selection.statistical_rejection import statistical_rejection_pairs
 from tasks.selection.threshold import ThresholdSettings, threshold_pairs
 
 STRATEGIES: dict[str, Callable[..., PairIndices]] = {
     "threshold": threshold_pairs,
     "best_vs_worst": best_vs_worst_pairs,
+    "best_vs_random": best_vs_random_pairs,
+    "best_vs_low": best_vs_low_pairs,
+    "statistical_rejection": statistical_rejection_pairs,
     "annotation": annotated_pairs,
 }
 """Name -> function of `candidates` and `settings`. The settings' fields are fields of the section `pairs`."""
+CONTROLS: dict[str, Callable[..., PairIndices]] = {
+    "random": random_control,
+    "shuffled": shuffled_control,
+}
+"""Name -> function of `candidates`, the pairs that the threshold rule and the caps keep of them, and `settings`."""
 
 
 def settings_of(name: str, strategy: Callable[..., PairIndices]) -> type[StrategySettings]:
@@ -57,20 +73,20 @@ def bases_of(settings: Collection[type[StrategySettings]]) -> tuple[type[Strateg
 
 
 SETTINGS: Mapping[str, type[StrategySettings]] = {
-    name: settings_of(name, strategy) for name, strategy in STRATEGIES.items()
+    name: settings_of(name, strategy) for name, strategy in (STRATEGIES | CONTROLS).items()
 }
 READ_BY_ALL = frozenset({"strategy", "tau"})
 """Fields that count with every strategy: preference_prob of any pair is sigma(reward_gap / tau)."""
 if TYPE_CHECKING:
 
-    class _Strategies(ThresholdSettings):
+    class _Strategies(SeededSettings, ThresholdSettings):
         strategy: str = "threshold"
 
 else:
     _help = " ".join(
         f"{name}: {(inspect.getdoc(settings) or '').splitlines()[0]}" for name, settings in SETTINGS.items()
     )
-    _strategy = (Literal[tuple(STRATEGIES)], Field("threshold", description=_help))
+    _strategy = (Literal[tuple(SETTINGS)], Field("threshold", description=_help))
     _Strategies = create_model("_Strategies", __base__=bases_of(list(SETTINGS.values())), strategy=_strategy)
 
 
@@ -82,21 +98,29 @@ class PairsConfig(_Strategies):
     cap: Literal["random", "widest"] = "random"
     """Which pairs `max_pairs_per_prompt` keeps. random: any, drawn with the seed. widest: those with the widest reward
     gap, which drops the hard pairs that the threshold keeps on purpose."""
-    seed: int = Field(0, ge=0)
-    """Seed of the random cap; what is drawn for a prompt depends on it and the prompt_id alone."""
+    max_pairs: int | None = Field(None, ge=1)
+    """Keep so many pairs in all where there are more: any, drawn with the seed. Fewer are a part of more."""
     truncated: Literal["keep", "drop", "never_chosen"] = "drop"
     """What to do with completions cut at max_new_tokens: their reward is for half an answer."""
+    rip: Rip = Rip()
+    """Leave out prompts by their best and worst completion."""
+    pass_rate: PassRate | None = None
+    """Leave out prompts by the share of their completions that pass. Null: none."""
 
     def key_fields(self, only: Collection[str] | None = None) -> dict[str, Any]:
         """Return the fields that decide the pairs: what the strategy and the cap read."""
-        of_others = {name for settings in SETTINGS.values() for name in settings.model_fields} - READ_BY_ALL
-        unread = of_others | SETTINGS[self.strategy].unread
-        if self.max_pairs_per_prompt is None:
-            unread |= {"cap", "seed"}
-        elif self.cap == "widest":
-            unread |= {"seed"}
-        unread -= SETTINGS[self.strategy].model_fields.keys()
+        own, of_strategies = SETTINGS[self.strategy], {f for kind in SETTINGS.values() for f in kind.model_fields}
+        unread = (of_strategies | {"cap"} | own.unread) - READ_BY_ALL - own.model_fields.keys() - self._read_by_caps()
         return {name: value for name, value in super().key_fields(only).items() if name not in unread}
+
+    def _read_by_caps(self) -> set[str]:
+        drawn = self.max_pairs is not None or (self.max_pairs_per_prompt is not None and self.cap == "random")
+        return ({"cap"} if self.max_pairs_per_prompt is not None else set()) | ({"seed"} if drawn else set())
+
+    @property
+    def filters_prompts(self) -> bool:
+        """Tell whether prompts may be left out."""
+        return self.rip != Rip() or self.pass_rate is not None
 
     def explain_none(self) -> tuple[str, str]:
         """Return what the strategy asks for, and what to change where no pair has it."""
@@ -111,12 +135,42 @@ def admitted(candidates: Candidates, config: PairsConfig) -> Candidates:
     return candidates._replace(rewards=rewards, may_be_chosen=candidates.may_be_chosen & ~cut)
 
 
-def select(candidates: Candidates, config: PairsConfig) -> PairIndices:
-    """Return the pairs that the configured strategy, truncation rule and cap leave; sides of equal text are no pair."""
+def select(candidates: Candidates, config: PairsConfig, below: np.uint64 | None = None) -> PairIndices:
+    """Return the pairs that strategy, truncation rule, filters and caps leave; sides of equal text are no pair.
+
+    Args:
+        candidates: The completions of some prompts.
+        config: What is configured.
+        below: The bound of the draws (`max_pairs.py`), where `max_pairs` leaves some out.
+    """
     seen = admitted(candidates, config)
-    found = STRATEGIES[config.strategy](seen, config)
-    differ = seen.texts[found.row, found.chosen] != seen.texts[found.row, found.rejected]
-    return capped(found.where(differ & seen.may_be_chosen[found.row, found.chosen]), seen, config)
+    kept = _kept(seen, config)
+    if below is not None:
+        kept = kept.where(_draws(kept, seen, config) < below)
+    control = CONTROLS.get(config.strategy)
+    return kept if control is None else control(seen, kept, config)
+
+
+def draws(candidates: Candidates, config: PairsConfig) -> np.ndarray:
+    """Return the number by which `max_pairs` chooses, (pairs,) uint64, of each pair that all else leaves.
+
+    A control's pairs are chosen among those that it is made of, so that it has as many of each prompt as the threshold.
+    """
+    seen = admitted(candidates, config)
+    return _draws(_kept(seen, config), seen, config)
+
+
+def _kept(seen: Candidates, config: PairsConfig) -> PairIndices:
+    """Return the pairs before `max_pairs`; of a control, those that it is made of."""
+    found = STRATEGIES.get(config.strategy, threshold_pairs)(seen, config)
+    stays = admissible(found, seen)
+    for out in left_out(seen, config.rip, config.pass_rate).values():
+        stays &= ~out[found.row]
+    return capped(found.where(stays), seen, config)
+
+
+def _draws(pairs: PairIndices, candidates: Candidates, config: PairsConfig) -> np.ndarray:
+    return pair_draws(prompt_seeds(config.seed, candidates.prompt_ids.to_pylist(), "max_pairs"), *pairs)
 
 
 def capped(pairs: PairIndices, candidates: Candidates, config: PairsConfig) -> PairIndices:

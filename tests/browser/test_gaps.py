@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from tasks.browser.gaps import Gaps, Rule
 from tasks.config.errors import ConfigurationError
+from tasks.selection.filters import PassRate, Rip
 from tasks.selection.strategies import PairsConfig, select
 from tasks.selection.threshold import select_pairs
 
@@ -64,13 +65,15 @@ def test_counts_are_those_of_select_pairs(rewards, tau, eta):
     cut=st.sets(st.tuples(st.integers(0, 4), st.integers(0, 3))),
     rule=st.sampled_from(["keep", "drop", "never_chosen"]),
     most=st.sampled_from([None, 1, 3]),
+    rip=st.sampled_from([Rip(), Rip(least_rejected_reward=-1.0, most_gap=3.5)]),
+    passing=st.sampled_from([None, PassRate(at=0.0, least=0.4)]),
     eta=st.sampled_from([0.5, 0.7, 0.9]),
 )
-def test_counts_are_those_of_the_whole_selection(rewards, texts, cut, rule, most, eta):
-    """With its rule for truncated completions, its cap, and no pair of equal texts."""
+def test_counts_are_those_of_the_whole_selection(rewards, texts, cut, rule, most, rip, passing, eta):
+    """With its rule for truncated completions, its cap and filters, and no pair of equal texts."""
     own = candidates(rewards, texts=texts, cut=cut)
-    config = PairsConfig(eta=eta, truncated=rule, max_pairs_per_prompt=most)
-    kept = counted(own, Rule(rule, most)).count(config.tau, eta)
+    config = PairsConfig(eta=eta, truncated=rule, max_pairs_per_prompt=most, rip=rip, pass_rate=passing)
+    kept = counted(own, Rule(rule, most, rip, passing)).count(config.tau, eta)
     found = select(own, config)
     assert (kept.pairs, kept.prompts) == (found.row.size, np.unique(found.row).size)
 

@@ -62,6 +62,8 @@ def test_what_a_library_takes_passes():
         ({}, {"base_model": "m"}, {"ready_model": "r", "epochs": 2}, {}, ["reward_model.epochs", "data.preferences"]),
         ({}, {"base_model": "m"}, {"ready_model": "r"}, {"strategy": "annotation"}, []),
         ({}, {"base_model": "m"}, {}, {"strategy": "best_vs_worst", "eta": 0.9, "seed": 1}, ["pairs.eta, pairs.seed"]),
+        ({}, {"base_model": "m"}, {}, {"strategy": "shuffled", "eta": 0.9, "seed": 1}, []),
+        ({}, {"base_model": "m"}, {}, {"beta_rso": 0.1, "max_pairs": 9, "seed": 1}, ["pairs.beta_rso"]),
         (
             {"evaluation_prompts": "e", "evaluation_fraction": 0.2},
             {"base_model": "m"},

@@ -19,7 +19,7 @@ from tasks.config.settings import (
 )
 from tasks.config.training import DpoConfig, Lora
 from tasks.pipeline.configuration import Config
-from tasks.selection.strategies import PairsConfig
+from tasks.selection.strategies import SETTINGS, PairsConfig
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
@@ -47,8 +47,14 @@ def make(section, **fields):
     [
         (PairsConfig, "tau", [0, -1, NAN, INF], [1e-9]),
         (PairsConfig, "eta", [0.3, 0.4999, 1, 1.5, NAN], [0.5, 0.999]),
-        (PairsConfig, "strategy", ["best", ""], ["threshold", "best_vs_worst", "annotation"]),
+        (PairsConfig, "strategy", ["best", ""], [*SETTINGS]),
         (PairsConfig, "max_pairs_per_prompt", [0, -1, 1.5], [1, None]),
+        (PairsConfig, "max_pairs", [0, -1, 1.5], [1, None]),
+        (PairsConfig, "beta_rso", [0, -1, NAN, INF], [1e-9]),
+        (PairsConfig, "accepted_rso", [1, 0, 2.5], [2]),
+        (PairsConfig, "ranking_rso", ["all"], ["first_round", "tournament"]),
+        (PairsConfig, "pass_rate", [{"at": 0}, {"at": NAN, "least": 0.1}], [{"at": -1, "most": 0.9}, None]),
+        (PairsConfig, "rip", [{"most_gap": 0}, {"least_rejected_length": 0}, None], [{}, {"most_gap": 1}]),
         (PairsConfig, "truncated", ["maybe"], ["keep", "drop", "never_chosen"]),
         (SamplingConfig, "k", [1, 0, -1, 2.5], [2]),
         (SamplingConfig, "temperature", [0, -0.1, NAN], [0.01]),

@@ -73,6 +73,18 @@ def test_what_the_strategy_of_pairs_does_not_read_counts_as_nothing():
     strategy = {"strategy": "best_vs_worst"}
     assert PairsConfig(**strategy, eta=0.9, truncated="keep").key_fields() == {**strategy, "truncated": "keep"}
     assert PairsConfig(strategy="annotation", truncated="keep").key_fields() == {"strategy": "annotation"}
+    assert PairsConfig(beta_rso=2.0, accepted_rso=4, ranking_rso="tournament").key_fields() == {}
+    rso = {"strategy": "statistical_rejection", "beta_rso": 2.0, "seed": 3}
+    assert PairsConfig(**rso, eta=0.9).key_fields() == rso
+    for control in ("random", "shuffled"):
+        read = {"strategy": control, "eta": 0.9, "seed": 3}
+        assert PairsConfig(**read, beta_rso=2.0).key_fields() == read
+    for most in (None, 2):  # the widest pairs of a prompt, and of them any so many in all
+        limits = {"max_pairs": 9, "seed": 3, **({"max_pairs_per_prompt": 2, "cap": "widest"} if most else {})}
+        assert PairsConfig(**limits).key_fields() == limits
+    assert PairsConfig(rip={}, pass_rate=None).key_fields() == {}
+    filters = {"rip": {"most_gap": 2.0}, "pass_rate": {"at": 0.0, "least": 0.1}}
+    assert PairsConfig(**filters).key_fields() == filters
 
 
 def test_no_section_and_a_section_at_its_defaults_are_told_apart():

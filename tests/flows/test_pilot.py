@@ -98,6 +98,7 @@ def test_a_pilot_takes_no_whole_runs_place_when_the_store_is_pruned(both, world,
         (["--pilot", "many"], "data.pilot = 'many': Input should be a valid integer"),
         (["--pilot", "10000"], "data.pilot = 10000 must be less than the 2"),
         (["--pilot", "2", "--set", "pairs.strategy=annotation"], "data.pilot = 2 cannot be with pairs.strategy"),
+        (["--pilot", "2", "--set", "pairs.max_pairs=9"], "data.pilot = 2 cannot be with pairs.max_pairs = 9"),
         (["--set", "compute.price_per_hour=-1"], "compute.price_per_hour = -1: Input should be greater than"),
     ],
 )

@@ -69,6 +69,20 @@ def test_how_it_was_made(facts):
     }
 
 
+def test_how_other_pairs_were_selected(facts):
+    def told(stats=(), **pairs):
+        made = facts.made["pairs"]
+        config = {**made.provenance.config, "pairs": {**made.provenance.config["pairs"], **pairs}}
+        provenance = made.provenance.model_copy(update={"config": config})
+        made = made.model_copy(update={"provenance": provenance, "stats": {**made.stats, **dict(stats)}})
+        return dict(method_rows(facts._replace(made={**facts.made, "pairs": made})))["pairs"]
+
+    assert told(strategy="shuffled").startswith("shuffled control of tau = 0.001, eta = 0.85: 96")
+    assert told(strategy="best_vs_low", max_pairs=96).startswith("best_vs_low, at most 96 in all: 96")
+    left_out = {"left_out_prompts": {"reward_gap": 2, "pass_rate": 1}}
+    assert ", without 3 prompts that were filtered out: 96" in told(left_out)
+
+
 def test_a_base_model_of_the_hub(facts):
     licence = {"license": "apache-2.0", "file": "README.md"}
     card = card_text(with_source(facts, "acme/tiny", commit=COMMIT, licence=licence))

@@ -12,10 +12,10 @@ from candidates import candidates, completions_table, rewards_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.pairs import build_pairs, pair_table, pairs_of_parts, write_pairs
+from tasks.pairs import bound_of_parts, build_pairs, pair_table, pairs_of_parts, write_pairs
 from tasks.selection.counts import PairCounts
 from tasks.selection.pairs import PairIndices, no_pairs
-from tasks.selection.strategies import PairsConfig
+from tasks.selection.strategies import SETTINGS, PairsConfig
 from tasks.store.artifacts import Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
@@ -55,7 +55,7 @@ def streamed(parts, folder, config):
     """Return the pairs that the parts give, their digest, and what was counted."""
     folder.mkdir()
     counts = PairCounts(config)
-    digest = write_pairs(pairs_of_parts(parts, counts), folder)
+    digest = write_pairs(pairs_of_parts(parts, counts, bound_of_parts(parts, counts)), folder)
     rows = [row for path in sorted(folder.iterdir()) for row in pq.read_table(path).to_pylist()]
     assert len(rows) == counts.pairs
     return sorted(map(tuple, map(dict.values, rows))), digest, counts.stats()
@@ -64,14 +64,15 @@ def streamed(parts, folder, config):
 @given(
     prompts=st.integers(1, 12),
     k=st.integers(1, 8),
-    strategy=st.sampled_from(["threshold", "best_vs_worst"]),
+    strategy=st.sampled_from(sorted(SETTINGS.keys() - {"annotation"})),
     cap=st.sampled_from([None, 2]),
+    most=st.sampled_from([None, 3]),
     data=st.data(),
 )
 @settings(max_examples=30)
-def test_parts_of_any_size_and_order_give_the_same(tmp_path_factory, prompts, k, strategy, cap, data):
+def test_parts_of_any_size_and_order_give_the_same(tmp_path_factory, prompts, k, strategy, cap, most, data):
     rewards = np.random.default_rng(data.draw(st.integers(0, 99))).normal(size=(prompts, k)).tolist()
-    config = PairsConfig(eta=0.6, strategy=strategy, max_pairs_per_prompt=cap)
+    config = PairsConfig(eta=0.6, strategy=strategy, max_pairs_per_prompt=cap, max_pairs=most, rip={"most_gap": 3.0})
     order = data.draw(st.permutations(range(prompts)))
     edges = sorted(data.draw(st.sets(st.integers(1, prompts), max_size=4)) | {0, prompts})
     folder = tmp_path_factory.mktemp("streamed")
@@ -193,6 +194,17 @@ def test_digest_does_not_depend_on_the_parts(tmp_path, cache):
     other = run_build_pairs(Store(str(tmp_path / "other")), PARTS, truncated="keep")
     assert one.digest == two.digest
     assert other.digest != one.digest
+
+
+def test_the_stage_keeps_so_many_in_all_and_says_how_many_there_were(tmp_path, cache):
+    store = Store(str(tmp_path / "store"))
+    every = read_table(run_build_pairs(store, PARTS)).to_pylist()
+    two = run_build_pairs(store, PARTS, max_pairs=2)
+    assert two.rows == 2
+    assert (two.stats["pairs_before_max_pairs"], two.stats["acceptance_rate"]) == (3, pytest.approx(2 / 5))
+    assert all(row in every for row in read_table(two).to_pylist())
+    (one,) = read_table(run_build_pairs(store, list(reversed(PARTS)), max_pairs=1)).to_pylist()
+    assert one in read_table(two).to_pylist()
 
 
 def test_no_pair_names_eta_tau_and_the_gaps(tmp_path, cache):

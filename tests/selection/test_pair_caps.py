@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tasks.selection.caps import prompt_seeds, random_subset, widest
+from tasks.selection.caps import random_subset, widest
+from tasks.selection.draws import prompt_seeds
 from tasks.selection.pairs import Candidates
 from tasks.selection.strategies import PairsConfig, select
 from tasks.selection.threshold import select_pairs
