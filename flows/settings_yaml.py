@@ -45,8 +45,8 @@ def read_yaml(text: str | bytes, where: str) -> Any:
         where: Where it stands, for the message.
 
     Raises:
-        ConfigurationError: The text is no YAML, holds another than plain values, has a key twice or an alias within its own anchor, or a date or a number
-            in it is none, such as 2024-13-45.
+        ConfigurationError: The text is no YAML, holds another than plain values, has a key twice or an alias within
+            its own anchor, or a date or a number in it is none, such as 2024-13-45.
     """
     try:
         loader = _Loader(text)  # a SafeLoader: makes plain values only
