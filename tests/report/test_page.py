@@ -96,6 +96,12 @@ def test_no_reward_on_one_side(facts_of):
     assert b"Did it get better?" in page
 
 
+@pytest.mark.parametrize("before", [0.0, 0.3, 1e8])
+def test_rewards_that_differ_in_their_last_bits_alone(facts_of, before):
+    page = report_page(facts_of([("q", "a", "b", before, np.nextafter(before, 2 * before + 1))] * 3))
+    assert b"Rewards by reward model before and after" in page
+
+
 def test_win_rates_by_source_and_length(facts_of):
     given = [("short", "a", "b", 0.0, 1.0), ("long" * 9, "a", "b", 1.0, 0.0), ("long" * 10, "a", "b", 0.0, 1.0)]
     text = report_page(facts_of(given, sources=["data/one.jsonl", "data/two.jsonl", "data/two.jsonl"])).decode()
