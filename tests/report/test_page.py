@@ -116,10 +116,21 @@ def test_samples_are_chosen_by_rule(facts_of):
     answers = read_answers(facts.artifacts["evaluate_policy"])
     assert [sample.sides[1].completion for sample in three_samples(answers, {})] == ["after 3", "after 4", "after 1"]
     assert three_samples(answers, {})[0].note == "median gain: reward model +1.000"
+    assert three_samples(answers, {})[2].note == "largest loss: reward model -2.000"
     kinds = {kind.title: [s.sides[1].completion for s in kind.samples] for kind in to_leaf_through(answers, {})}
     assert kinds["Largest gains"][:2] == ["after 4", "after 0"]
     assert kinds["Smallest gains, or largest losses"][:2] == ["after 1", "after 2"]
     assert sorted(kinds["Random"]) == sorted(f"after {n}" for n in range(5))
+
+
+@pytest.mark.parametrize(
+    ("gains", "best", "worst"),
+    [((0.0, 2.0, 1.0), "largest gain", "smallest gain"), ((-1.0, -2.0, -3.0), "smallest loss", "largest loss")],
+)
+def test_no_gain_is_called_a_loss_and_no_loss_a_gain(facts_of, gains, best, worst):
+    facts = facts_of([(f"q{n}", "before", "after", 0.0, gain) for n, gain in enumerate(gains)])
+    notes = [sample.note for sample in three_samples(read_answers(facts.artifacts["evaluate_policy"]), {})]
+    assert notes[1:] == [f"{best}: reward model {max(gains):+.3f}", f"{worst}: reward model {min(gains):+.3f}"]
 
 
 def test_printable_and_shortened():
