@@ -22,6 +22,7 @@ from tasks.inspection.browse import find_run
 from tasks.inspection.catalog import check_there
 from tasks.inspection.reported import Reported, ask_server
 from tasks.inspection.status import StageStatus, run_state, stages_of
+from tasks.monitors.judging import FAIL
 from tasks.pipeline.pace import duration_text
 from tasks.store.artifacts import DamagedArtifactError
 from tasks.store.filesystem import STORE_ERRORS
@@ -73,7 +74,9 @@ def _with_progress(stage: StageStatus, reported: Reported) -> StageStatus:
 
 def _head(run: Run, state: str) -> str:
     ago = duration_text((datetime.now(UTC) - run.started).total_seconds())
-    gone = ": its process is gone" if state == "interrupted" else ""
+    monitors = [f"monitors.{verdict.get('name')}" for verdict in run.verdicts if verdict.get("level") == FAIL]
+    cause = f"stopped by {', '.join(monitors)}" if monitors else "its process is gone"
+    gone = f": {cause}" if state == "interrupted" else ""
     where = f"process {run.pid} on {run.host}{f', flow run {run.flow_run_id}' if run.flow_run_id else ''}"
     return f"run {run.id}: {state}{gone}\nstarted {run.started:%Y-%m-%d %H:%M:%S} UTC, {ago} ago, {where}\n"
 

@@ -167,6 +167,14 @@ def test_a_killed_run_has_ended(tmp_path, capsys):
     assert page.count("missing") == 1
 
 
+def test_a_run_that_a_monitor_has_stopped_says_so(tmp_path, capsys):
+    script = "from tasks.store.runs import RunRecord; from tasks.store.folders import Store\n"
+    script += f"run = RunRecord.begin(Store({str(tmp_path)!r}), expected={EXPECTED})\n"
+    script += "run.judge([{'name': 'length', 'level': 'fail'}, {'name': 'kl_token', 'level': 'warn'}])"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+    assert told(capsys, str(tmp_path)).splitlines()[0].endswith(": interrupted: stopped by monitors.length")
+
+
 # Which run
 
 
