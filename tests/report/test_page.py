@@ -135,5 +135,6 @@ def test_no_gain_is_called_a_loss_and_no_loss_a_gain(facts_of, gains, best, wors
 
 def test_printable_and_shortened():
     assert printable("a\tb\nc\x1b[31m\u200b\ud800") == "a\tb\nc\\x1b[31m\\u200b\\ud800"
-    assert printable("naïve 文字 🙂") == "naïve 文字 🙂"
+    for seen in ("naïve 文字 🙂", "Ça va\u00a0?", "日本\u3000語", "می\u200cخوریم", "👨\u200d👩\u200d👧"):
+        assert printable(seen) == seen
     assert shortened("x" * 1501).endswith("x ... (1 more characters)")
