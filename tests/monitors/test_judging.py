@@ -95,8 +95,9 @@ def test_a_verdict_says_what_is_wrong_and_what_to_do():
     assert "To do: raise dpo.beta" in found.text
 
 
-def test_what_is_no_number_is_never_healthy():
-    stats = {"chosen_log_ratio": math.nan, "held_out": {"accuracy": math.inf}}
+@pytest.mark.parametrize("nan", [math.nan, None], ids=["as it was measured", "as a manifest writes it"])
+def test_what_is_no_number_is_never_healthy(nan):
+    stats = {"chosen_log_ratio": nan, "held_out": {"accuracy": math.inf}}
     found = judge("train_dpo", stats, MonitorsConfig(chosen_log_ratio={"level": "fail"}))
     assert [each.level for each in found] == [FAIL, WARN]
     assert "nats a completion is nan, which is no number: what it was measured on is broken. To do: lower" in (
