@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from tasks.inspection.printable import printable
+from tasks.monitors.judging import MonitorsConfig, judge
+from tasks.report.believed import conclusion
 from tasks.report.page import report_page
 from tasks.report.samples import read_answers, shortened, three_samples, to_leaf_through
 
@@ -89,6 +91,13 @@ def test_a_run_that_has_just_begun_has_a_page(facts_of):
     page = report_page(facts).decode()
     assert "No monitor has measured anything yet." in page
     assert "Did it get better?" not in page
+
+
+def test_no_figure_is_healthy_where_none_was_measured():
+    unmeasured = judge("train_reward_model", {}, MonitorsConfig())
+    assert conclusion(unmeasured) == "No figure could be judged; not measured: 2."
+    measured = judge("train_reward_model", {"ece": 0.1}, MonitorsConfig())
+    assert conclusion(measured) == "All 1 figures are within their healthy range; not measured: 1."
 
 
 def test_no_reward_on_one_side(facts_of):
