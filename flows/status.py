@@ -6,6 +6,7 @@ python -m flows.status STORE --run 20261127T0655
 
 import argparse
 import json
+import shutil
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,7 @@ from tasks.store.filesystem import STORE_ERRORS
 from tasks.store.folders import Store
 from tasks.store.runs import Run, list_runs
 
+LEAST_WIDTH = 80
 COLUMNS = ("stage", "state", "began (UTC)", "seconds", "rows", "progress")
 
 
@@ -49,7 +51,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(_facts(run, state, stages, reported)))
     else:
         lines = [Text(_head(run, state)), _table(stages), *map(Text, filter(None, [reported.remark]))]
-        Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(*lines, sep="\n")
+        Console(width=_width(), highlight=False).print(*lines, sep="\n")
+
+
+def _width() -> int:
+    """Return how wide the table is; a narrow terminal breaks its lines, rather than the table every word."""
+    return max(LEAST_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 160
 
 
 def choose_run(store: Store, prefix: str | None) -> Run:

@@ -175,6 +175,14 @@ def test_a_run_that_a_monitor_has_stopped_says_so(tmp_path, capsys):
     assert told(capsys, str(tmp_path)).splitlines()[0].endswith(": interrupted: stopped by monitors.length")
 
 
+def test_a_narrow_terminal_breaks_no_words(store, made, capsys, monkeypatch):
+    begin(store, made.prompts)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    page = told(capsys, store.uri)
+    assert all(name in page for name in EXPECTED)
+
+
 # Which run
 
 
