@@ -137,6 +137,8 @@ def _fine_tuned(facts: Facts) -> str:
 
 
 def _rewarded(facts: Facts) -> str:
+    if is_ready(facts, "reward_model"):
+        return f"{source_of(facts, facts.made['reward_model'].digest).place} as it is"
     stats = facts.made["reward_model"].stats
     accuracy, pairs = stats.get("accuracy"), stats.get("held_out_pairs")
     tested = "" if accuracy is None else f"; accuracy {accuracy:.3f} on {pairs:,} held-out pairs"
