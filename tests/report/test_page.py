@@ -74,6 +74,12 @@ def test_figures_have_text_and_follow_the_page_s_colours(facts_of):
     assert not re.search(r"#0[1-5]0[1-5]0[1-5]", text)
 
 
+def test_an_empty_completion_is_called_so(facts_of):
+    text = report_page(facts_of([("q", "", "something", 0.0, 1.0)])).decode()
+    assert re.search('sft, reward 0.000</div><div class="soft">\\(empty\\)</div>', text)
+    assert text.count("(empty)") == 4, "one of each kind of samples"
+
+
 def test_long_texts_are_cut_with_a_note_and_the_page_stays_small(facts_of):
     page = report_page(facts_of([(f"q{n}", "w" * 100_000, "v" * 100_000, 0.0, float(n)) for n in range(50)]))
     assert len(page) < 3_000_000
