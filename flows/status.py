@@ -21,6 +21,7 @@ from flows.run_log import redacted
 from tasks.config.errors import ConfigurationError
 from tasks.inspection.browse import find_run
 from tasks.inspection.catalog import check_there
+from tasks.inspection.printable import printable
 from tasks.inspection.reported import Reported, ask_server
 from tasks.inspection.status import StageStatus, run_state, stages_of
 from tasks.monitors.judging import FAIL
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json:
         print(json.dumps(_facts(run, state, stages, reported)))
     else:
-        lines = [Text(_head(run, state)), _table(stages), *map(Text, filter(None, [reported.remark]))]
+        lines = [_text(_head(run, state)), _table(stages), *map(_text, filter(None, [reported.remark]))]
         Console(width=_width(), highlight=False).print(*lines, sep="\n")
 
 
@@ -75,6 +76,11 @@ def choose_run(store: Store, prefix: str | None) -> Run:
     return find_run(runs, prefix)
 
 
+def _text(text: str) -> Text:
+    """Return a text without control characters: a store may be written by others."""
+    return Text(printable(text))
+
+
 def _with_progress(stage: StageStatus, reported: Reported) -> StageStatus:
     return stage._replace(progress=reported.progress) if stage.state == "running" and reported.progress else stage
 
@@ -96,7 +102,7 @@ def _table(stages: list[StageStatus]) -> Table:
         began = "-" if stage.began is None else f"{stage.began:%m-%d %H:%M:%S}"
         seconds = "-" if stage.seconds is None else f"{stage.seconds:.0f}"
         rows = "-" if stage.rows is None else f"{stage.rows:,}"
-        table.add_row(*map(Text, (stage.stage, stage.state, began, seconds, rows, stage.progress)))
+        table.add_row(*map(_text, (stage.stage, stage.state, began, seconds, rows, stage.progress)))
     return table
 
 
