@@ -51,13 +51,13 @@ def choose_run(store: Store, wanted: str) -> Run:
     """Return the finished run whose id begins so; `last`: the newest finished one.
 
     Raises:
-        ConfigurationError: There is none, or several; it has not finished, or has no aligned model.
+        ConfigurationError: There is none, or several; it has not finished, or has no aligned model; or which one is the
+            last cannot be told.
     """
-    runs = list_runs(store)[0]
-    finished = [run for run in runs if run.status == "finished"]
-    if wanted == "last" and not finished:
-        raise ConfigurationError(f"{store.uri} has no finished run: check the path, or run the pipeline to its end")
-    run = finished[-1] if wanted == "last" else find_run(runs, wanted)
+    if not wanted:
+        raise ConfigurationError("the run is empty: give the beginning of its id, or last for the newest finished one")
+    runs, damaged = list_runs(store)
+    run = _newest_finished(store, runs, damaged) if wanted == "last" else find_run(runs, wanted)
     if run.status != "finished":
         state = "is under way" if run.in_use() else "was interrupted"
         raise ConfigurationError(f"run {run.id} {state}: only a finished run is published; run it to its end")
@@ -65,6 +65,17 @@ def choose_run(store: Store, wanted: str) -> Run:
         has = ", ".join(run.artifacts) or "nothing"
         raise ConfigurationError(f"run {run.id} has no aligned model, but {has}: choose another run")
     return run
+
+
+def _newest_finished(store: Store, runs: list[Run], damaged: list[str]) -> Run:
+    """Return the newest finished run, unless a record that cannot be read may be of a newer one."""
+    finished = [run for run in runs if run.status == "finished"]
+    lost = [folder for folder in damaged if not finished or folder.rpartition("/")[2] > finished[-1].id]
+    if lost:
+        raise ConfigurationError(f"{store.uri}/{lost[-1]} is damaged, and may be the last run: give a run's id instead")
+    if not finished:
+        raise ConfigurationError(f"{store.uri} has no finished run: check the path, or run the pipeline to its end")
+    return finished[-1]
 
 
 def gather(store: Store, run: Run) -> Facts:
@@ -126,6 +137,8 @@ def _fine_tuned(facts: Facts) -> str:
 
 
 def _rewarded(facts: Facts) -> str:
+    if is_ready(facts, "reward_model"):
+        return f"{source_of(facts, facts.made['reward_model'].digest).place} as it is"
     stats = facts.made["reward_model"].stats
     accuracy, pairs = stats.get("accuracy"), stats.get("held_out_pairs")
     tested = "" if accuracy is None else f"; accuracy {accuracy:.3f} on {pairs:,} held-out pairs"
