@@ -6,6 +6,7 @@ python -m flows.status STORE --run 20261127T0655
 
 import argparse
 import json
+import shutil
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -20,14 +21,17 @@ from flows.run_log import redacted
 from tasks.config.errors import ConfigurationError
 from tasks.inspection.browse import find_run
 from tasks.inspection.catalog import check_there
+from tasks.inspection.printable import printable
 from tasks.inspection.reported import Reported, ask_server
 from tasks.inspection.status import StageStatus, run_state, stages_of
+from tasks.monitors.judging import FAIL
 from tasks.pipeline.pace import duration_text
 from tasks.store.artifacts import DamagedArtifactError
 from tasks.store.filesystem import STORE_ERRORS
 from tasks.store.folders import Store
 from tasks.store.runs import Run, list_runs
 
+LEAST_WIDTH = 80
 COLUMNS = ("stage", "state", "began (UTC)", "seconds", "rows", "progress")
 
 
@@ -47,8 +51,13 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json:
         print(json.dumps(_facts(run, state, stages, reported)))
     else:
-        lines = [Text(_head(run, state)), _table(stages), *map(Text, filter(None, [reported.remark]))]
-        Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(*lines, sep="\n")
+        lines = [_text(_head(run, state)), _table(stages), *map(_text, filter(None, [reported.remark]))]
+        Console(width=_width(), highlight=False).print(*lines, sep="\n")
+
+
+def _width() -> int:
+    """Return how wide the table is; a narrow terminal breaks its lines, rather than the table every word."""
+    return max(LEAST_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 160
 
 
 def choose_run(store: Store, prefix: str | None) -> Run:
@@ -67,13 +76,20 @@ def choose_run(store: Store, prefix: str | None) -> Run:
     return find_run(runs, prefix)
 
 
+def _text(text: str) -> Text:
+    """Return a text without control characters: a store may be written by others."""
+    return Text(printable(text))
+
+
 def _with_progress(stage: StageStatus, reported: Reported) -> StageStatus:
     return stage._replace(progress=reported.progress) if stage.state == "running" and reported.progress else stage
 
 
 def _head(run: Run, state: str) -> str:
     ago = duration_text((datetime.now(UTC) - run.started).total_seconds())
-    gone = ": its process is gone" if state == "interrupted" else ""
+    monitors = [f"monitors.{verdict.get('name')}" for verdict in run.verdicts if verdict.get("level") == FAIL]
+    cause = f"stopped by {', '.join(monitors)}" if monitors else "its process is gone"
+    gone = f": {cause}" if state == "interrupted" else ""
     where = f"process {run.pid} on {run.host}{f', flow run {run.flow_run_id}' if run.flow_run_id else ''}"
     return f"run {run.id}: {state}{gone}\nstarted {run.started:%Y-%m-%d %H:%M:%S} UTC, {ago} ago, {where}\n"
 
@@ -86,7 +102,7 @@ def _table(stages: list[StageStatus]) -> Table:
         began = "-" if stage.began is None else f"{stage.began:%m-%d %H:%M:%S}"
         seconds = "-" if stage.seconds is None else f"{stage.seconds:.0f}"
         rows = "-" if stage.rows is None else f"{stage.rows:,}"
-        table.add_row(*map(Text, (stage.stage, stage.state, began, seconds, rows, stage.progress)))
+        table.add_row(*map(_text, (stage.stage, stage.state, began, seconds, rows, stage.progress)))
     return table
 
 

@@ -10,7 +10,7 @@ from starlette.staticfiles import StaticFiles
 from tasks.browser.filters import read_filters
 from tasks.browser.guards import guard
 from tasks.browser.more import router
-from tasks.browser.opening import Open, Start, with_run
+from tasks.browser.opening import At, Open, Start, with_run
 from tasks.browser.pages import STATIC, page
 from tasks.browser.prompts import compare_pair, flag_counts, list_prompts, neighbours, show_prompt, sources
 from tasks.browser.run_files import files_of
@@ -76,7 +76,7 @@ def threshold(opened: Annotated[Open, Depends(with_run)], tau: str = "", eta: st
 
 
 def prompt_page(
-    request: Request, opened: Annotated[Open, Depends(with_run)], prompt_id: str, pair: str = "", at: int = -1
+    request: Request, opened: Annotated[Open, Depends(with_run)], prompt_id: str, pair: str = "", at: At = -1
 ) -> HTMLResponse:
     """Show a prompt with its completions in order of reward, its pairs, and one of these word by word."""
     filters = read_filters(request.query_params)

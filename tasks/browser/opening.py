@@ -13,6 +13,8 @@ from tasks.browser.shelf import PATIENCE
 
 Start = Annotated[int, Query(ge=0, le=1 << 40)]
 """Where a page of a list begins."""
+At = Annotated[int, Query(le=1 << 40)]
+"""Where a prompt is in a list; below 0: in none."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import duckdb
 
 from tasks.browser.index import RunIndex, connect
-from tasks.browser.run_files import RunFiles, read_run
+from tasks.browser.run_files import read_run
 from tasks.config.errors import ConfigurationError
 from tasks.store.artifacts import DamagedArtifactError
 from tasks.store.filesystem import STORE_ERRORS, StoreError
@@ -83,8 +83,8 @@ class Shelf:
     def open(self, run_id: str) -> Opened:
         """Return a run that is read, or begin to read it.
 
-        A finished run is read once: its pages stay when the store goes away. One under way is read anew where it has
-        other tables by now.
+        A finished run is read once. One under way is read anew where it has other tables by now. The pages of either
+        stay when the store goes away.
 
         Raises:
             ConfigurationError: There is no such run.
@@ -93,15 +93,22 @@ class Shelf:
         with self._lock:
             found = self._opened.get(run_id)
             if found is None or found.error is not None or found.index.files.run.status != "finished":
-                found = self._renewed(found, read_run(self._store, run_id))
+                found = self._renewed(found, run_id)
             self._opened[run_id] = found
             self._opened.move_to_end(run_id)
             while len(self._opened) > self._most and next(iter(self._opened.values())).is_over:
                 self._opened.popitem(last=False)[1].index.close()
             return found
 
-    def _renewed(self, found: Opened | None, files: RunFiles) -> Opened:
-        if found is not None and found.error is None and found.index.files.content() == files.content():
+    def _renewed(self, found: Opened | None, run_id: str) -> Opened:
+        readable = found is not None and found.error is None
+        try:
+            files = read_run(self._store, run_id)
+        except (ConfigurationError, *STORE_ERRORS):
+            if found is None or not readable:
+                raise
+            return found
+        if found is not None and readable and found.index.files.content() == files.content():
             return found
         if found is not None:
             found.index.close()

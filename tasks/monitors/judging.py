@@ -1,9 +1,10 @@
 """Verdicts of the monitors on what a stage has recorded, and the section that sets their ranges."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import NOT_IN_KEY, Section
@@ -21,6 +22,12 @@ class Threshold(Section):
     """Least healthy value; None: the monitor's own, where it has one."""
     high: Annotated[float | None, NOT_IN_KEY] = None
     """Greatest healthy value; None: the monitor's own, where it has one."""
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, level: Any) -> Any:
+        """Return `off` for what YAML 1.1 makes of it without quotes."""
+        return "off" if level is False else level
 
 
 def _bounds(monitor: Monitor) -> str:
@@ -100,10 +107,12 @@ def judge(stage: str, stats: Mapping[str, Any], config: MonitorsConfig) -> list[
 
 def _verdict(monitor: Monitor, threshold: Threshold, about: str, value: float) -> Verdict:
     low, high = range_of(monitor, threshold)
-    subject = f"{monitor.measured}{f' ({about})' if about else ''}"
+    subject = f"{monitor.measured}{f' ({about})' if about else ''} is {value:.3g}"
     below, above = low is not None and value < low, high is not None and value > high
-    if not below and not above:
-        return Verdict(monitor.name, about, OK, value, f"{subject} is {value:.3g}")
-    bound = f"below {low:g}" if below else f"above {high:g}"
-    text = f"{subject} is {value:.3g}, {bound}: {monitor.outside}. To do: {monitor.remedy}"
-    return Verdict(monitor.name, about, threshold.level, value, text)
+    if not math.isfinite(value):
+        wrong = "which is no number: what it was measured on is broken"
+    elif below or above:
+        wrong = f"{f'below {low:g}' if below else f'above {high:g}'}: {monitor.outside}"
+    else:
+        return Verdict(monitor.name, about, OK, value, subject)
+    return Verdict(monitor.name, about, threshold.level, value, f"{subject}, {wrong}. To do: {monitor.remedy}")

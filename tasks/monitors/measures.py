@@ -25,6 +25,15 @@ def recorded(*path: str) -> Measure:
     return measure
 
 
+def trained(name: str) -> Measure:
+    """Return a measure of a figure that every training has: a manifest's null stands for one that is no number."""
+
+    def measure(stats: Stats) -> Values:
+        return {"": math.nan if stats[name] is None else float(stats[name])} if name in stats else {}
+
+    return measure
+
+
 def share_with_pair(stats: Stats) -> Values:
     """Measure the share of prompts that have a pair."""
     return {"": 1 - stats["prompts_without_pair"] / stats["prompts"]} if stats.get("prompts") else {}

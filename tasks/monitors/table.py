@@ -123,7 +123,7 @@ MONITORS: tuple[Monitor, ...] = (
         "chosen_log_ratio",
         "train_dpo",
         "log pi(chosen) / pi_ref(chosen) at the end of the training, nats a completion",
-        measures.recorded("chosen_log_ratio"),
+        measures.trained("chosen_log_ratio"),
         low=-20.0,
         high=None,
         source="arXiv:2402.13228, arXiv:2404.19733: it may fall while the margin rises; the bound is ours",

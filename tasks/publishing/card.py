@@ -14,7 +14,7 @@ from tasks.pipeline.pages import markdown_table
 from tasks.pipeline.progress import warn
 from tasks.pipeline.site import Site
 from tasks.publishing.facts import (
-    Facts,
+    ModelFacts,
     Source,
     base_model,
     gather,
@@ -32,7 +32,7 @@ NO_CARD = (DamagedArtifactError, TemplateError, LookupError, TypeError, ValueErr
 """What may keep a card from being written, an artifact of an earlier release among it."""
 
 
-def card_text(facts: Facts, repo: str | None = None, adapter: bool = False) -> str:
+def card_text(facts: ModelFacts, repo: str | None = None, adapter: bool = False) -> str:
     """Return the model card in Markdown, with the head that the hub reads.
 
     Args:
@@ -108,7 +108,7 @@ def _licence(base: Source) -> str:
     return f"{name}{link}, as its {known['file']} says"
 
 
-def _start(facts: Facts, base: Source) -> Mapping[str, str]:
+def _start(facts: ModelFacts, base: Source) -> Mapping[str, str]:
     """Return what an adapter goes over: a policy that can be had by name, or the fine-tuned one in the store."""
     if is_ready(facts, "policy"):
         return {"start": base.place, "start_name": base.path}

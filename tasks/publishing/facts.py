@@ -16,7 +16,7 @@ READERS = 16
 Row = tuple[str, str]
 
 
-class Facts(NamedTuple):
+class ModelFacts(NamedTuple):
     """A run and what its manifests say."""
 
     run: Run
@@ -52,13 +52,13 @@ def choose_run(store: Store, wanted: str) -> Run:
     """Return the finished run whose id begins so; `last`: the newest finished one.
 
     Raises:
-        ConfigurationError: There is none, or several; it has not finished, or has no aligned model.
+        ConfigurationError: There is none, or several; it has not finished, or has no aligned model; or which one is the
+            last cannot be told.
     """
-    runs = list_runs(store)[0]
-    finished = [run for run in runs if run.status == "finished"]
-    if wanted == "last" and not finished:
-        raise ConfigurationError(f"{store.uri} has no finished run: check the path, or run the pipeline to its end")
-    run = finished[-1] if wanted == "last" else find_run(runs, wanted)
+    if not wanted:
+        raise ConfigurationError("the run is empty: give the beginning of its id, or last for the newest finished one")
+    runs, damaged = list_runs(store)
+    run = _newest_finished(store, runs, damaged) if wanted == "last" else find_run(runs, wanted)
     if run.status != "finished":
         state = "is under way" if run.in_use() else "was interrupted"
         raise ConfigurationError(f"run {run.id} {state}: only a finished run is published; run it to its end")
@@ -68,7 +68,18 @@ def choose_run(store: Store, wanted: str) -> Run:
     return run
 
 
-def gather(store: Store, run: Run) -> Facts:
+def _newest_finished(store: Store, runs: list[Run], damaged: list[str]) -> Run:
+    """Return the newest finished run, unless a record that cannot be read may be of a newer one."""
+    finished = [run for run in runs if run.status == "finished"]
+    lost = [folder for folder in damaged if not finished or folder.rpartition("/")[2] > finished[-1].id]
+    if lost:
+        raise ConfigurationError(f"{store.uri}/{lost[-1]} is damaged, and may be the last run: give a run's id instead")
+    if not finished:
+        raise ConfigurationError(f"{store.uri} has no finished run: check the path, or run the pipeline to its end")
+    return finished[-1]
+
+
+def gather(store: Store, run: Run) -> ModelFacts:
     """Read the manifests of what a run made, and of the models that it was given.
 
     Raises:
@@ -79,27 +90,27 @@ def gather(store: Store, run: Run) -> Facts:
     folders = [*run.artifacts.values(), *models]
     read = list(in_parallel(lambda folder: read_manifest(f"{store.uri}/{folder}"), folders, READERS))
     made = dict(zip(run.artifacts, read[: len(run.artifacts)], strict=True))
-    return Facts(run, made, {manifest.digest: manifest for manifest in read[len(run.artifacts) :]})
+    return ModelFacts(run, made, {manifest.digest: manifest for manifest in read[len(run.artifacts) :]})
 
 
-def aligned_model(store: Store, facts: Facts) -> Artifact:
+def aligned_model(store: Store, facts: ModelFacts) -> Artifact:
     """Return the reference to the aligned model."""
     shown = facts.made["aligned"].model_dump(include={"kind", "digest", "rows", "stats"})
     return Artifact(uri=f"{store.uri}/{facts.run.artifacts['aligned']}", **shown)
 
 
-def base_model(facts: Facts) -> Source:
+def base_model(facts: ModelFacts) -> Source:
     """Return what the policy was fine-tuned from, or the ready policy itself."""
     policy = facts.made["policy"]
     return source_of(facts, policy.provenance.inputs.get("base_model", policy.digest))
 
 
-def is_ready(facts: Facts, name: str) -> bool:
+def is_ready(facts: ModelFacts, name: str) -> bool:
     """Tell whether a model of the run came as it is, trained elsewhere."""
     return facts.made[name].provenance.stage == "store_model"
 
 
-def source_of(facts: Facts, digest: str) -> Source:
+def source_of(facts: ModelFacts, digest: str) -> Source:
     """Return where a model came from."""
     if (manifest := facts.sources.get(digest)) is None:
         return Source("a model that is no longer in the store", "", False, {})
@@ -110,7 +121,7 @@ def source_of(facts: Facts, digest: str) -> Source:
     return Source(given["path"], revision, bool(commit) and is_hub_id, stats.get("licence", {}))
 
 
-def method_rows(facts: Facts) -> list[Row]:
+def method_rows(facts: ModelFacts) -> list[Row]:
     """Return the steps that made the model, and how each was done."""
     steps = {
         "policy": ("fine-tuning", _fine_tuned),
@@ -122,18 +133,20 @@ def method_rows(facts: Facts) -> list[Row]:
     return [(label, describe(facts)) for name, (label, describe) in steps.items() if name in facts.made]
 
 
-def _fine_tuned(facts: Facts) -> str:
+def _fine_tuned(facts: ModelFacts) -> str:
     return _trained(facts, "policy", "sft", "demonstrations")
 
 
-def _rewarded(facts: Facts) -> str:
+def _rewarded(facts: ModelFacts) -> str:
+    if is_ready(facts, "reward_model"):
+        return f"{source_of(facts, facts.made['reward_model'].digest).place} as it is"
     stats = facts.made["reward_model"].stats
     accuracy, pairs = stats.get("accuracy"), stats.get("held_out_pairs")
     tested = "" if accuracy is None else f"; accuracy {accuracy:.3f} on {pairs:,} held-out pairs"
     return _trained(facts, "reward_model", "reward_model", "preference pairs") + tested
 
 
-def _drawn(facts: Facts) -> str:
+def _drawn(facts: ModelFacts) -> str:
     completions = facts.made["completions"]
     given = completions.provenance.config.get("sampling")
     if given is None:
@@ -143,7 +156,7 @@ def _drawn(facts: Facts) -> str:
     return f"k = {given['k']} for each of {prompts:,} prompts, {limits}"
 
 
-def _selected(facts: Facts) -> str:
+def _selected(facts: ModelFacts) -> str:
     pairs = facts.made["pairs"]
     given, possible = pairs.provenance.config["pairs"], pairs.stats.get("possible_pairs")
     threshold = f"tau = {given['tau']:g}, eta = {given['eta']:g}"
@@ -156,13 +169,13 @@ def _selected(facts: Facts) -> str:
     return f"{rule}{cap}: {pairs.rows:,}" + (f" of {possible:,} possible" if possible else "")
 
 
-def _aligned(facts: Facts) -> str:
+def _aligned(facts: ModelFacts) -> str:
     given = facts.made["aligned"].provenance.config["dpo"]
     losses = given["loss_type"] if isinstance(given["loss_type"], str) else " + ".join(given["loss_type"])
     return f"beta = {given['beta']:g}, loss {losses}; {_trained(facts, 'aligned', 'dpo', 'pairs')}"
 
 
-def _trained(facts: Facts, name: str, section: str, rows: str) -> str:
+def _trained(facts: ModelFacts, name: str, section: str, rows: str) -> str:
     manifest = facts.made[name]
     if is_ready(facts, name):
         return f"none: {source_of(facts, manifest.digest).place} as it is"
@@ -178,6 +191,6 @@ def _epochs(number: float) -> str:
     return "1 epoch" if number == 1 else f"{number:g} epochs"
 
 
-def settings(facts: Facts) -> dict[str, Any]:
+def settings(facts: ModelFacts) -> dict[str, Any]:
     """Return the run's configuration without where it lay and where it computed."""
     return {name: value for name, value in facts.run.config.items() if name not in ("store", "compute")}

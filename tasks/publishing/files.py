@@ -7,7 +7,7 @@ from tasks.config.errors import ConfigurationError
 from tasks.models.adapters import ADAPTER
 from tasks.models.weight_files import INDEX
 from tasks.publishing.card import CARD, card_text
-from tasks.publishing.facts import Facts, aligned_model, base_model, is_ready
+from tasks.publishing.facts import ModelFacts, aligned_model, base_model, is_ready
 from tasks.store.artifacts import Content, Manifest
 from tasks.store.copies import fetch
 from tasks.store.folders import Store, read_bytes
@@ -35,14 +35,14 @@ def file_names(aligned: Manifest, adapter: bool) -> dict[str, str]:
     return {name.removeprefix(f"{ADAPTER}/"): name for name in found} | {name: name for name in sorted(tokenizer)}
 
 
-def file_sizes(facts: Facts, repo: str, adapter: bool) -> dict[str, int]:
+def file_sizes(facts: ModelFacts, repo: str, adapter: bool) -> dict[str, int]:
     """Return the bytes of every file that would be published, by its name there; reads none of them."""
     aligned = facts.made["aligned"]
     sizes = {name: aligned.files[own].size for name, own in file_names(aligned, adapter).items()}
     return sizes | {CARD: len(card_text(facts, repo, adapter).encode())}
 
 
-def file_contents(store: Store, facts: Facts, repo: str, adapter: bool) -> Mapping[str, Content]:
+def file_contents(store: Store, facts: ModelFacts, repo: str, adapter: bool) -> Mapping[str, Content]:
     """Return every file to publish by its name in the repository, verified.
 
     Raises:
@@ -58,7 +58,7 @@ def file_contents(store: Store, facts: Facts, repo: str, adapter: bool) -> Mappi
     return files | {ADAPTER_CONFIG: _with_base(bytes(files[ADAPTER_CONFIG]), facts)} | card
 
 
-def _with_base(config: bytes, facts: Facts) -> bytes:
+def _with_base(config: bytes, facts: ModelFacts) -> bytes:
     """Name the base model where the hub has it; the store's digest of a fine-tuned policy stays."""
     base = base_model(facts)
     if not (is_ready(facts, "policy") and base.is_on_hub):

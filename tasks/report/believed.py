@@ -15,11 +15,12 @@ def conclusion(verdicts: Sequence[Verdict]) -> str:
     if not verdicts:
         return "No monitor has measured anything yet."
     doubts = count[FAIL] + count[WARN]
-    said = (
-        f"{doubts} of {doubts + count[OK]} figures are outside of their healthy range"
-        if doubts
-        else (f"All {count[OK]} figures are within their healthy range")
-    )
+    if not doubts + count[OK]:
+        said = "No figure could be judged"
+    elif doubts:
+        said = f"{doubts} of {doubts + count[OK]} figures are outside of their healthy range"
+    else:
+        said = f"All {count[OK]} figures are within their healthy range"
     return f"{said}; not measured: {count[UNMEASURED]}." if count[UNMEASURED] else f"{said}."
 
 

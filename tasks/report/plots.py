@@ -141,8 +141,11 @@ def distributions(values: Mapping[str, np.ndarray], x: str, caption: str) -> Plo
         x: What the numbers are.
         caption: What the figure is.
     """
-    every = np.concatenate(list(values.values()))
-    edges = np.histogram_bin_edges(every.astype(np.float64), BINS)
+    every = np.concatenate(list(values.values())).astype(np.float64)
+    low, high = float(every.min()), float(every.max())
+    if high - low <= 2 * BINS * np.spacing(max(abs(low), abs(high))):  # equal, but for the last bits
+        low, high = low - max(0.5, abs(low) / 2), high + max(0.5, abs(high) / 2)
+    edges = np.linspace(low, high, BINS + 1)
 
     def draw(axes: Any) -> None:
         for colour, style, (name, own) in zip((ONE, TWO), ("-", "--"), values.items(), strict=False):

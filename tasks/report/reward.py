@@ -8,6 +8,7 @@ from tasks.report.plots import bars, reliability_diagram
 from tasks.rewards.calibration import calibrating_tau, calibration_error, gaps_of, reliability
 
 REWARD_MODEL = "train_reward_model"
+NO_TAU = "none: never wrong, or no better than chance"
 
 
 def reward_section(facts: Facts) -> Section | None:
@@ -42,7 +43,7 @@ def _measured(facts: Facts) -> list[Block]:
     found, best = reliability(gaps, tau), calibrating_tau(gaps)
     rows += [
         (f"calibration error at tau {tau:g}", number(calibration_error(found))),
-        ("tau that would calibrate it", number(best) if best is not None else "none: always right, or at chance"),
+        ("tau that would calibrate it", number(best) if best is not None else NO_TAU),
     ]
     caption = f"How often it is right, by sigma(gap / tau) with tau {tau:g}; the larger, the more pairs"
     return [Table(("reward model", ""), rows), reliability_diagram(found.said, found.right, found.pairs, caption)]

@@ -59,9 +59,11 @@ def read_answers(evaluation: Artifact) -> Answers | None:
 
 
 def three_samples(answers: Answers, messages: Messages) -> list[Sample]:
-    """Return the prompts with the median gain, the largest gain and the largest loss."""
+    """Return the prompts with the median gain, the largest gain and the largest loss, each called what it is."""
     last = len(answers.prompt_ids) - 1
-    chosen = {"median gain": last // 2, "largest gain": last, "largest loss": 0}
+    best = "smallest loss" if answers.gains[last] < 0 else "largest gain"
+    worst = "largest loss" if answers.gains[0] < 0 else "smallest gain"
+    chosen = {"median gain": last // 2, best: last, worst: 0}
     return [_sample(answers, messages, place, name) for name, place in chosen.items()]
 
 

@@ -61,7 +61,7 @@ def _profile(profile: Mapping[str, Any], facts: Facts) -> Iterator[Block]:
     within, overall = profile["length_correlation_within_prompt"], profile["length_correlation"]
     yield Text(
         f"Correlation of reward and length: {number(within, 2)} within a prompt, {number(overall, 2)} over all. "
-        "tau and eta are one axis: a pair is kept where its reward gap is above tau log(eta / (1 - eta)), "
+        f"{_rule(facts.config.pairs.strategy)} where its reward gap is above tau log(eta / (1 - eta)), "
         f"here {profile['gap_threshold']:.3f}."
     )
     if profile["gaps"]["counts"]:
@@ -73,6 +73,14 @@ def _profile(profile: Mapping[str, Any], facts: Facts) -> Iterator[Block]:
     yield _grid(profile, tau, eta)
     yield from _by_gap(profile)
     yield from _k_curve(profile["k_curve"])
+
+
+def _rule(strategy: str) -> str:
+    """Return how the sentence on tau and eta begins: they decide nothing where another strategy has selected."""
+    if strategy == "threshold":
+        return "tau and eta are one axis: a pair is kept"
+    words = strategy.replace("_", " ")
+    return f"The pairs of this run are those of {words}; the threshold rule, told of below, keeps a pair"
 
 
 def _grid(profile: Mapping[str, Any], tau: float, eta: float) -> Table:

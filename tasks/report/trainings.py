@@ -1,5 +1,6 @@
 """How training went: what DPO, and the trainings before it, have logged."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 from tasks.report.blocks import Block, Plot, Section, Table, number
@@ -57,4 +58,7 @@ def _curves(log: Mapping[str, list[tuple[int, float]]]) -> Iterator[Plot]:
 
 def _line(series: Mapping[str, list[tuple[int, float]]], caption: str, unit: str) -> Plot:
     points = {name: tuple(zip(*own, strict=True)) for name, own in series.items()}
+    values = [value for own in series.values() for _, value in own]
+    if broken := sum(not math.isfinite(value) for value in values):  # a curve that ends, or no curve, says not why
+        caption += f"; {broken:,} of {len(values):,} points are no numbers"
     return lines(points, "optimizer step", unit, caption)  # type: ignore[arg-type]  # two sequences a name

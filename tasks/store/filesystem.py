@@ -91,6 +91,19 @@ def remove(fs: fsspec.AbstractFileSystem, path: str) -> None:
             pass
 
 
+def read_small_file(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
+    """Return a file's content in one request.
+
+    Raises:
+        FileNotFoundError: There is no such file; nor is there where its folder is a file, on a disk as on S3.
+    """
+    try:
+        content: bytes = fs.cat_file(path, max_concurrency=1)
+    except NotADirectoryError as error:
+        raise FileNotFoundError(path) from error
+    return content
+
+
 def _s3_path(rest: str) -> str:
     """Return bucket and key; s3fs or HTTP would change some keys on their way."""
     path = rest.rstrip("/")

@@ -35,6 +35,7 @@ from tasks.store.filesystem import (
     in_parallel,
     open_fs,
     persist,
+    read_small_file,
     remove,
     write_file,
 )
@@ -214,7 +215,7 @@ def read_manifest(uri: str) -> Manifest:
     """
     fs, path = open_fs(f"{uri}/{MANIFEST}")
     try:
-        return persist(lambda: _parse(fs.cat_file(path, max_concurrency=1), uri), uri, "read")
+        return persist(lambda: _parse(read_small_file(fs, path), uri), uri, "read")
     except FileNotFoundError as error:
         raise DamagedArtifactError(f"{uri} has no {MANIFEST}: it was never completed; run again") from error
 

@@ -223,6 +223,16 @@ def test_a_store_that_goes_away(store):
     assert "there is no store at" in browsed.client.get("/").text
 
 
+def test_a_run_under_way_stays_when_its_store_goes_away(store):
+    _, made = write_run(store, Size(5))
+    browsed = browse(store, [(record(store, made), made)])
+    assert browsed.get("").status_code == 200
+    shutil.move(store.root, f"{store.root}-elsewhere")
+    assert browsed.get("").status_code == 200, "what was read stays"
+    shutil.move(f"{store.root}-elsewhere", store.root)
+    assert list_prompts(browsed.index(), Filters(), 0).of == 5
+
+
 def test_a_store_that_cannot_be_read(store):
     run, made = write_run(store, Size(2))
     browsed = browse(store, [(run, made)])

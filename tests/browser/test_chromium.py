@@ -217,6 +217,24 @@ def test_no_page_is_wider_than_the_window(page, site, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width, address
 
 
+BROKEN = """Array.from(document.querySelectorAll("table.two td.n")).filter((cell) =>
+    Array.from(cell.textContent.matchAll(/\\S+/g)).some((word) => {
+        const range = document.createRange();
+        range.setStart(cell.firstChild, word.index);
+        range.setEnd(cell.firstChild, word.index + word[0].length);
+        return range.getClientRects().length > 1;
+    })).map((cell) => cell.textContent)"""
+"""Cells with a word on two lines."""
+
+
+def test_no_figure_of_an_evaluation_is_on_two_lines(page, site):
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.goto(f"{site.url}/runs/{site.runs[1].id}/evaluation")
+    expect(page.locator("table.two")).to_be_visible()
+    page.locator("table.two td.n").first.evaluate("cell => { cell.textContent = '1,234,574.27'; }")
+    assert page.evaluate(BROKEN) == []
+
+
 def test_a_server_that_is_stopped_is_told(chromium, tmp_path):
     with served(tmp_path) as own:
         page = chromium.new_page()

@@ -106,6 +106,14 @@ def test_what_is_not_understood_is_told(browsed, query, message):
     assert message in answer.text
 
 
+def test_a_place_in_the_list_that_no_list_has(browsed):
+    address = f"/prompts/{figures(browsed).rows[0]['prompt_id']}"
+    assert browsed.get(address, at=10**9).status_code == 200
+    answer = browsed.get(address, at=10**40)
+    assert answer.status_code == 404
+    assert "out of bounds" in answer.text
+
+
 def test_pages_of_a_list(browsed):
     assert ">11 to 12 of 12<" in browsed.get("", start=10).text
     assert browsed.get("", start=10**9).status_code == 200

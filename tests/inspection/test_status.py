@@ -167,6 +167,30 @@ def test_a_killed_run_has_ended(tmp_path, capsys):
     assert page.count("missing") == 1
 
 
+def test_a_run_that_a_monitor_has_stopped_says_so(tmp_path, capsys):
+    script = "from tasks.store.runs import RunRecord; from tasks.store.folders import Store\n"
+    script += f"run = RunRecord.begin(Store({str(tmp_path)!r}), expected={EXPECTED})\n"
+    script += "run.judge([{'name': 'length', 'level': 'fail'}, {'name': 'kl_token', 'level': 'warn'}])"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+    assert told(capsys, str(tmp_path)).splitlines()[0].endswith(": interrupted: stopped by monitors.length")
+
+
+def test_a_store_that_others_write_sends_no_escapes_to_the_terminal(tmp_path, capsys):
+    going = RunRecord.begin(Store(str(tmp_path)), expected=("train_dpo\x1b]0;title\x07",), flow_run_id="\x1b[2J")
+    going.judge([{"name": "\x1b[31m", "level": "fail"}])
+    page = told(capsys, str(tmp_path))
+    assert "\x1b" not in page
+    assert "train_dpo\\x1b]0;title\\x07" in page
+
+
+def test_a_narrow_terminal_breaks_no_words(store, made, capsys, monkeypatch):
+    begin(store, made.prompts)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    page = told(capsys, store.uri)
+    assert all(name in page for name in EXPECTED)
+
+
 # Which run
 
 

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from flows.rs_dpo import rs_dpo
+from flows.settings_yaml import read_yaml
 from tasks.monitors import measures
 from tasks.monitors.judging import FAIL, OK, UNMEASURED, WARN, MonitorsConfig, judge
 from tasks.monitors.table import MONITORS
@@ -92,6 +93,23 @@ def test_a_verdict_says_what_is_wrong_and_what_to_do():
     (found,) = (v for v in judge("evaluate_policy", EVALUATION, MonitorsConfig()) if v.name == "kl_sequence")
     assert found.text.startswith("KL from the reference, nats a completion (aligned) is 30, above 25: the policy is")
     assert "To do: raise dpo.beta" in found.text
+
+
+@pytest.mark.parametrize("nan", [math.nan, None], ids=["as it was measured", "as a manifest writes it"])
+def test_what_is_no_number_is_never_healthy(nan):
+    stats = {"chosen_log_ratio": nan, "held_out": {"accuracy": math.inf}}
+    found = judge("train_dpo", stats, MonitorsConfig(chosen_log_ratio={"level": "fail"}))
+    assert [each.level for each in found] == [FAIL, WARN]
+    assert "nats a completion is nan, which is no number: what it was measured on is broken. To do: lower" in (
+        found[0].text
+    )
+
+
+def test_off_needs_no_quotes_in_yaml():
+    written = read_yaml("{length: {level: off}, kl_token: {level: 'off'}}", "monitors")
+    assert [MonitorsConfig(**written).length.level, MonitorsConfig(**written).kl_token.level] == ["off", "off"]
+    with pytest.raises(ValueError, match="'off', 'warn' or 'fail'"):
+        MonitorsConfig(length={"level": True})
 
 
 def test_a_range_that_is_none_is_refused():

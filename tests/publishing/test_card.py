@@ -122,6 +122,12 @@ def test_a_ready_policy(facts):
     assert dict(method_rows(ready))["fine-tuning"] == "none: `world/base_model` as it is"
 
 
+def test_a_ready_reward_model(facts):
+    (base,) = facts.sources.values()
+    ready = facts._replace(made={**facts.made, "reward_model": base})
+    assert dict(method_rows(ready))["reward model"] == "`world/base_model` as it is", "there is one"
+
+
 def test_verdicts(facts):
     verdicts = (
         {"name": "reward hacking", "level": "ok", "text": "a | b"},

@@ -179,6 +179,17 @@ def test_runs_that_cannot_be_published(kept, capsys, tmp_path):
     assert f"run {other.id} has no aligned model, but pairs: choose" in refused(capsys, store.uri, "last", "a/b")
 
 
+def test_which_run_is_not_guessed(kept, capsys, damage):
+    store, run = kept
+    assert "the run is empty: give the beginning" in refused(capsys, store.uri, "", "a/b", "--dry-run")
+    newer = kept_run(store, artifacts=run.artifacts)
+    damage(f"{store.uri}/runs/{newer.id}/manifest.json", "truncate")
+    message = refused(capsys, store.uri, "last", "a/b", "--dry-run")
+    assert f"runs/{newer.id} is damaged, and may be the last run: give a run's id" in message
+    assert kept_run(store, artifacts=run.artifacts).id > newer.id
+    main([store.uri, "last", "a/b", "--dry-run"])
+
+
 def test_no_adapter(kept, capsys, monkeypatch):
     monkeypatch.setattr(tasks.publishing.files, "ADAPTER", "missing")
     message = refused(capsys, kept[0].uri, "last", "a/b", "--adapter", "--dry-run")

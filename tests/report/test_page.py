@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from tasks.inspection.printable import printable
+from tasks.monitors.judging import MonitorsConfig, judge
+from tasks.report.believed import conclusion
 from tasks.report.page import report_page
 from tasks.report.samples import read_answers, shortened, three_samples, to_leaf_through
 
@@ -72,6 +74,12 @@ def test_figures_have_text_and_follow_the_page_s_colours(facts_of):
     assert not re.search(r"#0[1-5]0[1-5]0[1-5]", text)
 
 
+def test_an_empty_completion_is_called_so(facts_of):
+    text = report_page(facts_of([("q", "", "something", 0.0, 1.0)])).decode()
+    assert re.search('sft, reward 0.000</div><div class="soft">\\(empty\\)</div>', text)
+    assert text.count("(empty)") == 4, "one of each kind of samples"
+
+
 def test_long_texts_are_cut_with_a_note_and_the_page_stays_small(facts_of):
     page = report_page(facts_of([(f"q{n}", "w" * 100_000, "v" * 100_000, 0.0, float(n)) for n in range(50)]))
     assert len(page) < 3_000_000
@@ -91,9 +99,22 @@ def test_a_run_that_has_just_begun_has_a_page(facts_of):
     assert "Did it get better?" not in page
 
 
+def test_no_figure_is_healthy_where_none_was_measured():
+    unmeasured = judge("train_reward_model", {}, MonitorsConfig())
+    assert conclusion(unmeasured) == "No figure could be judged; not measured: 2."
+    measured = judge("train_reward_model", {"ece": 0.1}, MonitorsConfig())
+    assert conclusion(measured) == "All 1 figures are within their healthy range; not measured: 1."
+
+
 def test_no_reward_on_one_side(facts_of):
     page = report_page(facts_of([("q", "a", "b", np.nan, 1.0), ("r", "a", "b", np.nan, 2.0)]))
     assert b"Did it get better?" in page
+
+
+@pytest.mark.parametrize("before", [0.0, 0.3, 1e8])
+def test_rewards_that_differ_in_their_last_bits_alone(facts_of, before):
+    page = report_page(facts_of([("q", "a", "b", before, np.nextafter(before, 2 * before + 1))] * 3))
+    assert b"Rewards by reward model before and after" in page
 
 
 def test_win_rates_by_source_and_length(facts_of):
@@ -110,13 +131,25 @@ def test_samples_are_chosen_by_rule(facts_of):
     answers = read_answers(facts.artifacts["evaluate_policy"])
     assert [sample.sides[1].completion for sample in three_samples(answers, {})] == ["after 3", "after 4", "after 1"]
     assert three_samples(answers, {})[0].note == "median gain: reward model +1.000"
+    assert three_samples(answers, {})[2].note == "largest loss: reward model -2.000"
     kinds = {kind.title: [s.sides[1].completion for s in kind.samples] for kind in to_leaf_through(answers, {})}
     assert kinds["Largest gains"][:2] == ["after 4", "after 0"]
     assert kinds["Smallest gains, or largest losses"][:2] == ["after 1", "after 2"]
     assert sorted(kinds["Random"]) == sorted(f"after {n}" for n in range(5))
 
 
+@pytest.mark.parametrize(
+    ("gains", "best", "worst"),
+    [((0.0, 2.0, 1.0), "largest gain", "smallest gain"), ((-1.0, -2.0, -3.0), "smallest loss", "largest loss")],
+)
+def test_no_gain_is_called_a_loss_and_no_loss_a_gain(facts_of, gains, best, worst):
+    facts = facts_of([(f"q{n}", "before", "after", 0.0, gain) for n, gain in enumerate(gains)])
+    notes = [sample.note for sample in three_samples(read_answers(facts.artifacts["evaluate_policy"]), {})]
+    assert notes[1:] == [f"{best}: reward model {max(gains):+.3f}", f"{worst}: reward model {min(gains):+.3f}"]
+
+
 def test_printable_and_shortened():
     assert printable("a\tb\nc\x1b[31m\u200b\ud800") == "a\tb\nc\\x1b[31m\\u200b\\ud800"
-    assert printable("naïve 文字 🙂") == "naïve 文字 🙂"
+    for seen in ("naïve 文字 🙂", "Ça va\u00a0?", "日本\u3000語", "می\u200cخوریم", "👨\u200d👩\u200d👧"):
+        assert printable(seen) == seen
     assert shortened("x" * 1501).endswith("x ... (1 more characters)")

@@ -41,7 +41,7 @@ def test_the_page_of_the_run_is_one_and_grows(tmp_path, prefect_harness):
         assert early.startswith("# Report\n\nThe whole report: `file://")
         aligned = Draft(watching.store, Provenance(stage="train_dpo", version=1, key="0" * 64))
         watching.watcher.saw("train_dpo", aligned.commit("model", {}, "1" * 64, stats={"chosen_log_ratio": -50.0}))
-        return watching.watcher.ended()
+        return watching.watcher.ended()["report"]
 
     record = flow(whole, name="watched")()
     (page,) = pages()
@@ -78,6 +78,6 @@ def test_a_part_of_another_run_is_not_watched(tmp_path):
 def test_a_report_that_cannot_be_made_is_a_warning(tmp_path, capsys):
     watching = site(tmp_path)
     watching.watcher.saw("train_dpo", PAIRS)  # a folder that is not there
-    record = watching.watcher.ended()
+    record = watching.watcher.ended()["report"]
     assert "report" not in record.stats
     assert "WARNING: no report was written (DamagedArtifactError: file:///elsewhere has no" in capsys.readouterr().out

@@ -23,6 +23,13 @@ def run(**changes) -> Run:
     return Run(id="1", **{**facts, **changes})
 
 
+def test_a_file_of_a_stranger_is_no_run(tmp_path):
+    store = Store(str(tmp_path))
+    record = RunRecord.begin(store)
+    (tmp_path / "runs" / "notes.txt").write_text("the run of Tuesday is the good one")
+    assert [r.id for r in read_runs(store)] == [record.run.id]
+
+
 def test_a_record_grows_with_its_run(store):
     assert read_runs(store) == []
     record = RunRecord.begin(store)
