@@ -98,12 +98,7 @@ def load(path: str, overrides: Overrides) -> Config:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a comparison from the command line."""
-    parser = argparse.ArgumentParser(description="Compare several ways to align one policy.")
-    parser.add_argument("config", help="comparison file, e.g. configs/compare_facts.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
-    parser.add_argument("--dry-run", action="store_true", help="list the runs, and compute nothing")
-    parser.add_argument("--json", action="store_true", help="print the outcome as one last line of JSON")
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     with ended_by_signals():
         try:
             comparison = ComparisonConfig.model_validate(read_file(options.config, options.set))
@@ -124,6 +119,15 @@ def main(arguments: list[str] | None = None) -> None:
         except FAILS as error:
             stop(error, status=1)
     show(made, parts, options.json)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Compare several ways to align one policy.")
+    parser.add_argument("config", help="comparison file, e.g. configs/compare_facts.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs, and compute nothing")
+    parser.add_argument("--json", action="store_true", help="print the outcome as one last line of JSON")
+    return parser
 
 
 def show(made: Artifact, parts: Parts, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from runs import ROOT
 import flows.add_prompts
 import flows.browse
 import flows.command_line
+import flows.compare
 import flows.publish
 import flows.quickstart
 import flows.status
@@ -47,6 +48,7 @@ RUN_BY = {
     "make faults": "test_faults",
     "python -m flows.quickstart": "test_the_quickstart",
     "python -m flows.rs_dpo": "test_a_dry_run_prints_a_table",
+    "python -m flows.compare": "test_a_dry_run_lists_the_runs",
     "python -m flows.add_prompts": "test_the_report_for_people",
     "python -m flows.publish": "test_what_a_dry_run_prints",
     "python -m flows.browse": "test_a_store_is_served_until_it_is_interrupted",
@@ -63,6 +65,7 @@ RUN_BY = {
 """Beginning of a command -> the test that runs it."""
 PARSERS = {
     "flows.rs_dpo": flows.command_line._parser,
+    "flows.compare": flows.compare._parser,
     "flows.add_prompts": flows.add_prompts._parser,
     "flows.publish": flows.publish._parser,
     "flows.browse": flows.browse._parser,
