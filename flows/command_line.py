@@ -1,11 +1,13 @@
 """The command line of a flow: a configuration file with overrides, a dry run, and what may go wrong."""
 
 import argparse
+import json
 import os
 import re
 import signal
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -90,6 +92,11 @@ def load_config(path: str, overrides: list[str]) -> Config:
         ConfigurationError: The file is missing or no YAML, a variable is unset, or a key or value is wrong.
     """
     return Config.model_validate(read_file(path, overrides))
+
+
+def load_values(path: str, overrides: Mapping[str, Any]) -> Config:
+    """Read a configuration file and override settings with values, as `load_config` does with texts."""
+    return load_config(path, [f"{name}={json.dumps(value)}" for name, value in overrides.items()])
 
 
 def read_file(path: str, overrides: list[str]) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from flows.command_line import FAILS, explain, load_config, read_file, stop
+from flows.command_line import FAILS, explain, load_values, read_file, stop
 from flows.prefect_server import start_server
 from flows.rs_dpo import rs_dpo
 from flows.run_log import RunLog, ended_by_signals
-from tasks.comparison.arms import ComparisonConfig, Overrides, configurations, expand
+from tasks.comparison.arms import ComparisonConfig, configurations, expand
 from tasks.comparison.outcome import Comparison, Verdict, arms_table, gather, verdicts
 from tasks.comparison.page import comparison_page
 from tasks.comparison.results import Result, models_table, read_result
@@ -39,13 +39,13 @@ Parts = dict[str, tuple[Comparison, list[Verdict]]]
 def compare(comparison: ComparisonConfig) -> tuple[Artifact, Parts]:
     """Run every arm under every seed, and say which are better; what two runs share is computed once."""
     arms = expand(comparison)
-    runs = configurations(comparison, arms, load)
+    runs = configurations(comparison, arms, load_values)
     results, failed = run_all(runs, comparison.reward)
     parts = {"": judged(results, failed, comparison)}
     if comparison.size_matched:
         least = min(result.pairs for result in results)
         matched = comparison.model_copy(update={"set": {**comparison.set, "pairs.max_pairs": least}})
-        again, lost = run_all(configurations(matched, arms, load), comparison.reward)
+        again, lost = run_all(configurations(matched, arms, load_values), comparison.reward)
         parts[f" with {least:,} pairs each"] = judged(again, lost, comparison)
         results = [*results, *(result._replace(arm=f"{result.arm}, {least} pairs") for result in again)]
     return keep(next(iter(runs.values())).store, results, parts), parts
@@ -91,18 +91,13 @@ def keep(uri: str, results: list[Result], parts: Parts) -> Artifact:
     return made
 
 
-def load(path: str, overrides: Overrides) -> Config:
-    """Return a configuration file with overrides that are values."""
-    return load_config(path, [f"{name}={json.dumps(value)}" for name, value in overrides.items()])
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run a comparison from the command line."""
     options = _parser().parse_args(arguments)
     with ended_by_signals():
         try:
             comparison = ComparisonConfig.model_validate(read_file(options.config, options.set))
-            runs = configurations(comparison, expand(comparison), load)
+            runs = configurations(comparison, expand(comparison), load_values)
         except ValidationError as error:
             stop(ConfigurationError("\n       ".join([explain(error), *getattr(error, "__notes__", [])])))
         except ConfigurationError as error:

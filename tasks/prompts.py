@@ -158,6 +158,20 @@ def draw_pilot(out: Draft, prompts: Artifact, pilot: int | None) -> Artifact:
     return commit_rows(out, "prompts", drawn, {"prompts": prompts.rows})
 
 
+@stage(version=1, retries=2, given=lambda prompts, share: prompts if share is None else None)
+def draw_share(out: Draft, prompts: Artifact, share: tuple[int, int] | None) -> Artifact:
+    """Take one of n shares of the prompts, told apart by their hashes: share (1, 3) is the first of three."""
+    number, of = share or (1, 1)
+    kept = [
+        row
+        for row in read_table(prompts).to_pylist()
+        if int(of * hash_fraction(f"share:{row['prompt_id']}")) == number - 1
+    ]
+    if not kept:
+        raise ConfigurationError(f"share {number} of {of} of {prompts.rows} prompts is empty: ask for fewer rounds")
+    return commit_rows(out, "prompts", kept, {"prompts": prompts.rows})
+
+
 def _find(source: DataSource | str | None, role: Role) -> Artifact:
     if not isinstance(source, DataSource):
         return NOTHING

@@ -1,0 +1,179 @@
+"""Rounds of RS-DPO: each policy samples, and what is selected from its own completions trains the next one.
+
+python -m flows.rounds configs/rounds_facts.yaml --set rounds=4
+"""
+
+import argparse
+import json
+import sys
+
+from prefect import flow
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from flows.command_line import FAILS, explain, load_values, read_file, stop
+from flows.inputs import Inputs, check_settings, load_inputs
+from flows.prefect_server import start_server
+from flows.run_log import RunLog, ended_by_signals
+from flows.stage_order import stage_order
+from tasks.config.errors import ConfigurationError
+from tasks.dpo import train_dpo
+from tasks.evaluate import evaluate_policy
+from tasks.pairs import build_pairs
+from tasks.pipeline.configuration import Config
+from tasks.pipeline.progress import log
+from tasks.pipeline.site import Site, open_site
+from tasks.preferences import label_preferences
+from tasks.prompts import draw_share
+from tasks.publishing.card import write_card
+from tasks.report.watching import watched
+from tasks.reward_model import train_reward_model
+from tasks.rounds.outcome import Round, best_round, read_round, why_ended
+from tasks.rounds.page import rounds_page, rounds_table
+from tasks.rounds.settings import RoundsConfig
+from tasks.sample import sample_completions
+from tasks.score import score_completions
+from tasks.sft import train_sft
+from tasks.store.artifacts import Artifact
+from tasks.store.folders import open_store
+
+SEEDED = ("sampling.seed", "pairs.seed", "dpo.seed", "evaluation.seed")
+"""What each round moves by one."""
+
+
+@flow(name="rounds")
+def rounds(settings: RoundsConfig) -> tuple[list[Round], str]:
+    """Run round after round until none is worth it; return them, and why they ended."""
+    done: list[Round] = []
+    while True:
+        config = round_config(settings, len(done) + 1)
+        done.append(one_round(settings, config, done))
+        ended = why_ended(done, settings)
+        log(f"round {done[-1].number}: gain {done[-1].gain:+.3f} at {done[-1].kl:.2f} nats")
+        if ended is not None:
+            log(f"the rounds end: {ended}")
+            return done, ended
+
+
+def one_round(settings: RoundsConfig, config: Config, done: list[Round]) -> Round:
+    """Return the next round, a run with a record and a report of its own."""
+    number = len(done) + 1
+    site = watched(open_site(config.store, config.compute, config, stage_order(config)), config)
+    given = load_inputs(site, config)
+    sft = train_sft(site, given.base_model, given.demonstrations, config.sft)
+    policy = done[-1].policy if done else sft  # policy_t
+    own = (number, settings.rounds) if settings.prompts == "share" else None
+    prompts = draw_share(site, given.prompts, own)
+    completions = sample_completions(site, policy, prompts, config.sampling)
+    r = reward_model(site, settings, config, given, sft, completions, prompts)
+    rewards = score_completions(site, r, completions, prompts, config.scoring)
+    selected = build_pairs(site, rewards, completions, config.pairs)
+    reference = sft if settings.reference == "fixed" else policy
+    aligned = train_dpo(site, policy, reference, selected, completions, prompts, given.dpo)  # policy_{t+1}
+    policies, judges = {"sft": sft, "aligned": aligned}, {"reward_model": r}
+    compared = evaluate_policy(site, policies, judges, given.evaluation_prompts, given.evaluation)
+    names = (
+        "held_out",
+        "prompts",
+        "policy",
+        "completions",
+        "reward_model",
+        "rewards",
+        "pairs",
+        "aligned",
+        "evaluation",
+    )
+    made = (given.held_out, prompts, policy, completions, r, rewards, selected, aligned, compared)
+    site.finish(dict(zip(names, made, strict=True)))
+    write_card(site)
+    return read_round(number, aligned, selected, compared, settings.reward)
+
+
+def reward_model(
+    site: Site,
+    settings: RoundsConfig,
+    config: Config,
+    given: Inputs,
+    sft: Artifact,
+    completions: Artifact,
+    prompts: Artifact,
+) -> Artifact:
+    """Return the reward model of a round: trained once, or anew on labels of the round's own completions."""
+    preferences = given.preferences
+    if settings.reward_model == "refreshed":
+        preferences = label_preferences(site, completions, prompts, given.gold)
+    return train_reward_model(site, given.reward_base or sft, preferences, config.reward_model)
+
+
+def round_config(settings: RoundsConfig, number: int) -> Config:
+    """Return the configuration of a round: the base, with seeds that no other round has.
+
+    Raises:
+        ConfigurationError: Something in it does not go with rounds.
+    """
+    base = load_values(settings.base, settings.set)
+    check_settings(base)
+    if base.pairs.strategy == "annotation" or base.data.pilot is not None or base.reward_model.held_out:
+        raise ConfigurationError(
+            "rounds sample from each policy anew: leave out pairs.strategy = annotation, data.pilot and "
+            "reward_model.held_out"
+        )
+    if (settings.reward_model == "refreshed") != (base.data.preferences == "gold"):
+        raise ConfigurationError(
+            f"reward_model = {settings.reward_model} and data.preferences = {base.data.preferences!r} do not fit: "
+            "refreshed needs data.preferences = gold, and fixed needs preferences, or reward_model.ready_model"
+        )
+    seeds = {}
+    for name in SEEDED:
+        section, _, field = name.partition(".")
+        seeds[name] = getattr(getattr(base, section), field) + number - 1
+    return load_values(settings.base, {**settings.set, **seeds})
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run rounds from the command line."""
+    options = _parser().parse_args(arguments)
+    with ended_by_signals():
+        try:
+            settings = RoundsConfig.model_validate(read_file(options.config, options.set))
+            round_config(settings, 1)
+            with RunLog() as log_:
+                start_server(log_.path)
+                done, ended = rounds(settings)
+        except ValidationError as error:
+            stop(ConfigurationError(explain(error)))
+        except ConfigurationError as error:
+            stop(error)
+        except FAILS as error:
+            stop(error, status=1)
+    show(done, ended, settings, options.json)
+
+
+def show(done: list[Round], ended: str, settings: RoundsConfig, as_json: bool) -> None:
+    """Print the rounds, which of them is the best, and where its model and the page are."""
+    best, store = best_round(done, settings), open_store(round_config(settings, 1).store)
+    kept = f"the best is round {best.number}: {best.policy.uri}" if best else "none is within max_kl"
+    page = store.write_beside("rounds", f"{done[-1].policy.digest[:16]}.html", rounds_page(done, store.uri, kept))
+    console, table = Console(width=None if sys.stdout.isatty() else 140, markup=False), rounds_table(done)
+    printed = Table(*table.head)
+    for row in table.rows:
+        printed.add_row(*row)
+    console.print(printed)
+    for line in (f"The rounds ended: {ended}.", f"Of {len(done)} rounds {kept}", f"The page: {page}"):
+        console.print(line, soft_wrap=True, highlight=False)
+    if as_json:
+        told = [each._asdict() | {"policy": each.policy.uri, "gain": each.gain} for each in done]
+        print(json.dumps({"rounds": told, "best": best.number if best else None, "ended": ended, "page": page}))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Rounds of RS-DPO, each from the policy of the one before.")
+    parser.add_argument("config", help="file of the rounds, e.g. configs/rounds_facts.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
+    parser.add_argument("--json", action="store_true", help="print the rounds as one last line of JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

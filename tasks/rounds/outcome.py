@@ -1,0 +1,72 @@
+"""What each round has given, and whether another one is worth it. Pure."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tasks.evaluation.drawn import GOLD
+from tasks.rounds.settings import RoundsConfig
+from tasks.store.artifacts import Artifact
+
+PROXY = "reward_model"
+
+
+class Round(NamedTuple):
+    """One round: how its policy does on the held-out prompts."""
+
+    number: int
+    """From 1."""
+    policy: Artifact
+    reward: float
+    """Mean reward."""
+    before: float
+    """Mean reward of the SFT policy, on the same prompts with the same seed."""
+    kl: float
+    """KL from the SFT policy, nats a completion."""
+    win_rate: float | None
+    """Over the SFT policy."""
+    pairs: int
+    length: float
+    """Mean tokens of a completion."""
+
+    @property
+    def gain(self) -> float:
+        """Return what the reward is above the SFT policy's: each round draws with its own seed."""
+        return self.reward - self.before
+
+
+def read_round(number: int, policy: Artifact, pairs: Artifact, evaluation: Artifact, reward: str | None) -> Round:
+    """Return a round from its evaluation against the SFT policy."""
+    stats = evaluation.stats["policies"]
+    own, before = stats["aligned"], stats[evaluation.stats["reference"]]
+    by = reward or (GOLD if GOLD in own["rewards"] else PROXY)
+    win = own["win_rates"][by]
+    return Round(
+        number,
+        policy,
+        own["rewards"][by]["mean"],
+        before["rewards"][by]["mean"],
+        own["divergence"]["kl_sequence"],
+        None if win is None else win["win_rate"],
+        pairs.rows,
+        own["mean_tokens"],
+    )
+
+
+def best_round(rounds: Sequence[Round], config: RoundsConfig) -> Round | None:
+    """Return the round with the highest gain among those within `max_kl`; the first of equal ones; None: no such."""
+    within = [each for each in rounds if config.max_kl is None or each.kl <= config.max_kl]
+    return max(within, key=lambda each: each.gain, default=None)
+
+
+def why_ended(rounds: Sequence[Round], config: RoundsConfig) -> str | None:
+    """Return why no further round is worth it, or None."""
+    last = rounds[-1]
+    if config.max_kl is not None and last.kl > config.max_kl:
+        return f"round {last.number} is {last.kl:.1f} nats from the SFT policy, beyond max_kl = {config.max_kl:g}"
+    best = best_round(rounds, config)
+    assert best is not None  # the last one is within
+    if last.number - best.number >= config.patience:
+        return f"no round since {best.number} has gained more, and patience = {config.patience}"
+    if last.number >= config.rounds:
+        return f"rounds = {config.rounds} are done"
+    return None

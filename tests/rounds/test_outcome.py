@@ -1,0 +1,46 @@
+"""When rounds end, and which of them is kept."""
+
+import pytest
+
+from tasks.rounds.outcome import Round, best_round, why_ended
+from tasks.rounds.page import rounds_page
+from tasks.rounds.settings import RoundsConfig
+from tasks.store.artifacts import Artifact
+
+POLICY = Artifact(kind="model", uri="u", digest="d")
+
+
+def rounds(*gains_and_kl):
+    return [Round(n, POLICY, 1 + gain, 1.0, kl, 0.6, 10, 5.0) for n, (gain, kl) in enumerate(gains_and_kl, 1)]
+
+
+def config(**fields):
+    return RoundsConfig(base="x", **{"rounds": 5, **fields})
+
+
+@pytest.mark.parametrize(
+    ("done", "settings", "ended", "best"),
+    [
+        (rounds((1, 2)), {}, None, 1),
+        (rounds((1, 2), (2, 4)), {"rounds": 2}, "rounds = 2 are done", 2),
+        (rounds((1, 2), (1, 4)), {}, "no round since 1 has gained more, and patience = 1", 1),
+        (rounds((1, 2), (0.5, 4)), {"patience": 2}, None, 1),
+        (rounds((1, 2), (0.5, 4), (0.9, 6)), {"patience": 2}, "no round since 1 has gained more, and patience = 2", 1),
+        (rounds((1, 2), (0.5, 4), (1.1, 6)), {"patience": 2}, None, 3),
+        (rounds((1, 2), (3, 9)), {"max_kl": 8}, "round 2 is 9.0 nats from the SFT policy, beyond max_kl = 8", 1),
+    ],
+)
+def test_rounds_end_and_the_best_one_is_kept(done, settings, ended, best):
+    assert why_ended(done, config(**settings)) == ended
+    assert best_round(done, config(**settings)).number == best
+
+
+def test_a_round_beyond_the_budget_is_never_the_best():
+    assert best_round(rounds((9, 50)), config(max_kl=8)) is None
+    assert "beyond max_kl" in why_ended(rounds((9, 50)), config(max_kl=8))
+
+
+def test_the_page_is_a_curve_and_a_table():
+    page = rounds_page(rounds((1, 2), (2, 4)), "store", "the best is round 2").decode()
+    assert page.count("<svg") == 1
+    assert "from 0 to 2" in page
