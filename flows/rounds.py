@@ -73,19 +73,9 @@ def one_round(settings: RoundsConfig, config: Config, done: list[Round]) -> Roun
     aligned = train_dpo(site, policy, reference, selected, completions, prompts, given.dpo)  # policy_{t+1}
     policies, judges = {"sft": sft, "aligned": aligned}, {"reward_model": r}
     compared = evaluate_policy(site, policies, judges, given.evaluation_prompts, given.evaluation)
-    names = (
-        "held_out",
-        "prompts",
-        "policy",
-        "completions",
-        "reward_model",
-        "rewards",
-        "pairs",
-        "aligned",
-        "evaluation",
-    )
-    made = (given.held_out, prompts, policy, completions, r, rewards, selected, aligned, compared)
-    site.finish(dict(zip(names, made, strict=True)))
+    made = {"held_out": given.held_out, "prompts": prompts, "policy": policy, "completions": completions}
+    made |= {"reward_model": r, "rewards": rewards, "pairs": selected, "aligned": aligned, "evaluation": compared}
+    site.finish(made)
     write_card(site)
     return read_round(number, aligned, selected, compared, settings.reward)
 

@@ -8,7 +8,7 @@ from tasks.config.sections import Section
 
 
 class RoundsConfig(Section):
-    """Rounds of RS-DPO: policy t samples, its completions are scored, pairs are selected, and DPO gives policy t + 1."""
+    """Rounds of RS-DPO: policy t samples, pairs are selected from its scored completions, DPO gives policy t + 1."""
 
     base: str = Field(min_length=1)
     """Configuration file of a round."""
