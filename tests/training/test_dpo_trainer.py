@@ -13,9 +13,11 @@ from random_groups import groups, neox, tokenizer
 from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
 from trl import DPOConfig as DpoArguments
 
-from tasks.config.training import PAIRWISE_LOSSES, DpoConfig
+from tasks.config.losses import TRL_LOSSES
+from tasks.config.training import DpoConfig
 from tasks.training.dpo_setup import split_losses
-from tasks.training.dpo_trainer import PackCollator, PackedDPOTrainer, pack_numbers
+from tasks.training.dpo_trainer import PackedDPOTrainer
+from tasks.training.pack_collator import PackCollator, pack_numbers
 from tasks.training.packs import DpoExample, Limits, schedule_packs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -88,7 +90,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("name", PAIRWISE_LOSSES)
+@pytest.mark.parametrize("name", TRL_LOSSES)
 def test_every_loss_of_pairs(folder, name, shared):
     smoothing = {"label_smoothing": 0.1}
     apart, loss, other = both(folder, neox, THREE, Limits(10**6, 25, 1, shared), loss_type=[name], **smoothing)
