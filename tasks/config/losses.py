@@ -12,8 +12,11 @@ TRL_LOSSES = (
 """TRL's losses of one pair at a time; `aot` and `aot_unpaired` sort the pairs of a batch."""
 SMOOTHED_LOSSES = ("sigmoid", "robust", "exo_pair")
 """Losses that read `dpo.label_smoothing`."""
-NOT_OF_PAIRS = {"sft": "a mean over the tokens of all chosen completions: take sft_sequence"}
-"""Losses that are no mean over pairs -> what they are, and what to do."""
+NOT_OF_PAIRS = {
+    "sft": "a mean over the tokens of all chosen completions: take sft_sequence",
+    "hinge": "into which TRL 1.16 multiplies weights in place, where its gradient needs what was there: take sigmoid",
+}
+"""Losses whose pairs cannot be weighed -> why not, and what to do."""
 Scale = Literal["log", "linear"]
 Distance = Literal["backward", "forward", "squared"]
 PairWeights = Literal["pair", "prompt"]
@@ -101,14 +104,14 @@ def check_settings(losses: Sequence[str], given: Mapping[str, Any], defaults: Ma
 
 
 def check_weights(losses: Sequence[str], weights: PairWeights) -> None:
-    """Refuse weights of pairs where a loss is no mean over pairs.
+    """Refuse weights of pairs where a loss cannot have any.
 
     Raises:
         ConfigurationError: Names the loss.
     """
     if weights == "prompt" and (wrong := [name for name in losses if name in NOT_OF_PAIRS]):
         raise ConfigurationError(
-            f"dpo.weight_pairs = prompt has no meaning for dpo.loss_type = {wrong[0]!r}, {NOT_OF_PAIRS[wrong[0]]}"
+            f"dpo.weight_pairs = prompt cannot be set with dpo.loss_type = {wrong[0]!r}, {NOT_OF_PAIRS[wrong[0]]}"
         )
 
 

@@ -70,8 +70,9 @@ class PackedDPOTrainer(DPOTrainer):
         ]
         pairs, outputs = self._forward_pack(model, inputs)
         values = self.pair_values(inputs, pairs, outputs.log_probs)
-        self.use_weighting = self._wpo or inputs["weighted"]
-        if inputs["weighted"]:
+        weighs_theirs = inputs["weighted"] and any(self._loss_weights)
+        self.use_weighting = self._wpo or weighs_theirs
+        if weighs_theirs:
             outputs.log_sum_sq_probs = weighing(outputs, values.weights, self._wpo)
         loss = super()._compute_loss(lambda **_: outputs, pairs, return_outputs)
         if inputs["weighted"] or self.mean_scale is not None:
