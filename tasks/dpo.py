@@ -35,6 +35,7 @@ from tasks.training.dpo_setup import (
 from tasks.training.packs import UNBOUNDED, Limits, schedule_packs
 from tasks.training.reference import WITHOUT_REF, find_ref_logps, read_examples, sequences_of
 from tasks.training.trained_model import commit_model, last_metrics, trained, write_tables
+from tasks.training.unrelated import add_unrelated
 
 
 def with_ref_logps(folder: Path, ref_logps: dict[str, float] | None) -> Iterator[pa.Table]:
@@ -159,10 +160,13 @@ def train_dpo(
         builder = ExampleBuilder(pairs, prompts, model_tokenizer(policy), dpo.max_length, with_gaps)
         builder.pairs.check_gaps(dpo)
         write_tables(folder / WITHOUT_REF, builder.build(out.store, completions))
+        unique = len(sequences_of(folder))
+        if needs(dpo.losses, "reference_reward"):
+            add_unrelated(folder, dpo.max_length)
         ref_logps = find_ref_logps(out.store, reference, dpo, folder) if needs_reference(dpo.losses) else None
         stats = {
             "examples": builder.kept,
-            "completions": len(sequences_of(folder)),
+            "completions": unique,
             "ref_logps_computed": ref_logps.forwarded if ref_logps else 0,
             "dropped": {"too_long": builder.too_long},
         }

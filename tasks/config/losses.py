@@ -14,6 +14,7 @@ SMOOTHED_LOSSES = ("sigmoid", "robust", "exo_pair")
 """Losses that read `dpo.label_smoothing`."""
 NOT_OF_PAIRS = {
     "sft": "a mean over the tokens of all chosen completions: take sft_sequence",
+    "kto": "a mean over completions, each of which counts once in however many pairs it is: leave it at pair",
     "hinge": "into which TRL 1.16 multiplies weights in place, where its gradient needs what was there: take sigmoid",
 }
 """Losses whose pairs cannot be weighed -> why not, and what to do."""
@@ -39,6 +40,10 @@ OWN_LOSSES: dict[str, OwnLoss] = {
     "odpo": OwnLoss(("margins", "reward_gaps"), {"alpha": "odpo_alpha", "scale": "odpo_scale"}),
     "rpo": OwnLoss(("margins", "reward_gaps"), {"eta": "rpo_eta", "distance": "rpo_distance"}),
     "rebel": OwnLoss(("margins", "reward_gaps")),
+    "kto": OwnLoss(
+        ("rewards", "reference_reward", "shares"),
+        {"desirable_weight": "kto_desirable_weight", "undesirable_weight": "kto_undesirable_weight"},
+    ),
 }
 """Losses that TRL's trainer of pairs does not have, one line each."""
 _OF_REFERENCE = frozenset({"margins", "rewards"})

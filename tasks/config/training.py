@@ -124,8 +124,8 @@ class DpoConfig(Training):
     beta: float = Field(0.1, gt=0)
     """Strength of the pull towards the reference model."""
     loss_type: str | Annotated[tuple[str, ...], Field(min_length=1)] = "sigmoid"
-    """TRL's name of a pairwise loss, or one of ours: simpo, orpo, sft_sequence, odpo, rpo, rebel. Several are added
-    up."""
+    """TRL's name of a pairwise loss, or one of ours: simpo, orpo, sft_sequence, odpo, rpo, rebel, kto. Several
+    are added up."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Probability that a pair's label is wrong, for the losses sigmoid (cDPO), robust and exo_pair."""
     loss_weights: tuple[NonNegativeFloat, ...] | None = None
@@ -148,6 +148,11 @@ class DpoConfig(Training):
     rpo_distance: Distance = "backward"
     """RPO: distance of margin and gap. `backward`: KL of the reward's preference from the policy's; `forward`: the
     other way round; `squared`: half their squared difference."""
+    kto_desirable_weight: float = Field(1.0, gt=0)
+    """KTO: weight of the chosen completions. The paper has this times their number between 1 and 4/3 of
+    `kto_undesirable_weight` times the number of the rejected."""
+    kto_undesirable_weight: float = Field(1.0, gt=0)
+    """KTO: weight of the rejected completions."""
     weight_pairs: PairWeights = "pair"
     """What a pair counts within its optimizer step. `pair`: each the same, so that a prompt of wide rewards, which has
     many pairs, counts more. `prompt`: 1 / (pairs of its prompt)."""

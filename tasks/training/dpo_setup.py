@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.config.errors import ConfigurationError
-from tasks.config.losses import OWN_LOSSES, needs_reference
+from tasks.config.losses import OWN_LOSSES, needs, needs_reference
 from tasks.config.training import DpoConfig
 from tasks.data.prompt_table import hash_fraction
 from tasks.models.loading import device
 from tasks.pipeline.jobs import Job
 from tasks.pipeline.progress import log
 from tasks.training.packs import DpoExample, PackSchedule
-from tasks.training.weights import weigh_by_prompt
+from tasks.training.weights import count_completions, weigh_by_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,7 +68,9 @@ def split_examples(job: Job, config: DpoConfig) -> tuple[ExamplesOnDisk, Example
 
 
 def weighed(schedule: PackSchedule, examples: Sequence[DpoExample], config: DpoConfig) -> PackSchedule:
-    """Return packs in which each pair weighs what the configuration says."""
+    """Return packs in which each pair weighs what the configuration says, and has its part of its completions."""
+    if needs(config.losses, "shares"):
+        schedule = count_completions(schedule, examples)
     return weigh_by_prompt(schedule, examples) if config.weight_pairs == "prompt" else schedule
 
 

@@ -46,6 +46,7 @@ class PackedDPOTrainer(DPOTrainer):
         self.accelerator.gather = uneven_gather(self.accelerator.gather, self.accelerator.device)
         self._loss_weights = list(self.loss_weights)
         self._shares: list[float] = []
+        self.reference_point = torch.tensor(float("nan"))
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
@@ -95,6 +96,8 @@ class PackedDPOTrainer(DPOTrainer):
             ref_logps=torch.stack([pairs["ref_chosen_logps"], pairs["ref_rejected_logps"]]),
             lengths=inputs["lengths"][inputs["pairs"]],
             reward_gaps=inputs["reward_gaps"].to(log_probs),
+            shares=inputs["shares"].to(log_probs),
+            reference_reward=self.beta * self.reference_point.to(log_probs),
             weights=inputs["pair_weights"].to(log_probs),
         )
 
@@ -116,22 +119,37 @@ class PackedDPOTrainer(DPOTrainer):
 
     def _forward_pack(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, torch.Tensor], SimpleNamespace]:
         """Forward a pack; return what TRL's loss takes and what its model would give, chosen rows before rejected."""
-        found = model(batch=inputs["batch"], shift_labels=inputs["input_ids"], fused_lm_head=True)
-        lengths, rows = inputs["lengths"], inputs["pairs"].flatten()
-        is_token = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
-        flat = {name: values for name in PER_TOKEN if (values := getattr(found, name)) is not None}
-        padded = {name: v.new_zeros(is_token.shape).masked_scatter(is_token, v) for name, v in flat.items()}
+        padded, is_token = forward(model, inputs)
+        rows = inputs["pairs"].flatten()
         outputs = {name: take_rows(values, rows) for name, values in padded.items()}
         mask = torch.nn.functional.pad(is_token[rows], (1, 0)).long()
-        ref_chosen, ref_rejected = inputs["ref_logps"].to(found.log_probs.dtype)
+        ref_chosen, ref_rejected = inputs["ref_logps"].to(padded["log_probs"].dtype)
         pairs = {
             "input_ids": mask,
             "completion_mask": mask,
-            "attention_mask": torch.tensor([inputs["batch"].tokens], device=lengths.device),
+            "attention_mask": torch.tensor([inputs["batch"].tokens], device=mask.device),
             "ref_chosen_logps": ref_chosen,
             "ref_rejected_logps": ref_rejected,
         }
         return pairs, SimpleNamespace(**outputs)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """Return the packs of a step; measure what all of them are compared with, where a loss reads that."""
+        packs, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if packs and "unrelated" in packs[0]:
+            self.measure_reference(packs)
+            self._metrics["train"]["kl"].append(self.reference_point.item())
+        return packs, items
+
+    @torch.no_grad()
+    def measure_reference(self, packs: Sequence[dict[str, Any]]) -> None:
+        """Take z0 = max(0, mean of log pi(y'|x)/pi_ref(y'|x)), y' of another prompt, over a step's completions."""
+        total = torch.zeros(1, dtype=torch.float64, device=self.accelerator.device)
+        for own in (pack["unrelated"] for pack in packs):
+            with self.compute_loss_context_manager():
+                padded, _ = forward(self.model_wrapped, own)
+            total += (own["weights"] * (padded["log_probs"].sum(1) - own["ref_logps"])).sum()
+        self.reference_point = self.accelerator.gather(total).sum().clamp(min=0)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; what TRL averages over packs is averaged over pairs, by the packs' shares of the step's pairs."""
@@ -140,6 +158,20 @@ class PackedDPOTrainer(DPOTrainer):
                 self._metrics["train"][name] = [float(np.average(values, weights=self._shares))]
         self._shares.clear()
         super().log(logs, start_time)
+
+
+def forward(model: Any, laid_out: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Forward what is laid out; return each output of a token, (completions, tokens), 0 on padding, and what is none.
+
+    Args:
+        model: The policy.
+        laid_out: `batch`, `input_ids` and `lengths`.
+    """
+    found = model(batch=laid_out["batch"], shift_labels=laid_out["input_ids"], fused_lm_head=True)
+    lengths = laid_out["lengths"]
+    is_token = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
+    flat = {name: values for name in PER_TOKEN if (values := getattr(found, name)) is not None}
+    return {name: v.new_zeros(is_token.shape).masked_scatter(is_token, v) for name, v in flat.items()}, is_token
 
 
 def weighing(outputs: SimpleNamespace, weights: torch.Tensor, wpo: bool) -> torch.Tensor:

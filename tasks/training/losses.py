@@ -127,3 +127,32 @@ def rebel_loss(margins: torch.Tensor, reward_gaps: torch.Tensor) -> torch.Tensor
         reward_gaps: r_w - r_l in units of reward, the same shape.
     """
     return (margins - reward_gaps) ** 2
+
+
+def kto_loss(
+    rewards: torch.Tensor,
+    reference_reward: torch.Tensor,
+    shares: torch.Tensor,
+    desirable_weight: float,
+    undesirable_weight: float,
+) -> torch.Tensor:
+    """Return the loss of single completions, desirable or not (KTO, arXiv:2402.01306, equation 8).
+
+    With v = beta log pi(y|x)/pi_ref(y|x): lambda_D (1 - sigma(v - beta z0)) of a chosen and lambda_U (1 - sigma(beta z0
+    - v)) of a rejected completion, as TRL's `KTOTrainer` has it. Its mean over completions, each counted once, is
+    written as a mean over pairs: a completion in m pairs has the m-th part of its loss in each. One that is chosen in
+    some of its pairs and rejected in others is desirable for that part of it, and undesirable for the rest. So one that
+    is as often above as below teaches nothing where the weights are equal, since its two terms add up to a constant.
+
+    Args:
+        rewards: v of chosen and rejected, (2, pairs), in nats.
+        reference_reward: beta z0, (), >= 0, without gradient; see `unrelated.py`.
+        shares: Part of its completion that each side of a pair is, times the step's pairs by its completions, (2,
+            pairs): chosen and rejected together are 1 on average over the step.
+        desirable_weight: lambda_D, > 0.
+        undesirable_weight: lambda_U, > 0.
+    """
+    chosen, rejected = rewards
+    desirable = desirable_weight * torch.sigmoid(reference_reward - chosen)
+    undesirable = undesirable_weight * torch.sigmoid(rejected - reference_reward)
+    return shares[0] * desirable + shares[1] * undesirable

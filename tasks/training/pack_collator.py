@@ -7,13 +7,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 
-from tasks.lm.batches import Ids, Sequences
+from tasks.lm.batches import Sequences
 from tasks.lm.layout import LEAST_FILL, lay_out, targets
 from tasks.lm.lengths import ANY_LENGTH, Lengths
 from tasks.training.packs import DpoExample, Pack, PackSchedule
+from tasks.training.weights import completion_shares
 
 
 class PackCollator:
@@ -37,42 +39,82 @@ class PackCollator:
     def __call__(self, rows: list[dict[str, int]]) -> dict[str, Any]:
         """Return the tensors of one pack.
 
-        `batch`: the layout; `input_ids` (1, tokens): the completions' tokens, row after row; `lengths` (completions,);
-        `pairs` (2, pairs): rows of chosen and rejected; `ref_logps` (2, pairs), `reward_gaps` and `pair_weights`
-        (pairs,); the pack's weights, and whether any pack's pairs have other weights than 1.
+        What is forwarded (see `_lay_out`); `pairs` (2, pairs): rows of chosen and rejected; `ref_logps` and `shares`
+        (2, pairs), `reward_gaps` and `pair_weights` (pairs,); the pack's weights, and whether any pack's pairs have
+        other weights than 1; `unrelated`: what is forwarded for KTO's reference point, with weights.
         """
         pack = self.packs[rows[0]["pack"]]
-        prompts: list[Ids] = []
-        completions: list[Ids] = []
-        prompt_of: list[int] = []
-        ref_logps: list[float] = []
-        gaps: list[float] = []
-        pairs: tuple[list[int], list[int]] = ([], [])
-        for piece in pack.pieces:
-            example = self.examples[piece.example]
-            sides = example.chosen[piece.first : piece.last], example.rejected[piece.first : piece.last]
-            used = sorted({*sides[0], *sides[1]})
-            for side, own in zip(pairs, sides, strict=True):
-                side.extend(len(completions) + used.index(i) for i in own)
-            prompt_of += [len(prompts)] * len(used)
-            prompts.append(example.prompt)
-            completions += [example.completions[i] for i in used]
-            ref_logps += [_known(example.ref_logps, i) for i in used]
-            gaps += [_known(example.reward_gaps, i) for i in range(piece.first, piece.last)]
-        batch = lay_out(Sequences(prompts, completions, prompt_of), self.shared, self.least_fill, self.lengths)
-        places = torch.tensor(pairs)
+        pieces = [(self.examples[piece.example], slice(piece.first, piece.last)) for piece in pack.pieces]
+        sides = [(list(example.chosen[own]), list(example.rejected[own])) for example, own in pieces]
+        used = [sorted({*chosen, *rejected}) for chosen, rejected in sides]
+        forwarded, row_of = self._lay_out(
+            [(example, places) for (example, _), places in zip(pieces, used, strict=True)]
+        )
+        starts = np.cumsum([0, *map(len, used)])
+        places = [
+            [start + known.index(i) for start, known, own in zip(starts, used, sides, strict=False) for i in own[side]]
+            for side in (0, 1)
+        ]
+        pairs = row_of[torch.tensor(np.array(places))]
+        gaps = [_known(example.reward_gaps, i) for example, own in pieces for i in range(own.start, own.stop)]
         return {
-            "batch": batch._replace(order=[]),
-            "input_ids": targets(batch)[None],
-            "lengths": torch.tensor([len(completions[i]) for i in batch.order]),
-            "pairs": torch.tensor(batch.order).argsort()[places],
-            "ref_logps": torch.tensor(ref_logps, dtype=torch.float64)[places],
+            **forwarded,
+            "pairs": pairs,
+            "ref_logps": forwarded["ref_logps"][pairs],
+            "shares": pair_shares(pack, [example for example, _ in pieces]),
             "reward_gaps": torch.tensor(gaps, dtype=torch.float64),
             "pair_weights": pair_weights(pack),
             "weighted": self.weighted,
             "weight": pack.weight,
             "token_weight": pack.token_weight,
+            **({"unrelated": self._unrelated(pack)} if pack.per_completion else {}),
         }
+
+    def _lay_out(self, wanted: list[tuple[DpoExample, list[int]]]) -> tuple[dict[str, Any], torch.Tensor]:
+        """Lay out completions of examples; return what is forwarded, and the row of each completion.
+
+        `batch`: the layout; `input_ids` (1, tokens): the completions' tokens, row after row; `lengths` and `ref_logps`
+        (completions,): of the rows.
+        """
+        completions = [example.completions[i] for example, places in wanted for i in places]
+        prompt_of = [number for number, (_, places) in enumerate(wanted) for _ in places]
+        ref_logps = [_known(example.ref_logps, i) for example, places in wanted for i in places]
+        sequences = Sequences([example.prompt for example, _ in wanted], completions, prompt_of)
+        batch = lay_out(sequences, self.shared, self.least_fill, self.lengths)
+        forwarded = {
+            "batch": batch._replace(order=[]),
+            "input_ids": targets(batch)[None],
+            "lengths": torch.tensor([len(completions[i]) for i in batch.order]),
+            "ref_logps": torch.tensor(ref_logps, dtype=torch.float64)[batch.order],
+        }
+        return forwarded, torch.tensor(batch.order).argsort()
+
+    def _unrelated(self, pack: Pack) -> dict[str, Any]:
+        """Lay out the completion of another prompt of each piece, with `weights` that add up to 1 over the step."""
+        examples = [self.examples[piece.example] for piece in pack.pieces]
+        forwarded, row_of = self._lay_out([(example, [_place_of(example)]) for example in examples])
+        counts = [piece.pairs for piece in pack.pieces]
+        of_pieces = [own.sum() for own in pair_shares(pack, examples).split(counts, 1)]
+        weights = torch.stack(of_pieces) * pack.weight / sum(counts)
+        return {**forwarded, "weights": weights[row_of.argsort()]}
+
+
+def _place_of(example: DpoExample) -> int:
+    assert example.unrelated is not None  # added with the setting that has completions counted
+    return example.unrelated
+
+
+def pair_shares(pack: Pack, examples: Sequence[DpoExample]) -> torch.Tensor:
+    """Return the part of its completion that each side of a pair is, times the step's pairs by its completions.
+
+    NaN where completions are not counted.
+
+    Args:
+        pack: Pieces.
+        examples: Of each piece.
+    """
+    found = [completion_shares(own)[:, p.first : p.last] for own, p in zip(examples, pack.pieces, strict=True)]
+    return torch.tensor(np.concatenate(found, 1)) * (pack.per_completion or math.nan)
 
 
 def pair_weights(pack: Pack) -> torch.Tensor:

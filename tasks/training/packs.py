@@ -33,6 +33,8 @@ class DpoExample(NamedTuple):
     """Each pair's rejected completion."""
     reward_gaps: Sequence[float] | None = None
     """Each pair's reward of chosen less that of rejected; None: no loss reads them."""
+    unrelated: int | None = None
+    """Place of a completion of another prompt; None: no loss reads one."""
 
 
 class Piece(NamedTuple):
@@ -65,6 +67,8 @@ class Pack(NamedTuple):
     """The pack's share of the tokens of its step's chosen completions, one count a pair."""
     each: tuple[float, ...] = ()
     """Weight of a pair of each piece, 1 on average over the pack's pairs; empty: 1 each."""
+    per_completion: float = 0.0
+    """The step's pairs by its completions; 0: not counted, since no loss reads it."""
 
 
 class Limits(NamedTuple):

@@ -28,6 +28,10 @@ class PairValues:
     """Tokens, (2, pairs)."""
     reward_gaps: torch.Tensor
     """r(x, y_w) - r(x, y_l), (pairs,); NaN where no loss reads them."""
+    shares: torch.Tensor
+    """Part of its completion that each side of a pair is, (2, pairs); see `kto_loss`. NaN where no loss reads them."""
+    reference_reward: torch.Tensor
+    """Reward of a completion that is neither good nor bad, (); see `kto_loss`. NaN where no loss reads it."""
     weights: torch.Tensor
     """Weight of each pair, (pairs,), 1 on average over the pack."""
 

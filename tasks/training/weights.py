@@ -1,6 +1,8 @@
-"""What each pair of a step weighs where pairs do not weigh the same."""
+"""What pairs weigh where they do not weigh the same, and what part of its completions each has."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from tasks.training.packs import DpoExample, Pack, PackSchedule
 
@@ -17,9 +19,37 @@ def weigh_by_prompt(schedule: PackSchedule, examples: Sequence[DpoExample]) -> P
         examples: Of which the pieces are.
     """
     pairs = [len(example.chosen) for example in examples]
+    return schedule._replace(packs=[pack for step in _steps(schedule) for pack in _weigh_step(step, pairs)])
+
+
+def count_completions(schedule: PackSchedule, examples: Sequence[DpoExample]) -> PackSchedule:
+    """Return packs that know how many pairs their step has by its completions.
+
+    A completion of which a step has some pairs only, since its prompt is cut, counts for that part of it.
+
+    Args:
+        schedule: Packs, of steps of equally many.
+        examples: Of which the pieces are.
+    """
+    shares = [completion_shares(example).sum(0) for example in examples]
+    packs = []
+    for step in _steps(schedule):
+        pieces = [piece for pack in step if pack.weight for piece in pack.pieces]
+        completions = sum(float(shares[piece.example][piece.first : piece.last].sum()) for piece in pieces)
+        ratio = sum(piece.pairs for piece in pieces) / completions
+        packs += [pack._replace(per_completion=ratio) for pack in step]
+    return schedule._replace(packs=packs)
+
+
+def completion_shares(example: DpoExample) -> np.ndarray:
+    """Return the part of its completion that each side of a pair is, (2, pairs): 1 / (pairs the completion is in)."""
+    sides = np.array([example.chosen, example.rejected])
+    return np.asarray(1 / np.bincount(sides.ravel())[sides])
+
+
+def _steps(schedule: PackSchedule) -> Iterator[list[Pack]]:
     size = len(schedule.packs) // schedule.steps
-    steps = (schedule.packs[first : first + size] for first in range(0, len(schedule.packs), size))
-    return schedule._replace(packs=[pack for step in steps for pack in _weigh_step(step, pairs)])
+    return (schedule.packs[first : first + size] for first in range(0, len(schedule.packs), size))
 
 
 def _weigh_step(step: list[Pack], pairs: list[int]) -> list[Pack]:

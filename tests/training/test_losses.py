@@ -11,6 +11,7 @@ from tasks.config.losses import OWN_LOSSES
 from tasks.training import losses
 from tasks.training.losses import (
     cdpo_loss,
+    kto_loss,
     odpo_loss,
     orpo_loss,
     rebel_loss,
@@ -134,6 +135,21 @@ def test_rebel_is_zero_at_its_target_and_twice_rpos_square(margin, gap):
     assert rebel_loss(tensor(gap), tensor(gap)).item() == 0
     square = 2 * rpo_loss(tensor(margin), tensor(gap), 1.0, "squared").item()
     assert rebel_loss(tensor(margin), tensor(gap)).item() == pytest.approx(square)
+
+
+def test_kto_by_hand():
+    # A chosen completion 1 above the reference point, 0.5, and a rejected one at it: 1 - sigma(1) and 1 - sigma(0)
+    rewards, point, ones = torch.tensor([[1.5], [0.5]]), torch.tensor(0.5), torch.ones(2, 1)
+    assert kto_loss(rewards, point, ones, 1.0, 1.0).item() == pytest.approx(0.268941 + 0.5, abs=1e-6)
+    assert kto_loss(rewards, point, ones, 2.0, 0.5).item() == pytest.approx(2 * 0.268941 + 0.25, abs=1e-6)
+    shares = torch.tensor([[0.5], [1.0]])
+    assert kto_loss(rewards, point, shares, 1.0, 1.0).item() == pytest.approx(0.5 * 0.268941 + 0.5, abs=1e-6)
+
+
+@given(MARGIN, st.floats(0, 5))
+def test_kto_of_a_completion_that_is_as_often_above_as_below_is_a_constant(reward, point):
+    both = torch.full((2, 1), reward, dtype=torch.float64)
+    assert kto_loss(both, tensor(point), 0.5 * torch.ones(2, 1), 1.0, 1.0).item() == pytest.approx(0.5)
 
 
 def test_every_name_has_a_function_that_takes_what_its_line_says():
