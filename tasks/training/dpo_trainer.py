@@ -76,7 +76,7 @@ class PackedDPOTrainer(DPOTrainer):
         if weighs_theirs:
             outputs.log_sum_sq_probs = weighing(outputs, values.weights, self._wpo)
         loss = super()._compute_loss(lambda **_: outputs, pairs, return_outputs)
-        if inputs["weighted"] or self.mean_scale is not None:
+        if inputs["weighted"] or self.mean_scale is not None or devices > 1:  # TRL counts packs of weight 0, too
             self._log_own(values, weight)
         return (loss + added_losses(self.own_losses, values).to(loss)) * weight * devices
 
