@@ -2,7 +2,7 @@
 
 Loss (arXiv:2305.18290): -log sigma(beta log pi(y_w|x)/pi_SFT(y_w|x) - beta log pi(y_l|x)/pi_SFT(y_l|x)). The reference
 is a frozen policy, pi_SFT as a rule; completions are trained on by the very tokens that were sampled. A prompt has many
-completions and a completion is in many pairs: each is forwarded once.
+completions and a completion is in many pairs: each is forwarded once. tasks/training/losses.py has other losses.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,12 +27,13 @@ from tasks.training.dpo_examples import ExampleBuilder
 from tasks.training.dpo_setup import (
     dpo_arguments,
     mean_scale,
+    plan_measuring,
     plan_sharing,
+    plan_training,
     split_examples,
     split_losses,
-    weighed,
 )
-from tasks.training.packs import UNBOUNDED, Limits, schedule_packs
+from tasks.training.packs import Limits
 from tasks.training.reference import WITHOUT_REF, find_ref_logps, read_examples, sequences_of
 from tasks.training.trained_model import commit_model, last_metrics, trained, write_tables
 from tasks.training.unrelated import add_unrelated
@@ -80,8 +81,7 @@ def fit(job: Job) -> None:
     shared, lengths = plan_sharing(model, config)
     limits = Limits(config.batch_size, config.tokens_per_batch, config.devices, shared)
     examples, held_out = split_examples(job, config)
-    drawn = schedule_packs(examples, limits, config.epochs, config.max_steps, config.seed)
-    schedule = weighed(drawn, examples, config)
+    schedule = plan_training(examples, limits, config)
     ours, theirs = split_losses(config)
     trainer = PackedDPOTrainer(
         own_losses=ours,
@@ -95,8 +95,7 @@ def fit(job: Job) -> None:
         callbacks=callbacks(job),
     )
     if len(held_out):
-        whole = schedule_packs(held_out, limits._replace(batch_size=UNBOUNDED, devices=1), 1, None, 0)
-        packs = weighed(whole, held_out, config).packs
+        packs = plan_measuring(held_out, limits, config)
         trainer.add_callback(MeasureHeldOut(trainer, PackCollator(held_out, packs, shared, lengths)))
     run_trainer(trainer, job, config)
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tasks.config.errors import ConfigurationError
+from tasks.config.losses import needs_reference
 from tasks.inspection.browse import find_run
 from tasks.store.artifacts import Artifact, Manifest
 from tasks.store.filesystem import in_parallel
@@ -152,8 +153,9 @@ def _selected(facts: Facts) -> str:
 
 def _aligned(facts: Facts) -> str:
     given = facts.made["aligned"].provenance.config["dpo"]
-    losses = given["loss_type"] if isinstance(given["loss_type"], str) else " + ".join(given["loss_type"])
-    return f"beta = {given['beta']:g}, loss {losses}; {_trained(facts, 'aligned', 'dpo', 'pairs')}"
+    losses = [given["loss_type"]] if isinstance(given["loss_type"], str) else given["loss_type"]
+    beta = f"beta = {given['beta']:g}, " if needs_reference(losses) else ""
+    return f"{beta}loss {' + '.join(losses)}; {_trained(facts, 'aligned', 'dpo', 'pairs')}"
 
 
 def _trained(facts: Facts, name: str, section: str, rows: str) -> str:

@@ -12,7 +12,7 @@ from tasks.data.prompt_table import hash_fraction
 from tasks.models.loading import device
 from tasks.pipeline.jobs import Job
 from tasks.pipeline.progress import log
-from tasks.training.packs import DpoExample, PackSchedule
+from tasks.training.packs import UNBOUNDED, DpoExample, Limits, Pack, PackSchedule, schedule_packs
 from tasks.training.weights import count_completions, weigh_by_prompt
 
 if TYPE_CHECKING:
@@ -65,6 +65,17 @@ def split_examples(job: Job, config: DpoConfig) -> tuple[ExamplesOnDisk, Example
         log(f"none of {len(ids)} prompts is held out: raise dpo.evaluation_fraction = {config.evaluation_fraction:g}")
     first = np.flatnonzero(held_out)[np.argsort(hashes[held_out])[:MOST_HELD_OUT]]
     return ExamplesOnDisk(rows, order[~held_out]), ExamplesOnDisk(rows, order[np.sort(first)])
+
+
+def plan_training(examples: Sequence[DpoExample], limits: Limits, config: DpoConfig) -> PackSchedule:
+    """Return the packs of a training."""
+    return weighed(schedule_packs(examples, limits, config.epochs, config.max_steps, config.seed), examples, config)
+
+
+def plan_measuring(held_out: Sequence[DpoExample], limits: Limits, config: DpoConfig) -> list[Pack]:
+    """Return the packs of what is measured, all in one step on each device."""
+    whole = schedule_packs(held_out, limits._replace(batch_size=UNBOUNDED, devices=1), 1, None, 0)
+    return weighed(whole, held_out, config).packs
 
 
 def weighed(schedule: PackSchedule, examples: Sequence[DpoExample], config: DpoConfig) -> PackSchedule:
