@@ -178,6 +178,8 @@ def test_losses_are_added_up():
             {"weight_pairs": "prompt", "loss_type": ["ipo", "sft"]},
             "weight_pairs = prompt cannot .* sft_sequence",
         ),
+        ({"weight_pairs": "prompt", "loss_type": "kto"}, "loss_type = 'kto', a mean over completions"),
+        ({"kto_desirable_weight": 2}, "kto_desirable_weight = 2.0 is read by none of .* take .* kto"),
         ({"loss_type": "simpo", "extra": {"f_divergence_type": "js_divergence"}}, "loss_type = 'simpo' does not read"),
         ({"loss_type": ["ipo", "odpo"], "extra": {"use_weighting": True}}, "no meaning for dpo.loss_type = 'odpo'"),
         ({"loss_type": "hinge", "extra": {"use_weighting": True}}, "no meaning for dpo.loss_type = 'hinge'"),
