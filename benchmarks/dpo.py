@@ -34,7 +34,8 @@ from tasks.pipeline.jobs import EXAMPLES, Job
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
 from tasks.training.dpo_examples import EXAMPLE_SCHEMA
-from tasks.training.dpo_trainer import PackCollator, PackedDPOTrainer, pack_numbers
+from tasks.training.dpo_trainer import PackedDPOTrainer
+from tasks.training.pack_collator import PackCollator, pack_numbers
 from tasks.training.packs import DpoExample, Limits, PackSchedule, schedule_packs
 from tasks.training.reference import WITHOUT_REF, RefLogps, find_ref_logps
 from tasks.training.trained_model import write_tables

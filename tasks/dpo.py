@@ -2,7 +2,7 @@
 
 Loss (arXiv:2305.18290): -log sigma(beta log pi(y_w|x)/pi_SFT(y_w|x) - beta log pi(y_l|x)/pi_SFT(y_l|x)). The reference
 is a frozen policy, pi_SFT as a rule; completions are trained on by the very tokens that were sampled. A prompt has many
-completions and a completion is in many pairs: each is forwarded once.
+completions and a completion is in many pairs: each is forwarded once. tasks/training/losses.py has other losses.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
+from tasks.config.losses import needs, needs_reference
 from tasks.config.training import DpoConfig
 from tasks.lm.tokens import encode_prompt, load_tokenizer
 from tasks.models.loading import load_policy, model_tokenizer
@@ -23,19 +24,30 @@ from tasks.store.drafts import Draft
 from tasks.store.parquet import read_tables
 from tasks.store.scratch import scratch_folder
 from tasks.training.dpo_examples import ExampleBuilder
-from tasks.training.dpo_setup import dpo_arguments, plan_sharing, split_examples, split_losses
-from tasks.training.packs import UNBOUNDED, Limits, schedule_packs
-from tasks.training.reference import WITHOUT_REF, find_ref_logps, read_examples
+from tasks.training.dpo_setup import (
+    dpo_arguments,
+    mean_scale,
+    plan_measuring,
+    plan_sharing,
+    plan_training,
+    split_examples,
+    split_losses,
+)
+from tasks.training.packs import Limits
+from tasks.training.reference import WITHOUT_REF, find_ref_logps, read_examples, sequences_of
 from tasks.training.snapshots import find_snapshots, keep_snapshots
 from tasks.training.trained_model import commit_model, last_metrics, trained, write_tables
+from tasks.training.unrelated import add_unrelated
 
 
-def with_ref_logps(folder: Path, ref_logps: dict[str, float]) -> Iterator[pa.Table]:
-    """Yield the examples of a folder with the log-probabilities of their completions under the reference."""
+def with_ref_logps(folder: Path, ref_logps: dict[str, float] | None) -> Iterator[pa.Table]:
+    """Yield the examples of a folder with the log-probabilities of their completions under the reference, if any."""
     for rows in read_examples(folder):
-        column = [[ref_logps[id_] for id_ in ids] for ids in rows["sequence_ids"].to_pylist()]
-        kept = rows.select(["prompt_id", "prompt", "completions", "chosen", "rejected"])
-        yield kept.append_column("ref_logps", pa.array(column, pa.list_(pa.float64())))
+        kept = rows.drop_columns(["completion_ids", "sequence_ids"])
+        if ref_logps is not None:
+            column = [[ref_logps[id_] for id_ in ids] for ids in rows["sequence_ids"].to_pylist()]
+            kept = kept.append_column("ref_logps", pa.array(column, pa.list_(pa.float64())))
+        yield kept
 
 
 def check_prompts(base_model: Artifact, prompts: Artifact, dpo: DpoConfig) -> None:
@@ -54,12 +66,13 @@ def check_prompts(base_model: Artifact, prompts: Artifact, dpo: DpoConfig) -> No
 
 
 def fit(job: Job) -> None:
-    """Train with TRL's loss on packs of whole prompts."""
+    """Train with TRL's loss, and our own, on packs of whole prompts."""
     from transformers import set_seed
 
     from tasks.lm.prefix_forward import name_body
-    from tasks.training.dpo_trainer import PackCollator, PackedDPOTrainer, pack_numbers
+    from tasks.training.dpo_trainer import PackedDPOTrainer
     from tasks.training.held_out import MeasureHeldOut
+    from tasks.training.pack_collator import PackCollator, pack_numbers
     from tasks.training.trainer import callbacks, lora_config, run_trainer, weight_dtype
 
     config = DpoConfig.model_validate(job.config)
@@ -69,10 +82,11 @@ def fit(job: Job) -> None:
     shared, lengths = plan_sharing(model, config)
     limits = Limits(config.batch_size, config.tokens_per_batch, config.devices, shared)
     examples, held_out = split_examples(job, config)
-    schedule = schedule_packs(examples, limits, config.epochs, config.max_steps, config.seed)
+    schedule = plan_training(examples, limits, config)
     ours, theirs = split_losses(config)
     trainer = PackedDPOTrainer(
         own_losses=ours,
+        mean_scale=mean_scale(config),
         model=model,
         args=dpo_arguments(job, config, theirs, schedule),
         data_collator=PackCollator(examples, schedule.packs, shared, lengths),
@@ -84,22 +98,24 @@ def fit(job: Job) -> None:
     if config.snapshots:
         trainer.add_callback(keep_snapshots(trainer, job, config))
     if len(held_out):
-        packs = schedule_packs(held_out, limits._replace(batch_size=UNBOUNDED, devices=1), 1, None, 0).packs
+        packs = plan_measuring(held_out, limits, config)
         trainer.add_callback(MeasureHeldOut(trainer, PackCollator(held_out, packs, shared, lengths)))
     run_trainer(trainer, job, config)
 
 
-def dpo_stats(last: Mapping[str, float], beta: float) -> dict[str, Any]:
+def dpo_stats(last: Mapping[str, float], dpo: DpoConfig) -> dict[str, Any]:
     """Return how a training ended: log-ratios in nats a completion, and the held-out pairs where there are such.
 
     Args:
-        last: The last values of the metrics; TRL's rewards are beta times the log-ratio.
-        beta: Strength of the pull towards the reference.
+        last: The last values of the metrics; TRL's rewards are beta times the log-ratio. Losses without a reference
+            have no log-ratios.
+        dpo: Settings of the training.
     """
-    sides = {f"{side}_log_ratio": last[f"rewards/{side}"] / beta for side in ("chosen", "rejected")}
+    sides = ("chosen", "rejected") if needs_reference(dpo.losses) else ()
+    ratios = {f"{side}_log_ratio": last[f"rewards/{side}"] / dpo.beta for side in sides}
     names = {"accuracy": "rewards/accuracies", "margin": "rewards/margins"}
     held_out = {name: last[f"held_out/{name}"] for name in names if f"held_out/{name}" in last}
-    return {**sides, **{name: last[metric] for name, metric in names.items()}, "held_out": held_out}
+    return {**ratios, **{name: last[metric] for name, metric in names.items()}, "held_out": held_out}
 
 
 def check_reference(policy: Artifact, reference: Artifact) -> None:
@@ -143,18 +159,25 @@ def train_dpo(
     """Train the policy on the pairs with beta, against the frozen reference."""
     check_reference(policy, reference)
     with scratch_folder(f"{out.provenance.key[:16]}-examples") as folder:
-        builder = ExampleBuilder(pairs, prompts, model_tokenizer(policy), dpo.max_length)
+        with_gaps = needs(dpo.losses, "reward_gaps")
+        builder = ExampleBuilder(pairs, prompts, model_tokenizer(policy), dpo.max_length, with_gaps)
+        builder.pairs.check_gaps(dpo)
         write_tables(folder / WITHOUT_REF, builder.build(out.store, completions))
-        ref_logps = find_ref_logps(out.store, reference, dpo, folder)
+        unique = len(sequences_of(folder))
+        if needs(dpo.losses, "reference_reward"):
+            add_unrelated(folder, dpo.max_length)
+        ref_logps = find_ref_logps(out.store, reference, dpo, folder) if needs_reference(dpo.losses) else None
         stats = {
             "examples": builder.kept,
-            "completions": len(ref_logps.by_sequence),
-            "ref_logps_computed": ref_logps.forwarded,
+            "completions": unique,
+            "ref_logps_computed": ref_logps.forwarded if ref_logps else 0,
             "dropped": {"too_long": builder.too_long},
         }
-        with trained(out, "tasks.dpo:fit", policy, dpo, with_ref_logps(folder, ref_logps.by_sequence)) as trained_in:
-            stats |= dpo_stats(last_metrics(trained_in), dpo.beta)
+        rows = with_ref_logps(folder, ref_logps.by_sequence if ref_logps else None)
+        with trained(out, "tasks.dpo:fit", policy, dpo, rows) as trained_in:
+            stats |= dpo_stats(last_metrics(trained_in), dpo)
             kept = find_snapshots(out.store, out.provenance.key, trained_in)
             stats["snapshots"] = [snapshot.model_dump(mode="json") for snapshot in kept]
             parts = {out.store.folder_of(snapshot): snapshot.digest for snapshot in kept}
-            return commit_model(out, policy, trained_in, stats, keeps=ref_logps.parts, parts=parts)
+            keeps = ref_logps.parts if ref_logps else {}
+            return commit_model(out, policy, trained_in, stats, keeps=keeps, parts=parts)

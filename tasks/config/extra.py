@@ -67,9 +67,17 @@ READ_BY = {
 GOES_WITH = {
     "f_alpha_divergence_coef": (*_OF_RATIOS, "sft"),
     "f_divergence_type": (*_OF_RATIOS, "sft"),
-    "use_weighting": (*_OF_RATIOS, "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down"),
+    "use_weighting": (
+        *(name for name in _OF_RATIOS if name != "hinge"),
+        "nca_pair",
+        "bco_pair",
+        "sppo_hard",
+        "apo_zero",
+        "apo_down",
+    ),
 }
-"""Arguments of DPO that no other loss may stand beside: it has no such divergence, or no weight of a pair."""
+"""Arguments of DPO that no other loss may stand beside: it has no such divergence, or no weight of a pair (into `hinge`
+TRL 1.16 multiplies it in place, where the gradient needs what was there)."""
 NEEDS = {
     "dataloader_persistent_workers": "dataloader_num_workers",
     "dataloader_prefetch_factor": "dataloader_num_workers",

@@ -10,26 +10,17 @@ from pydantic import Field, NonNegativeFloat, model_validator
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.extra import CHANGES_NO_OUTPUT, NOT_FOR_DPO, Extra, why_refused
+from tasks.config.losses import (
+    Distance,
+    PairWeights,
+    Scale,
+    check_names,
+    check_settings,
+    check_smoothing,
+    check_weights,
+)
 from tasks.config.sections import NOT_IN_KEY, Section
 
-PAIRWISE_LOSSES = (
-    "sigmoid",
-    "hinge",
-    "ipo",
-    "exo_pair",
-    "nca_pair",
-    "robust",
-    "bco_pair",
-    "sppo_hard",
-    "apo_zero",
-    "apo_down",
-    "discopop",
-    "sft",
-    "sigmoid_norm",
-)
-"""TRL's losses of one pair at a time; `aot` and `aot_unpaired` sort the pairs of a batch."""
-SMOOTHED_LOSSES = ("sigmoid", "robust", "exo_pair")
-"""Losses that read `dpo.label_smoothing`."""
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
@@ -133,11 +124,38 @@ class DpoConfig(Training):
     beta: float = Field(0.1, gt=0)
     """Strength of the pull towards the reference model."""
     loss_type: str | Annotated[tuple[str, ...], Field(min_length=1)] = "sigmoid"
-    """TRL's name of a pairwise loss, or of several that are added up."""
+    """TRL's name of a pairwise loss, or one of ours: simpo, orpo, sft_sequence, odpo, rpo, rebel, kto. Several
+    are added up."""
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     """Probability that a pair's label is wrong, for the losses sigmoid (cDPO), robust and exo_pair."""
     loss_weights: tuple[NonNegativeFloat, ...] | None = None
     """Weight of each loss; None: 1 each."""
+    simpo_beta: float = Field(2.0, gt=0)
+    """SimPO: factor of the mean log-probability of a completion's tokens. It has no reference, and does not read
+    `beta`."""
+    simpo_gamma: float = Field(1.0, ge=0)
+    """SimPO: margin by which chosen must beat rejected, in units of `simpo_beta` times nats a token (paper: half of
+    `simpo_beta`)."""
+    orpo_weight: float = Field(0.1, ge=0)
+    """ORPO: weight of the odds ratio beside the likelihood of the chosen completion (paper: lambda)."""
+    odpo_alpha: float = Field(1.0, ge=0)
+    """ODPO: factor of the offset that a pair's reward gap makes. 0: DPO."""
+    odpo_scale: Scale = "log"
+    """ODPO: the offset grows with the logarithm of the reward gap (as in the paper, and then below 0 for gaps below 1),
+    or with the gap itself."""
+    rpo_eta: float = Field(1.0, gt=0)
+    """RPO: factor of the reward gap that the margin of a pair is to reach."""
+    rpo_distance: Distance = "backward"
+    """RPO: distance of margin and gap. `backward`: KL of the reward's preference from the policy's; `forward`: the
+    other way round; `squared`: half their squared difference."""
+    kto_desirable_weight: float = Field(1.0, gt=0)
+    """KTO: weight of the chosen completions. The paper has this times their number between 1 and 4/3 of
+    `kto_undesirable_weight` times the number of the rejected."""
+    kto_undesirable_weight: float = Field(1.0, gt=0)
+    """KTO: weight of the rejected completions."""
+    weight_pairs: PairWeights = "pair"
+    """What a pair counts within its optimizer step. `pair`: each the same, so that a prompt of wide rewards, which has
+    many pairs, counts more. `prompt`: 1 / (pairs of its prompt)."""
     evaluation_fraction: float = Field(0.0, ge=0, lt=1)
     """Share of the prompts whose pairs are not trained on, but show how the training carries over: accuracy and margin
     on them (of at most 128 prompts) are in the log."""
@@ -155,39 +173,13 @@ class DpoConfig(Training):
         return (self.loss_type,) if isinstance(self.loss_type, str) else self.loss_type
 
     @model_validator(mode="after")
-    def _losses_are_of_pairs(self) -> Self:
-        if unknown := [name for name in self.losses if name not in PAIRWISE_LOSSES]:
-            raise ConfigurationError(
-                f"dpo.loss_type = {unknown[0]!r} must be one of {', '.join(PAIRWISE_LOSSES)}: a loss must be a pair's "
-                "own, whatever else is in its batch (`aot` and `aot_unpaired` sort the batch)"
-            )
-        if self.loss_weights is not None and len(self.loss_weights) != len(self.losses):
-            raise ConfigurationError(
-                f"dpo.loss_weights = {self.loss_weights} must be one weight a loss of {self.losses}"
-            )
-        if self.loss_weights is not None and not any(self.loss_weights):
-            raise ConfigurationError(
-                f"dpo.loss_weights = {self.loss_weights} must have one above 0: nothing is trained"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _smoothing_is_read(self) -> Self:
-        smooth = [name for name in self.losses if name in SMOOTHED_LOSSES]
-        if self.label_smoothing and not smooth:
-            raise ConfigurationError(
-                f"dpo.label_smoothing = {self.label_smoothing:g} is read by none of {self.losses}: leave it at 0, or "
-                f"take one of {', '.join(SMOOTHED_LOSSES)}"
-            )
-        if "exo_pair" in self.losses and not self.label_smoothing:
-            raise ConfigurationError(
-                "dpo.loss_type = 'exo_pair' needs dpo.label_smoothing above 0: its paper (arXiv:2402.00856) takes 1e-3"
-            )
-        changed = sorted(self.extra.keys() & {"f_divergence_type", "use_weighting"})
-        if changed and self.label_smoothing and "sigmoid" in self.losses:
-            raise ConfigurationError(
-                f"dpo.extra.{changed[0]} cannot be set with dpo.label_smoothing and loss_type sigmoid: cDPO has neither"
-            )
+    def _losses_go_with_their_settings(self) -> Self:
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        check_names(self.losses, self.loss_weights)
+        check_settings(self.losses, given, defaults)
+        check_weights(self.losses, self.weight_pairs)
+        check_smoothing(self.losses, self.label_smoothing, self.extra)
         return self
 
     @model_validator(mode="after")

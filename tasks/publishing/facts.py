@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tasks.config.errors import ConfigurationError
+from tasks.config.losses import needs_reference
 from tasks.inspection.browse import find_run
 from tasks.selection.strategies import CONTROLS
 from tasks.store.artifacts import Artifact, Manifest
@@ -171,8 +172,9 @@ def _selected(facts: ModelFacts) -> str:
 
 def _aligned(facts: ModelFacts) -> str:
     given = facts.made["aligned"].provenance.config["dpo"]
-    losses = given["loss_type"] if isinstance(given["loss_type"], str) else " + ".join(given["loss_type"])
-    return f"beta = {given['beta']:g}, loss {losses}; {_trained(facts, 'aligned', 'dpo', 'pairs')}"
+    losses = [given["loss_type"]] if isinstance(given["loss_type"], str) else given["loss_type"]
+    beta = f"beta = {given['beta']:g}, " if needs_reference(losses) else ""
+    return f"{beta}loss {' + '.join(losses)}; {_trained(facts, 'aligned', 'dpo', 'pairs')}"
 
 
 def _trained(facts: ModelFacts, name: str, section: str, rows: str) -> str:

@@ -7,9 +7,13 @@ checks.py         what TRL, transformers and peft refuse
 dpo_examples.py   pairs joined with tokens: a row a prompt
 dpo_setup.py      what a DPO training is set up with
 packs.py          which prompts go through the model together
+weights.py        what each pair of a step weighs, and its part of its completions
+pack_collator.py  a pack as tensors
 dpo_trainer.py    TRL's DPO trainer, each completion forwarded once
 snapshots.py      models that are kept along a training
 held_out.py       pairs that are measured and not trained on
-losses.py         losses that TRL does not have
+losses.py         losses that TRL's trainer of pairs does not have, one function each
+pair_values.py    what losses read of pairs, and what is logged of them
 reference.py      log-probabilities under the reference
+unrelated.py      what KTO's reference point is measured on
 """

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
+from tasks.config.training import DpoConfig
 from tasks.data.prompt_table import PromptTable
 from tasks.lm.tokens import encode_prompt
 from tasks.pipeline.progress import Progress
@@ -32,24 +33,32 @@ EXAMPLE_SCHEMA = pa.schema(
     }
 )
 """`chosen` and `rejected` are places in `completions`; of completions with equal tokens, the first stands for all."""
+WITH_GAPS = EXAMPLE_SCHEMA.append(pa.field("reward_gaps", pa.list_(pa.float32())))
+"""With the reward of chosen less that of rejected, one a pair, for the losses that read it."""
 
 
 class PairsByPrompt:
     """The pairs of each prompt, as ids."""
 
-    def __init__(self, pairs: Artifact) -> None:
-        """Read the ids of every pair, and nothing else of it.
+    def __init__(self, pairs: Artifact, with_gaps: bool = False) -> None:
+        """Read the ids of every pair, its reward gap where that is wanted, and nothing else of it.
 
         A file at a time: an Arrow array holds 2 GB of text, that is 33.5 million prompt ids.
         """
         self._code_of: dict[str, int] = {}
         codes, ids = [np.empty(0, np.int32)], [np.empty((0, 2), np.int32)]
-        for table in read_tables(pairs, ["prompt_id", "chosen_id", "rejected_id"]):
+        gaps = [np.empty(0, np.float32)]
+        columns = ["prompt_id", "chosen_id", "rejected_id", *(["reward_gap"] if with_gaps else [])]
+        for table in read_tables(pairs, columns):
             codes.append(self._encode(table["prompt_id"]))
             ids.append(np.stack([table[name].to_numpy() for name in ("chosen_id", "rejected_id")], 1))
+            if with_gaps:
+                gaps.append(table["reward_gap"].to_numpy())
         code, rows = np.concatenate(codes), np.concatenate(ids)
         self.total = len(code)
-        self._ids: np.ndarray = rows[np.lexsort((rows[:, 1], rows[:, 0], code))]
+        order = np.lexsort((rows[:, 1], rows[:, 0], code))
+        self._ids: np.ndarray = rows[order]
+        self._gaps = np.concatenate(gaps)[order] if with_gaps else None
         self._ends = np.cumsum(np.bincount(code, minlength=len(self._code_of)))
 
     def __iter__(self) -> Iterator[str]:
@@ -62,8 +71,34 @@ class PairsByPrompt:
 
     def __getitem__(self, prompt_id: str) -> np.ndarray:
         """Return the (pairs, 2) ids of chosen and rejected completions, in order."""
+        return self._ids[self._place(prompt_id)]
+
+    def gaps(self, prompt_id: str) -> np.ndarray | None:
+        """Return the (pairs,) reward gaps in the same order; None where they were not read."""
+        return None if self._gaps is None else self._gaps[self._place(prompt_id)]
+
+    def check_gaps(self, dpo: DpoConfig) -> None:
+        """Refuse reward gaps that a loss which reads them cannot take.
+
+        Raises:
+            ConfigurationError: One is no number, or has no logarithm that ODPO takes.
+        """
+        if self._gaps is None:
+            return
+        if lost := int((~np.isfinite(self._gaps)).sum()):
+            raise ConfigurationError(
+                f"{lost} of {self.total} pairs have no reward gap, which dpo.loss_type = {dpo.loss_type} reads: score "
+                "all completions, or take a loss that reads none"
+            )
+        if "odpo" in dpo.losses and dpo.odpo_scale == "log" and self._gaps.min() <= 0:
+            raise ConfigurationError(
+                f"a pair's reward gap is {self._gaps.min():g} and must be above 0 with dpo.odpo_scale = log: set "
+                "dpo.odpo_scale = linear, or take a strategy whose chosen completions have the higher reward"
+            )
+
+    def _place(self, prompt_id: str) -> slice:
         code = self._code_of[prompt_id]
-        return self._ids[self._ends[code - 1] if code else 0 : self._ends[code]]
+        return slice(self._ends[code - 1] if code else 0, self._ends[code])
 
     def _encode(self, prompt_ids: pa.ChunkedArray) -> np.ndarray:
         """Return the number of each prompt; a new prompt gets the next number."""
@@ -79,7 +114,12 @@ class ExampleBuilder:
     """Joins pairs with tokens, a few parts of the completions at a time, and counts the pairs that it drops."""
 
     def __init__(
-        self, pairs: Artifact, prompts: Artifact, tokenizer: "PreTrainedTokenizerBase", max_length: int
+        self,
+        pairs: Artifact,
+        prompts: Artifact,
+        tokenizer: "PreTrainedTokenizerBase",
+        max_length: int,
+        with_gaps: bool = False,
     ) -> None:
         """Read the pairs.
 
@@ -88,8 +128,10 @@ class ExampleBuilder:
             prompts: Conversations.
             tokenizer: The policy's.
             max_length: Longest prompt plus completion in tokens; pairs with a longer one are dropped.
+            with_gaps: Put the reward gap of each pair into the examples.
         """
-        self.pairs, self.messages = PairsByPrompt(pairs), PromptTable(prompts)
+        self.pairs, self.messages = PairsByPrompt(pairs, with_gaps), PromptTable(prompts)
+        self.schema = WITH_GAPS if with_gaps else EXAMPLE_SCHEMA
         self.tokenizer, self.max_length = tokenizer, max_length
         self.kept = 0
 
@@ -112,7 +154,7 @@ class ExampleBuilder:
             found = self._tokens_by_prompt(rows)
             missing -= found.keys()
             examples = [self._example(prompt_id, found[prompt_id]) for prompt_id in sorted(found)]
-            yield pa.Table.from_pylist([example for example in examples if example["chosen"]], EXAMPLE_SCHEMA)
+            yield pa.Table.from_pylist([example for example in examples if example["chosen"]], self.schema)
             progress.advance(len(found))
         progress.close()
         if missing:
@@ -135,12 +177,13 @@ class ExampleBuilder:
         return found
 
     def _example(self, prompt_id: str, tokens: dict[int, list[int]]) -> dict[str, Any]:
-        pairs = self.pairs[prompt_id]
+        pairs, gaps = self.pairs[prompt_id], self.pairs.gaps(prompt_id)
         if missing := set(pairs.flatten().tolist()) - tokens.keys():
             raise DamagedArtifactError(f"completion {prompt_id}/{min(missing)} is in a pair, and missing: {AGAIN}")
         prompt = encode_prompt(self.tokenizer, self.messages[prompt_id])
         lengths = {number: len(prompt) + len(ids) for number, ids in tokens.items()}
-        kept = [pair for pair in pairs.tolist() if max(lengths[number] for number in pair) <= self.max_length]
+        fits = [max(lengths[number] for number in pair) <= self.max_length for pair in pairs.tolist()]
+        kept = pairs[fits].tolist()
         self.kept += len(kept)
         unique: dict[tuple[int, ...], int] = {}
         for number in sorted({number for pair in kept for number in pair}):
@@ -155,6 +198,7 @@ class ExampleBuilder:
             "sequence_ids": [sequence_id(prompt, ids) for ids in unique],
             "chosen": chosen,
             "rejected": rejected,
+            **({} if gaps is None else {"reward_gaps": gaps[fits]}),
         }
 
 

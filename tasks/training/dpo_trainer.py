@@ -10,104 +10,43 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 from trl import DPOTrainer
 
-from tasks.lm.batches import Ids, Sequences
-from tasks.lm.layout import LEAST_FILL, lay_out, targets
-from tasks.lm.lengths import ANY_LENGTH, Lengths
 from tasks.lm.prefix_forward import accept_batches, take_rows
-from tasks.training.packs import DpoExample, Pack, PackSchedule
+from tasks.training.pair_values import PAIR_METRICS, OwnLoss, PairValues, added_losses, pair_metrics
 
 PER_TOKEN = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
-OwnLoss = Callable[[torch.Tensor], torch.Tensor]
-"""From the margins beta (log-ratio of chosen - log-ratio of rejected), (pairs,), to each pair's loss."""
-PAIR_METRICS = (
-    *("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"),
-    *("logps/chosen", "logps/rejected"),
-)
-
-
-class PackCollator:
-    """Lays out a pack for the forward pass and for the loss."""
-
-    def __init__(
-        self, examples: Sequence[DpoExample], packs: Sequence[Pack], shared: bool, lengths: Lengths | None = ANY_LENGTH
-    ) -> None:
-        """Take the examples and the packs that are made of them.
-
-        Args:
-            examples: All examples.
-            packs: All packs.
-            shared: Compute each prompt once for its completions.
-            lengths: What may be forwarded together; None: call the model once a pack, whatever is in it.
-        """
-        self.examples, self.packs, self.shared = examples, packs, shared
-        self.least_fill, self.lengths = (0.0, ANY_LENGTH) if lengths is None else (LEAST_FILL, lengths)
-
-    def __call__(self, rows: list[dict[str, int]]) -> dict[str, Any]:
-        """Return the tensors of one pack.
-
-        `batch`: the layout; `input_ids` (1, tokens): the completions' tokens, row after row; `lengths` (completions,);
-        `pairs` (2, pairs): rows of chosen and rejected; `ref_logps` (2, pairs); the pack's weights.
-        """
-        pack = self.packs[rows[0]["pack"]]
-        prompts: list[Ids] = []
-        completions: list[Ids] = []
-        prompt_of: list[int] = []
-        ref_logps: list[float] = []
-        pairs: tuple[list[int], list[int]] = ([], [])
-        for piece in pack.pieces:
-            example = self.examples[piece.example]
-            sides = example.chosen[piece.first : piece.last], example.rejected[piece.first : piece.last]
-            used = sorted({*sides[0], *sides[1]})
-            for side, own in zip(pairs, sides, strict=True):
-                side.extend(len(completions) + used.index(i) for i in own)
-            prompt_of += [len(prompts)] * len(used)
-            prompts.append(example.prompt)
-            completions += [example.completions[i] for i in used]
-            ref_logps += [example.ref_logps[i] for i in used]
-        batch = lay_out(Sequences(prompts, completions, prompt_of), self.shared, self.least_fill, self.lengths)
-        places = torch.tensor(pairs)
-        return {
-            "batch": batch._replace(order=[]),
-            "input_ids": targets(batch)[None],
-            "lengths": torch.tensor([len(completions[i]) for i in batch.order]),
-            "pairs": torch.tensor(batch.order).argsort()[places],
-            "ref_logps": torch.tensor(ref_logps, dtype=torch.float64)[places],
-            "weight": pack.weight,
-            "token_weight": pack.token_weight,
-        }
-
-
-def pack_numbers(schedule: PackSchedule) -> Dataset:
-    """Return the data set that the trainer walks through: the numbers of the packs, in order."""
-    return Dataset.from_dict({"pack": range(len(schedule.packs))})
 
 
 class PackedDPOTrainer(DPOTrainer):
     """DPO on packs: one row of the data set is one pack.
 
-    Adds up, over the packs of a step and its devices, the mean over the step's pairs.
+    Adds up, over the packs of a step and its devices, the weighted mean over the step's pairs.
     """
 
     loss_weights: list[float]
+    use_weighting: bool
     loss_is_scaled_for_ga = True
     """No division by the number of packs: their weights add up to 1."""
 
-    def __init__(self, own_losses: Sequence[tuple[OwnLoss, float]] = (), **arguments: Any) -> None:
+    def __init__(
+        self, own_losses: Sequence[tuple[OwnLoss, float]] = (), mean_scale: float | None = None, **arguments: Any
+    ) -> None:
         """Take TRL's arguments; a collator of packs, and the reference's log-probabilities in them.
 
         Args:
-            own_losses: Losses of the pairs' margins that are added to TRL's, with their weights.
+            own_losses: Losses of pairs that are added to TRL's, with their weights.
+            mean_scale: Without a reference: what is logged as a completion's reward is this times log pi(y|x) / |y|.
+                None: it is beta log pi(y|x)/pi_ref(y|x).
             **arguments: Of TRL's trainer.
         """
         super().__init__(**arguments)
-        self.own_losses = own_losses
+        self.own_losses, self.mean_scale, self._wpo = own_losses, mean_scale, self.use_weighting
         accept_batches(getattr(self.model, "get_base_model", lambda: self.model)().base_model)
         self.accelerator.gather = uneven_gather(self.accelerator.gather, self.accelerator.device)
         self._loss_weights = list(self.loss_weights)
         self._shares: list[float] = []
+        self.reference_point = torch.tensor(float("nan"))
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
@@ -131,30 +70,86 @@ class PackedDPOTrainer(DPOTrainer):
             for name, own in zip(self.loss_types, self._loss_weights, strict=True)
         ]
         pairs, outputs = self._forward_pack(model, inputs)
+        values = self.pair_values(inputs, pairs, outputs.log_probs)
+        weighs_theirs = inputs["weighted"] and any(self._loss_weights)
+        self.use_weighting = self._wpo or weighs_theirs
+        if weighs_theirs:
+            outputs.log_sum_sq_probs = weighing(outputs, values.weights, self._wpo)
         loss = super()._compute_loss(lambda **_: outputs, pairs, return_outputs)
-        if self.own_losses:
-            margins = self.beta * pair_margins(outputs.log_probs, pairs)
-            loss = loss + sum(own * function(margins).mean() for function, own in self.own_losses)
-        return loss * weight * devices
+        if inputs["weighted"] or self.mean_scale is not None or devices > 1:  # TRL counts packs of weight 0, too
+            self._log_own(values, weight)
+        return (loss + added_losses(self.own_losses, values).to(loss)) * weight * devices
+
+    def pair_values(
+        self, inputs: dict[str, Any], pairs: dict[str, torch.Tensor], log_probs: torch.Tensor
+    ) -> PairValues:
+        """Return what losses read of a pack's pairs.
+
+        Args:
+            inputs: The pack, as laid out.
+            pairs: What TRL's loss takes.
+            log_probs: (2 pairs, tokens) of the chosen completions, then of the rejected ones; 0 on padding.
+        """
+        return PairValues(
+            beta=self.beta,
+            logps=torch.stack(log_probs.sum(1).chunk(2)),
+            ref_logps=torch.stack([pairs["ref_chosen_logps"], pairs["ref_rejected_logps"]]),
+            lengths=inputs["lengths"][inputs["pairs"]],
+            reward_gaps=inputs["reward_gaps"].to(log_probs),
+            shares=inputs["shares"].to(log_probs),
+            reference_reward=self.beta * self.reference_point.to(log_probs),
+            weights=inputs["pair_weights"].to(log_probs),
+        )
+
+    def rewards(self, values: PairValues) -> torch.Tensor:
+        """Return the policy's own reward of each completion, (2, pairs)."""
+        return values.rewards if self.mean_scale is None else self.mean_scale * values.mean_logps
+
+    def margins(self, values: PairValues) -> torch.Tensor:
+        """Return the rewards of the chosen completions less those of the rejected ones, (pairs,)."""
+        return values.margins if self.mean_scale is None else torch.sub(*self.rewards(values))
+
+    def _log_own(self, values: PairValues, weight: float) -> None:
+        """Put in place of TRL's means over a round's pairs the weighted ones, of rewards that need no reference."""
+        own = pair_metrics(values, self.rewards(values))
+        sums = torch.cat([own, own.new_ones(1)]).double() * weight
+        total = self.accelerator.gather(sums).view(-1, len(sums)).sum(0)
+        for name, value in zip(PAIR_METRICS, (total[:-1] / total[-1].clamp(min=1e-300)).tolist(), strict=True):
+            self._metrics["train"][name][-1] = value
 
     def _forward_pack(self, model: Any, inputs: dict[str, Any]) -> tuple[dict[str, torch.Tensor], SimpleNamespace]:
         """Forward a pack; return what TRL's loss takes and what its model would give, chosen rows before rejected."""
-        found = model(batch=inputs["batch"], shift_labels=inputs["input_ids"], fused_lm_head=True)
-        lengths, rows = inputs["lengths"], inputs["pairs"].flatten()
-        is_token = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
-        flat = {name: values for name in PER_TOKEN if (values := getattr(found, name)) is not None}
-        padded = {name: v.new_zeros(is_token.shape).masked_scatter(is_token, v) for name, v in flat.items()}
+        padded, is_token = forward(model, inputs)
+        rows = inputs["pairs"].flatten()
         outputs = {name: take_rows(values, rows) for name, values in padded.items()}
         mask = torch.nn.functional.pad(is_token[rows], (1, 0)).long()
-        ref_chosen, ref_rejected = inputs["ref_logps"].to(found.log_probs.dtype)
+        ref_chosen, ref_rejected = inputs["ref_logps"].to(padded["log_probs"].dtype)
         pairs = {
             "input_ids": mask,
             "completion_mask": mask,
-            "attention_mask": torch.tensor([inputs["batch"].tokens], device=lengths.device),
+            "attention_mask": torch.tensor([inputs["batch"].tokens], device=mask.device),
             "ref_chosen_logps": ref_chosen,
             "ref_rejected_logps": ref_rejected,
         }
         return pairs, SimpleNamespace(**outputs)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """Return the packs of a step; measure what all of them are compared with, where a loss reads that."""
+        packs, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if packs and "unrelated" in packs[0]:
+            self.measure_reference(packs)
+            self._metrics["train"]["kl"].append(self.reference_point.item())
+        return packs, items
+
+    @torch.no_grad()
+    def measure_reference(self, packs: Sequence[dict[str, Any]]) -> None:
+        """Take z0 = max(0, mean of log pi(y'|x)/pi_ref(y'|x)), y' of another prompt, over a step's completions."""
+        total = torch.zeros(1, dtype=torch.float64, device=self.accelerator.device)
+        for own in (pack["unrelated"] for pack in packs):
+            with self.compute_loss_context_manager():
+                padded, _ = forward(self.model_wrapped, own)
+            total += (own["weights"] * (padded["log_probs"].sum(1) - own["ref_logps"])).sum()
+        self.reference_point = self.accelerator.gather(total).sum().clamp(min=0)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; what TRL averages over packs is averaged over pairs, by the packs' shares of the step's pairs."""
@@ -165,15 +160,33 @@ class PackedDPOTrainer(DPOTrainer):
         super().log(logs, start_time)
 
 
-def pair_margins(log_probs: torch.Tensor, pairs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return each pair's log pi(y_w|x)/pi_ref(y_w|x) - log pi(y_l|x)/pi_ref(y_l|x), (pairs,).
+def forward(model: Any, laid_out: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Forward what is laid out; return each output of a token, (completions, tokens), 0 on padding, and what is none.
 
     Args:
-        log_probs: (2 pairs, tokens) of the chosen completions, then of the rejected ones; 0 on padding.
-        pairs: `ref_chosen_logps` and `ref_rejected_logps`, (pairs,) each.
+        model: The policy.
+        laid_out: `batch`, `input_ids` and `lengths`.
     """
-    chosen, rejected = log_probs.sum(1).chunk(2)
-    return (chosen - pairs["ref_chosen_logps"]) - (rejected - pairs["ref_rejected_logps"])
+    found = model(batch=laid_out["batch"], shift_labels=laid_out["input_ids"], fused_lm_head=True)
+    lengths = laid_out["lengths"]
+    is_token = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]
+    flat = {name: values for name in PER_TOKEN if (values := getattr(found, name)) is not None}
+    return {name: v.new_zeros(is_token.shape).masked_scatter(is_token, v) for name, v in flat.items()}, is_token
+
+
+def weighing(outputs: SimpleNamespace, weights: torch.Tensor, wpo: bool) -> torch.Tensor:
+    """Return the `log_sum_sq_probs` with which TRL's own loss weighs pairs as wanted.
+
+    Its WPO (arXiv:2406.11827) multiplies a pair's loss with exp(mean over tokens of log_probs - log_sum_sq_probs) of
+    either side. So half the logarithm of a weight, taken off each side's log_sum_sq_probs, is that factor.
+
+    Args:
+        outputs: Of the model, chosen rows before rejected.
+        weights: Of the pairs, (pairs,), 1 on average.
+        wpo: The weights of WPO are wanted as well.
+    """
+    base = outputs.log_sum_sq_probs if wpo else outputs.log_probs.detach()
+    return base - 0.5 * weights.log().repeat(2)[:, None]
 
 
 def uneven_gather(gather: Callable[[Any], Any], device: torch.device) -> Callable[[Any], Any]:

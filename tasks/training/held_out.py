@@ -9,7 +9,8 @@ import torch
 from accelerate.utils import send_to_device
 from transformers import TrainerCallback
 
-from tasks.training.dpo_trainer import PackCollator, PackedDPOTrainer, pair_margins
+from tasks.training.dpo_trainer import PackedDPOTrainer
+from tasks.training.pack_collator import PackCollator
 
 TIMES = 10
 """How often a training is measured, about evenly, and at its end."""
@@ -32,7 +33,8 @@ class MeasureHeldOut(TrainerCallback):
     def measure(self) -> dict[str, float]:
         """Return the share of held-out pairs with a margin above 0 (at 0: half), and the mean margin in nats.
 
-        The margin is beta (log pi(y_w|x)/pi_ref(y_w|x) - log pi(y_l|x)/pi_ref(y_l|x)).
+        The margin is beta (log pi(y_w|x)/pi_ref(y_w|x) - log pi(y_l|x)/pi_ref(y_l|x)); without a reference the
+        difference of what the trainer takes for rewards. Pairs weigh what they weigh in the training.
         """
         trainer, accuracy, margin = self.trainer, 0.0, 0.0
         model = trainer.model_wrapped
@@ -41,8 +43,9 @@ class MeasureHeldOut(TrainerCallback):
             inputs = send_to_device(self.collator([{"pack": number}]), trainer.accelerator.device)
             with trainer.compute_loss_context_manager():
                 pairs, outputs = trainer._forward_pack(model, inputs)
-            margins = trainer.beta * pair_margins(outputs.log_probs.double(), pairs)
-            accuracy += pack.weight * float(((margins > 0) + 0.5 * (margins == 0)).mean())
-            margin += pack.weight * float(margins.mean())
+            values = trainer.pair_values(inputs, pairs, outputs.log_probs.double())
+            margins = trainer.margins(values)
+            accuracy += pack.weight * float(values.mean((margins > 0) + 0.5 * (margins == 0)))
+            margin += pack.weight * float(values.mean(margins))
         model.train()
         return {"held_out/accuracy": accuracy, "held_out/margin": margin}

@@ -25,12 +25,16 @@ class DpoExample(NamedTuple):
     """Token ids."""
     completions: Sequence[Ids]
     """Token ids of each unique completion."""
-    ref_logps: Sequence[float]
-    """Log-probability of each completion under the reference, in nats."""
+    ref_logps: Sequence[float] | None
+    """Log-probability of each completion under the reference, in nats; None: no loss reads them."""
     chosen: Sequence[int]
     """Each pair's chosen completion."""
     rejected: Sequence[int]
     """Each pair's rejected completion."""
+    reward_gaps: Sequence[float] | None = None
+    """Each pair's reward of chosen less that of rejected; None: no loss reads them."""
+    unrelated: int | None = None
+    """Place of a completion of another prompt; None: no loss reads one."""
 
 
 class Piece(NamedTuple):
@@ -58,9 +62,13 @@ class Pack(NamedTuple):
 
     pieces: tuple[Piece, ...]
     weight: float
-    """The pack's share of its step's pairs."""
+    """The pack's share of its step's pairs, or of their weights."""
     token_weight: float
     """The pack's share of the tokens of its step's chosen completions, one count a pair."""
+    each: tuple[float, ...] = ()
+    """Weight of a pair of each piece, 1 on average over the pack's pairs; empty: 1 each."""
+    per_completion: float = 0.0
+    """The step's pairs by its completions; 0: not counted, since no loss reads it."""
 
 
 class Limits(NamedTuple):

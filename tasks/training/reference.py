@@ -75,7 +75,7 @@ def find_ref_logps(store: Store, reference: Artifact, dpo: DpoConfig, folder: Pa
         ConfigurationError: A row is no number: the reference model is broken.
     """
     table = ref_logps_table(store, reference, dpo)
-    wanted = {id_ for rows in read_examples(folder) for ids in rows["sequence_ids"].to_pylist() for id_ in ids}
+    wanted = sequences_of(folder)
     found, parts = look_up(table, wanted)
     if missing := len(wanted) - len(found):
         log(f"log-probabilities under the reference: {missing} completions to compute, {len(found)} are in the store")
@@ -150,6 +150,11 @@ def read_examples(folder: Path) -> Iterator[pa.Table]:
     with pq.ParquetFile(folder / WITHOUT_REF) as file:
         for batch in file.iter_batches(batch_size=1024):
             yield pa.Table.from_batches([batch])
+
+
+def sequences_of(folder: Path) -> set[str]:
+    """Return the ids of all prompts with completions that the examples of a folder hold."""
+    return {id_ for rows in read_examples(folder) for ids in rows["sequence_ids"].to_pylist() for id_ in ids}
 
 
 def _own_examples(folder: Path) -> Iterator[dict[str, Any]]:

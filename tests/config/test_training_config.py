@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.config.extra import EVERY_TRAINER, OWN
+from tasks.config.losses import needs_reference
 from tasks.config.settings import (
     RewardModelConfig,
     SamplingConfig,
@@ -156,6 +157,57 @@ def test_losses_are_added_up():
     assert DpoConfig().losses == ("sigmoid",)
     with pytest.raises(ValidationError, match="must be one weight a loss"):
         DpoConfig(loss_type=["sigmoid", "sft"], loss_weights=[1])
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        (
+            {"simpo_gamma": 0.5},
+            r"dpo.simpo_gamma = 0.5 is read by none of \('sigmoid',\): leave it at 1.0, .* simpo",
+        ),
+        (
+            {"loss_type": "simpo", "rpo_distance": "squared"},
+            "rpo_distance = squared is read by none .* take .* rpo",
+        ),
+        (
+            {"loss_type": ["simpo", "orpo"], "beta": 0.2},
+            r"dpo.beta = 0.2 is read by none of .* have no reference",
+        ),
+        (
+            {"weight_pairs": "prompt", "loss_type": ["ipo", "sft"]},
+            "weight_pairs = prompt cannot .* sft_sequence",
+        ),
+        ({"weight_pairs": "prompt", "loss_type": "kto"}, "loss_type = 'kto', a mean over completions"),
+        ({"kto_desirable_weight": 2}, "kto_desirable_weight = 2.0 is read by none of .* take .* kto"),
+        ({"loss_type": "simpo", "extra": {"f_divergence_type": "js_divergence"}}, "loss_type = 'simpo' does not read"),
+        ({"loss_type": ["ipo", "odpo"], "extra": {"use_weighting": True}}, "no meaning for dpo.loss_type = 'odpo'"),
+        ({"loss_type": "hinge", "extra": {"use_weighting": True}}, "no meaning for dpo.loss_type = 'hinge'"),
+    ],
+)
+def test_what_no_loss_reads_is_refused(fields, why):
+    with pytest.raises(ValidationError, match=why):
+        DpoConfig(**fields)
+
+
+def test_what_a_loss_reads_is_taken():
+    DpoConfig(loss_type=["simpo", "sigmoid"], beta=0.2, simpo_beta=3.0, weight_pairs="prompt")
+    DpoConfig(loss_type="rebel", beta=0.01)
+    DpoConfig(loss_type="sft", beta=0.2)  # its record has log-ratios
+
+
+def test_which_losses_have_a_reference():
+    free = ["simpo", "orpo", "sft_sequence", ("simpo", "sft"), ("orpo", "simpo")]
+    assert [needs_reference(DpoConfig(loss_type=names).losses) for names in free] == [False] * len(free)
+    others = ["sigmoid", "sft", "odpo", "rpo", "rebel", ("simpo", "ipo"), ("sft_sequence", "rebel")]
+    assert [needs_reference(DpoConfig(loss_type=names).losses) for names in others] == [True] * len(others)
+
+
+def test_a_loss_of_ours_counts_in_the_key_with_what_differs():
+    assert DpoConfig(loss_type="simpo", simpo_beta=2, simpo_gamma=0.5).key_fields() == {
+        "loss_type": "simpo",
+        "simpo_gamma": 0.5,
+    }
 
 
 def test_adapters_for_dpo_have_no_dropout():

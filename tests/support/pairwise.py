@@ -1,4 +1,4 @@
-"""The other way to train on pairs, to compare with: TRL's `DPOTrainer`, which forwards both sides of each pair."""
+"""Our trainer of pairs, and the other way to train on them: TRL's `DPOTrainer`, which forwards both sides of each."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,9 +8,14 @@ from typing import Any
 import torch
 import trl.trainer.utils
 from datasets import Dataset
+from random_groups import tokenizer
+from transformers import PreTrainedModel
+from trl import DPOConfig as DpoArguments
 from trl import DPOTrainer
 
-from tasks.training.packs import DpoExample, Piece
+from tasks.training.dpo_trainer import PackedDPOTrainer
+from tasks.training.pack_collator import PackCollator, pack_numbers
+from tasks.training.packs import DpoExample, Limits, PackSchedule, Piece, schedule_packs
 
 
 class PairwiseTrainer(DPOTrainer):
@@ -79,3 +84,67 @@ def precise_head() -> Iterator[None]:
         yield
     finally:
         trl.trainer.utils._ChunkedLogProbFunction = theirs
+
+
+# Our trainer and TRL's on a tiny model
+
+ALL_AT_ONCE = Limits(batch_size=10**6, tokens=10**9, devices=1, shared=True)
+THREE = [
+    DpoExample(
+        [5, 6, 7], [[8, 9], [10, 11, 12, 13], [14], [8, 9]], [-9.0, -14.0, -3.0, -9.0], [0, 0, 1, 3], [1, 2, 2, 1]
+    ),
+    DpoExample([9], [[4, 4, 4, 4, 4, 4, 4], [5]], [-25.0, -4.0], [1], [0]),
+    DpoExample([3, 4, 5, 6, 7, 8], [[2, 3], [4, 5, 6]], [-7.5, -11.0], [0], [1]),
+]
+
+
+def arguments(folder, **changes: Any) -> DpoArguments:
+    """Return TRL's arguments for a CPU, without anything that is random."""
+    settings = {
+        "output_dir": str(folder),
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "precompute_ref_log_probs": True,
+        "per_device_train_batch_size": 1,
+        "remove_unused_columns": False,
+        "train_sampling_strategy": "sequential",
+        "router_aux_loss_coef": 0.0,
+        "max_length": None,
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "save_strategy": "no",
+    }
+    return DpoArguments(**settings | changes)
+
+
+def unweighed(planned: PackSchedule, own: Sequence[DpoExample]) -> PackSchedule:
+    """Return packs as they are."""
+    return planned
+
+
+def grouped(
+    model: PreTrainedModel, own: list[DpoExample], limits: Limits, args: DpoArguments, weigh=unweighed, **more: Any
+):
+    """Return our trainer and the packs of an epoch."""
+    planned = weigh(schedule_packs(own, limits, 1, None, 0), own)
+    collator = PackCollator(own, planned.packs, limits.shared)
+    args.gradient_accumulation_steps, args.max_steps = planned.accumulation, planned.steps
+    trainer = PackedDPOTrainer(
+        model=model,
+        args=args,
+        data_collator=collator,
+        train_dataset=pack_numbers(planned),
+        processing_class=tokenizer(),
+        **more,
+    )
+    return trainer, [collator([{"pack": number}]) for number in range(len(planned.packs))]
+
+
+def pairwise(model: PreTrainedModel, own: list[DpoExample], args: DpoArguments, **more: Any):
+    """Return TRL's trainer and all pairs as one batch."""
+    rows = pair_rows(own)
+    dataset, words = pairs_dataset(rows), tokenizer()
+    trainer = PairwiseTrainer(model=model, args=args, train_dataset=dataset, processing_class=words, **more)
+    return trainer, [trainer.data_collator(rows)]

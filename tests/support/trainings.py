@@ -45,10 +45,18 @@ def examples(stage: str) -> pa.Table:
     return pa.table(columns | {"chosen": [[0, 1]] * 16, "rejected": [[1, 2]] * 16})
 
 
+def uneven_examples() -> pa.Table:
+    """Return the examples of DPO with one pair of every other prompt, and a completion that KTO takes for another's."""
+    rows = examples("dpo").to_pylist()
+    cut = [row | {side: row[side][: 1 + i % 2] for side in ("chosen", "rejected")} for i, row in enumerate(rows)]
+    return pa.Table.from_pylist([row | {"unrelated": 2} for row in cut])
+
+
 def train(stage: str, store: Store, start: Artifact, **changes: object) -> Artifact:
-    """Train as the stage does."""
+    """Train as the stage does; with other losses or weights on uneven examples."""
     draft, config = Draft(store, Provenance(stage=stage, version=1, key="k")), STAGES[stage].model_copy(update=changes)
-    with trained(draft, f"tasks.{stage}:fit", start, config, [examples(stage)]) as folder:
+    rows = uneven_examples() if changes.keys() & {"loss_type", "weight_pairs"} else examples(stage)
+    with trained(draft, f"tasks.{stage}:fit", start, config, [rows]) as folder:
         return commit_model(draft, start, folder, {"examples": 32})
 
 

@@ -1,78 +1,21 @@
 """Grouped DPO against TRL's own trainer, which forwards both sides of every pair: equal losses and gradients."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pairwise import PairwiseTrainer, gradient, pair_rows, pairs_dataset, precise_head
+from pairwise import ALL_AT_ONCE, THREE, arguments, gradient, grouped, pairwise, precise_head
 from peft import LoraConfig
-from random_groups import groups, neox, tokenizer
+from random_groups import groups, neox
 from transformers import AutoModelForCausalLM, MixtralConfig, PreTrainedModel
-from trl import DPOConfig as DpoArguments
 
-from tasks.config.training import PAIRWISE_LOSSES, DpoConfig
+from tasks.config.losses import TRL_LOSSES
+from tasks.config.training import DpoConfig
 from tasks.training.dpo_setup import split_losses
-from tasks.training.dpo_trainer import PackCollator, PackedDPOTrainer, pack_numbers
-from tasks.training.packs import DpoExample, Limits, schedule_packs
+from tasks.training.packs import DpoExample, Limits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-ALL_AT_ONCE = Limits(batch_size=10**6, tokens=10**9, devices=1, shared=True)
-THREE = [
-    DpoExample(
-        [5, 6, 7], [[8, 9], [10, 11, 12, 13], [14], [8, 9]], [-9.0, -14.0, -3.0, -9.0], [0, 0, 1, 3], [1, 2, 2, 1]
-    ),
-    DpoExample([9], [[4, 4, 4, 4, 4, 4, 4], [5]], [-25.0, -4.0], [1], [0]),
-    DpoExample([3, 4, 5, 6, 7, 8], [[2, 3], [4, 5, 6]], [-7.5, -11.0], [0], [1]),
-]
-
-
-def arguments(folder, **changes: Any) -> DpoArguments:
-    """Return TRL's arguments for a CPU, without anything that is random."""
-    settings = {
-        "output_dir": str(folder),
-        "report_to": "none",
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "precompute_ref_log_probs": True,
-        "per_device_train_batch_size": 1,
-        "remove_unused_columns": False,
-        "train_sampling_strategy": "sequential",
-        "router_aux_loss_coef": 0.0,
-        "max_length": None,
-        "disable_tqdm": True,
-        "logging_steps": 1,
-        "save_strategy": "no",
-    }
-    return DpoArguments(**settings | changes)
-
-
-def grouped(model: PreTrainedModel, own: list[DpoExample], limits: Limits, args: DpoArguments, **more: Any):
-    """Return our trainer and the packs of an epoch."""
-    planned = schedule_packs(own, limits, 1, None, 0)
-    collator = PackCollator(own, planned.packs, limits.shared)
-    args.gradient_accumulation_steps, args.max_steps = planned.accumulation, planned.steps
-    trainer = PackedDPOTrainer(
-        model=model,
-        args=args,
-        data_collator=collator,
-        train_dataset=pack_numbers(planned),
-        processing_class=tokenizer(),
-        **more,
-    )
-    return trainer, [collator([{"pack": number}]) for number in range(len(planned.packs))]
-
-
-def pairwise(model: PreTrainedModel, own: list[DpoExample], args: DpoArguments, **more: Any):
-    """Return TRL's trainer and all pairs as one batch."""
-    rows = pair_rows(own)
-    dataset, words = pairs_dataset(rows), tokenizer()
-    trainer = PairwiseTrainer(model=model, args=args, train_dataset=dataset, processing_class=words, **more)
-    return trainer, [trainer.data_collator(rows)]
 
 
 def both(tmp_path, model_of, own, limits, more=lambda: {}, **changes):
@@ -88,7 +31,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("name", PAIRWISE_LOSSES)
+@pytest.mark.parametrize("name", TRL_LOSSES)
 def test_every_loss_of_pairs(folder, name, shared):
     smoothing = {"label_smoothing": 0.1}
     apart, loss, other = both(folder, neox, THREE, Limits(10**6, 25, 1, shared), loss_type=[name], **smoothing)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from random_groups import groups
 
 from tasks.training.packs import DpoExample, Limits, Pack, Piece, cut, even_steps, measure, schedule_packs, spread
+from tasks.training.weights import weigh_by_prompt
 
 HAND = DpoExample([1, 2, 3], [[4, 5], [6, 7, 8, 9], [10]], [0.0] * 3, [0, 0, 1], [1, 2, 2])
 LIMITS = st.builds(
@@ -113,6 +114,33 @@ def test_max_steps_takes_as_many_epochs_as_it_needs(own, max_steps, seed):
     assert schedule_packs(own, limits, 1, max_steps, seed).steps == max_steps
     long = schedule_packs(own, limits, 1, max_steps + 3, seed)
     assert long.packs[: max_steps * long.accumulation][0] == long.packs[0]
+
+
+def test_weights_by_prompt_by_hand():
+    # Three pairs of one prompt and one of another: 1/3 each, and 1; on average 1/2.
+    own = [HAND, HAND._replace(chosen=[0], rejected=[1])]
+    (pack,) = weigh_by_prompt(schedule_packs(own, Limits(8, 1000, 1, True), 1, None, 0), own).packs
+    weight_of = {piece.example: weight for piece, weight in zip(pack.pieces, pack.each, strict=True)}
+    assert pack.weight == 1
+    assert weight_of == pytest.approx({0: 2 / 3, 1: 2.0})
+
+
+@settings(max_examples=200, deadline=None)
+@given(groups(), LIMITS, st.integers(0, 5))
+def test_a_step_weighs_1_and_its_whole_prompts_the_same(own, limits, seed):
+    for packs in steps_of(weigh_by_prompt(schedule_packs(own, limits, 1, None, seed), own)):
+        assert sum(pack.weight for pack in packs) == pytest.approx(1)
+        of_prompt: Counter = Counter()
+        for pack in packs:
+            pairs = sum(piece.pairs for piece in pack.pieces)
+            assert not pack.weight or sum(
+                w * p.pairs for w, p in zip(pack.each, pack.pieces, strict=True)
+            ) == pytest.approx(pairs)
+            for weight, piece in zip(pack.each, pack.pieces, strict=bool(pack.weight)):
+                of_prompt[piece.example] += pack.weight * weight * piece.pairs / pairs
+        trained = Counter(example for example, _ in pairs_of(packs))
+        each = {example: of_prompt[example] / (trained[example] / len(own[example].chosen)) for example in trained}
+        assert list(each.values()) == pytest.approx([next(iter(each.values()))] * len(each))
 
 
 def test_a_partial_epoch_is_a_part_of_the_whole():

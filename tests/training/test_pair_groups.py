@@ -5,59 +5,16 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pair_tables import NAMES, PAIRS, TOKENS, completions_of, draft, pairs_of, prompts_of
 from random_groups import tokenizer
 
-from tasks.store.artifacts import Artifact, DamagedArtifactError, Provenance
-from tasks.store.drafts import Draft
+from tasks.config.errors import ConfigurationError
+from tasks.config.training import DpoConfig
+from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.folders import Store
-from tasks.store.growing import GrowingTable, Slice, commit_slices
 from tasks.store.parquet import table_bytes
-from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.store.schemas import SCHEMAS
 from tasks.training.dpo_examples import ExampleBuilder, PairsByPrompt, sequence_id
-
-NAMES = ("a", "b", "c")
-PROMPTS = {"a": "w5 w6", "b": "w7", "c": "w8 w9 w10"}
-TOKENS = {
-    "a": [[11, 0], [12, 13, 0], [11, 0], [14, 0]],
-    "b": [[20, 21, 22, 0], [23, 0]],
-    "c": [[30, 0], [31, 0], [32, 0]],
-}
-PAIRS = [("a", 1, 0), ("a", 1, 2), ("a", 0, 3), ("b", 1, 0)]
-
-
-def draft(store: Store, stage: str) -> Draft:
-    return Draft(store, Provenance(stage=stage, version=1, key=stage))
-
-
-def commit(store: Store, kind: str, rows: list[dict]) -> Artifact:
-    table = pa.Table.from_pylist(rows, SCHEMAS[kind])
-    digest = format_digest(rows_digest(table))
-    return draft(store, kind).commit(kind, {"rows.parquet": table_bytes(table, kind)}, digest, rows=len(rows))
-
-
-def prompts_of(store: Store) -> Artifact:
-    texts = {name: [{"role": "user", "content": text}] for name, text in PROMPTS.items()}
-    return commit(store, "prompts", [{"prompt_id": n, "messages": m, "source": "test"} for n, m in texts.items()])
-
-
-def pairs_of(store: Store, pairs: list[tuple[str, int, int]]) -> Artifact:
-    rest = {"chosen_reward": 1.0, "rejected_reward": 0.0, "reward_gap": 1.0, "preference_prob": 0.7}
-    return commit(store, "pairs", [{"prompt_id": n, "chosen_id": c, "rejected_id": r, **rest} for n, c, r in pairs])
-
-
-def completions_of(store: Store, parts: list[list[str]], tokens: dict = TOKENS) -> Artifact:
-    """Commit completions in parts of some prompts each."""
-    table = GrowingTable(store, "completions", Provenance(stage="completions", version=1, key="t"))
-    slices = []
-    for number, names in enumerate(parts):
-        rows = [
-            {"prompt_id": n, "completion_id": i, "completion": "", "token_ids": ids, "num_tokens": len(ids)}
-            for n in names
-            for i, ids in enumerate(tokens[n])
-        ]
-        rows = [row | {"finish_reason": "stop"} for row in rows]
-        slices.append(Slice(table.append(f"{number}", pa.Table.from_pylist(rows, SCHEMAS["completions"]))))
-    return commit_slices(draft(store, "completions"), "completions", slices, {})
 
 
 def grouped(store: Store, pairs=PAIRS, parts=(("a", "b"), ("c",)), max_length=100, tokens=TOKENS):
@@ -119,6 +76,33 @@ def test_pairs_by_prompt(tmp_path):
     assert "c" not in pairs
     np.testing.assert_array_equal(pairs["a"], [[0, 3], [1, 0], [1, 2]])
     np.testing.assert_array_equal(pairs["b"], [[1, 0]])
+
+
+def gap_of(chosen: int, rejected: int) -> float:
+    return 10.0 * chosen + rejected + 0.5
+
+
+def test_gaps_stay_with_their_pairs(tmp_path):
+    store = Store(str(tmp_path))
+    builder = ExampleBuilder(pairs_of(store, PAIRS[::-1], gap_of), prompts_of(store), tokenizer(), 4, with_gaps=True)
+    (table,) = builder.build(store, completions_of(store, [["a", "b", "c"]]))
+    (row,) = table.to_pylist()  # the pairs with a/1, and b's, are too long
+    assert (row["chosen"], row["rejected"], row["reward_gaps"]) == ([0], [1], [gap_of(0, 3)])
+    pairs = PairsByPrompt(pairs_of(store, PAIRS[::-1], gap_of), with_gaps=True)
+    assert pairs.gaps("a").tolist() == [gap_of(*pair) for pair in pairs["a"].tolist()]
+    assert PairsByPrompt(pairs_of(store, PAIRS)).gaps("a") is None
+
+
+def test_gaps_that_a_loss_cannot_take_are_refused(tmp_path):
+    stores, odpo = [Store(str(tmp_path / name)) for name in ("ties", "unknown")], DpoConfig(loss_type="odpo")
+    ties = PairsByPrompt(pairs_of(stores[0], PAIRS, lambda *_: 0.0), with_gaps=True)
+    with pytest.raises(ConfigurationError, match=r"gap is 0 and must be above 0 .* set dpo.odpo_scale = linear"):
+        ties.check_gaps(odpo)
+    ties.check_gaps(DpoConfig(loss_type="rebel"))
+    ties.check_gaps(DpoConfig(loss_type="odpo", odpo_scale="linear"))
+    unknown = PairsByPrompt(pairs_of(stores[1], PAIRS, lambda chosen, _: np.nan if chosen else 1.0), with_gaps=True)
+    with pytest.raises(ConfigurationError, match=r"3 of 4 pairs have no reward gap, which dpo.loss_type = rebel reads"):
+        unknown.check_gaps(DpoConfig(loss_type="rebel"))
 
 
 def pairs_in_files(store: Store, files: list[list[tuple[str, int, int]]]) -> Artifact:

@@ -13,12 +13,13 @@ import psutil
 import pytest
 from processes import is_alive, wait_until_gone
 from runs import ROOT, SUPPORT
-from trainings import losses, steps_in
+from trainings import losses, steps_in, train
 
 from tasks.config.errors import ConfigurationError
 from tasks.pipeline.jobs import Job, die_with_parent, run_job
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
+from tasks.store.parquet import read_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -164,3 +165,21 @@ def test_dpo_on_two_devices_is_dpo_on_one(tmp_path, start, undisturbed):
     expected_steps, expected = zip(*losses(undisturbed("dpo")), strict=True)
     assert steps == expected_steps
     assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{"weight_pairs": "prompt"}, {"loss_type": "kto"}], ids=str)
+def test_weights_and_reference_points_on_two_devices_are_those_on_one(tmp_path, start, changes):
+    process = worker("dpo", Store(str(tmp_path / "two")), start, devices=2, **changes)
+    begin(process)
+    two, one = result(process), train("dpo", Store(str(tmp_path / "one")), start, **changes)
+    for metric in ("loss", "rewards/margins", "rewards/accuracies", *(["kl"] if "loss_type" in changes else [])):
+        found, expected = (metrics(model)[metric] for model in (two, one))
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-6), metric
+
+
+def metrics(model: Artifact) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for row in read_table(Artifact(kind="training_log", uri=model.uri, digest=model.digest)).to_pylist():
+        found.setdefault(row["metric"], []).append(row["value"])
+    return found

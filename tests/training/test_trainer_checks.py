@@ -14,8 +14,9 @@ from transformers import GPTNeoXConfig
 from tasks.config import extra
 from tasks.config.compute import ComputeConfig
 from tasks.config.errors import ConfigurationError
+from tasks.config.losses import SMOOTHED_LOSSES, TRL_LOSSES
 from tasks.config.settings import ENGINE_ARGUMENTS, RewardModelConfig, SamplingConfig, SftConfig
-from tasks.config.training import PAIRWISE_LOSSES, SMOOTHED_LOSSES, DpoConfig, Lora
+from tasks.config.training import DpoConfig, Lora
 from tasks.store.artifacts import Artifact
 from tasks.training import checks as trainer_checks
 from tasks.training.checks import CLASSES, check_adapters, check_machine, check_trainer_arguments, check_trainings
@@ -149,10 +150,10 @@ def test_the_losses_that_read_an_argument_are_those_of_trls_code():
     start, end = "for loss_type, loss_weight in zip(", "if self.use_weighting:\n                # Eq"
     pieces = source[source.index(start) : source.index(end)].split('loss_type == "')[1:]
     code = {piece.partition('"')[0]: piece for piece in pieces}
-    assert set(PAIRWISE_LOSSES) <= set(code)
+    assert set(TRL_LOSSES) <= set(code)
 
     def readers(*words: str) -> set[str]:
-        return {name for name in PAIRWISE_LOSSES if any(word in code[name] for word in words)}
+        return {name for name in TRL_LOSSES if any(word in code[name] for word in words)}
 
     assert readers("self.label_smoothing") == set(SMOOTHED_LOSSES) - {"sigmoid"}
     assert readers("discopop_tau") == set(extra.READ_BY["discopop_tau"])
