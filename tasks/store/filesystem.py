@@ -100,7 +100,9 @@ def read_small_file(fs: fsspec.AbstractFileSystem, path: str) -> bytes:
     try:
         content: bytes = fs.cat_file(path, max_concurrency=1)
     except NotADirectoryError as error:
-        raise FileNotFoundError(path) from error
+        if fs.isfile(path.rpartition("/")[0]):
+            raise FileNotFoundError(path) from error
+        raise  # a folder further up is none: nothing can be told from that
     return content
 
 
