@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tasks.comparison.best_of_n import best_of_n
 from tasks.comparison.frontier import band
 from tasks.comparison.outcome import Comparison, Verdict, arms_table, verdicts_table
 from tasks.report.blocks import Alert, Block, Plot, Section, Table, Text
@@ -44,6 +45,8 @@ def _sections(name: str, comparison: Comparison, found: Sequence[Verdict]) -> It
 
 def _frontier(comparison: Comparison) -> Plot:
     found = {arm: band([each.curve for each in own]) for arm, own in comparison.results.items()}
+    first = next(iter(comparison.results.values()))
+    found["best of n from sft"] = band([best_of_n(each.reference_proxy, each.reference_rewards) for each in first])
     series = {arm: (each.kl, each.mean, each.low, each.high) for arm, each in found.items()}
     caption = "Reward against KL along the trainings, mean and 95% over seeds"
     return bands(series, "KL from sft (nats a completion)", "reward", caption, (comparison.at_kl, "compared here"))

@@ -38,7 +38,8 @@ class Result(NamedTuple):
     """(prompts, k) of the aligned policy; NaN: none."""
     reference_rewards: np.ndarray
     """(prompts, k) of the reference."""
-    prompt_ids: list[str]
+    reference_proxy: np.ndarray
+    """(prompts, k) of the reference, by the reward model."""
     pairs: int
     completions: int
     """Different completions that were trained on."""
@@ -71,15 +72,14 @@ def read_result(arm: str, seed: int, made: Mapping[str, Artifact], reward: str |
     along = {name: own for name, own in along.items() if name != reference}
     steps = sorted(along, key=lambda name: int(name.removeprefix("step-")))
     models = [(name, along[name]) for name in steps] + [(ALIGNED, figures[ALIGNED])]
-    ids, rewards = _matrix(evaluation, ALIGNED, by)
     return Result(
         arm,
         seed,
         [Model(name, own["divergence"]["kl_sequence"], own["rewards"][by]["mean"]) for name, own in models],
         figures[reference]["rewards"][by]["mean"],
-        rewards,
-        _matrix(evaluation, reference, by)[1],
-        ids,
+        _matrix(evaluation, ALIGNED, by),
+        _matrix(evaluation, reference, by),
+        _matrix(evaluation, reference, PROXY),
         made["pairs"].rows,
         aligned.stats["completions"],
         _tokens(aligned),
@@ -109,13 +109,13 @@ def models_table(results: list[Result]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMAS["comparison"])
 
 
-def _matrix(evaluation: Artifact, policy: str, reward: str) -> tuple[list[str], np.ndarray]:
+def _matrix(evaluation: Artifact, policy: str, reward: str) -> np.ndarray:
+    """Return (prompts, k) rewards, prompts in the order of their ids."""
     rows = read_file(evaluation, "samples.parquet", "evaluation")
     own = rows.filter(pc.and_(pc.equal(rows["policy"], policy), pc.equal(rows["reward_name"], reward)))
     own = own.sort_by([("prompt_id", "ascending"), ("completion_id", "ascending")])
-    ids: list[str] = own["prompt_id"].unique().to_pylist()
-    values = own["reward"].to_numpy(zero_copy_only=False).astype(np.float64)
-    return ids, values.reshape(len(ids), -1)
+    values: np.ndarray = own["reward"].to_numpy(zero_copy_only=False).astype(np.float64)
+    return values.reshape(len(own["prompt_id"].unique()), -1)
 
 
 def _tokens(aligned: Artifact) -> int:

@@ -16,8 +16,7 @@ def result(arm, seed, gain, kl=4.0, noise=0.1):
     models = [Model("step-5", kl / 2, 1 + gain / 2), Model("aligned", kl, 1 + gain + noise * random.normal())]
     theirs = np.random.default_rng(seed).normal(size=(PROMPTS, 4))
     ours = random.normal(size=(PROMPTS, 4)) + gain
-    ids = [f"p{n}" for n in range(PROMPTS)]
-    return Result(arm, seed, models, 1.0, ours, theirs, ids, 100, 50, 1000, 2.0, 10.0)
+    return Result(arm, seed, models, 1.0, ours, theirs, theirs, 100, 50, 1000, 2.0, 10.0)
 
 
 def made(arms, seeds=5, **fields):
