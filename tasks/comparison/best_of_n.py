@@ -14,8 +14,8 @@ def best_of_n(chosen_by: np.ndarray, measured: np.ndarray) -> Curve:
     """Return the mean reward of the best of 1, 2, ... k completions against KL, log n - (n - 1) / n nats.
 
     The KL is that of arXiv:2112.09332, an upper bound where completions repeat (arXiv:2401.01879). The reward is the
-    mean over every subset of n of the k completions, so that no draw is thrown away: the completion of rank i of k, from
-    below, is the best of C(i - 1, n - 1) of the C(k, n) subsets.
+    mean over every subset of n of the k completions, so that no draw is thrown away: the completion of rank i of k,
+    from below, is the best of C(i - 1, n - 1) of the C(k, n) subsets.
 
     Args:
         chosen_by: (prompts, k) rewards by which the best one is kept; NaN: never kept.
