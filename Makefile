@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help quickstart install test test-slow check bench bench-system faults docs up down ui browse clean
+.PHONY: help quickstart install test test-slow check bench bench-system faults evidence docs up down ui browse clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench-system: install ## Measure the deployed system: what a dispatched stage co
 
 faults: install ## Kill everything at random moments and compare what comes out (half an hour)
 	$(PYTHON_IN_VENV) benchmarks/faults.py
+
+evidence: install ## Run the shipped comparisons and write docs/evidence.md (half an hour)
+	$(PYTHON_IN_VENV) benchmarks/evidence.py
 
 docs: install ## Build the documentation into site/; a dead link fails
 	NO_MKDOCS_2_WARNING=1 $(PYTHON_IN_VENV) -m mkdocs build --strict --quiet

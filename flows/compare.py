@@ -6,6 +6,7 @@ python -m flows.compare configs/compare_facts.yaml --set seeds=[0,1,2] --dry-run
 import argparse
 import json
 import sys
+from typing import Any
 
 from prefect import flow
 from pydantic import ValidationError
@@ -137,9 +138,15 @@ def show(made: Artifact, parts: Parts, as_json: bool) -> None:
     page = next(f"{made.uri}/{entry.path}" for name, entry in read_files(made).items() if name == PAGE)
     console.print(f"The page: {page}", soft_wrap=True, highlight=False)
     if as_json:
-        every = [verdict for _, found in parts.values() for verdict in found]
-        told = [{name: getattr(each, name) for name in ("arm", "other", "p", "sentence")} for each in every]
-        print(json.dumps({"comparison": made.uri, "page": page, "verdicts": told}), flush=True)
+        told = [_told(name, *part) for name, part in parts.items()]
+        print(json.dumps({"comparison": made.uri, "page": page, "parts": told}), flush=True)
+
+
+def _told(name: str, comparison: Comparison, found: list[Verdict]) -> dict[str, Any]:
+    """Return a comparison for programs."""
+    table = arms_table(comparison)
+    verdicts_ = [{"arm": each.arm, "other": each.other, "p": each.p, "sentence": each.sentence} for each in found]
+    return {"name": name, "head": table.head, "rows": table.rows, "verdicts": verdicts_, "failed": comparison.failed}
 
 
 def _table(table: Table, title: str) -> RichTable:

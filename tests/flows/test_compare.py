@@ -43,7 +43,9 @@ def run(config: Path) -> tuple[dict, str]:
 @pytest.mark.slow
 def test_arms_are_compared_and_one_without_pairs_does_not_stop_the_others(compared):
     found, printed, _ = compared
-    assert [(each["arm"], each["other"]) for each in found["verdicts"]] == [("threshold", "best vs worst")]
+    (part,) = found["parts"]
+    assert [(each["arm"], each["other"]) for each in part["verdicts"]] == [("threshold", "best vs worst")]
+    assert [row[0] for row in part["rows"]] == ["threshold", "best vs worst"]
     assert "impossible has no result: seed 1: no pair was selected" in printed
     page = Path(found["page"].removeprefix("file://")).read_text()
     assert "What did each arm gain?" in page
