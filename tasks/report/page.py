@@ -37,7 +37,7 @@ def report_page(facts: Facts) -> bytes:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string((files("tasks.report") / "report.html.jinja").read_text())
     page = template.render(
-        title=f"RS-DPO, run {facts.run.id}" if facts.run else "RS-DPO",
+        title=f"RS-DPO, {'pilot' if facts.run.is_pilot() else 'run'} {facts.run.id}" if facts.run else "RS-DPO",
         started=f"{facts.run.started:%Y-%m-%d %H:%M} UTC" if facts.run else "",
         store=facts.store.uri,
         conclusion=conclusion(facts.verdicts),
