@@ -37,8 +37,9 @@ def costs_section(facts: Facts) -> Section | None:
     head = ("stage", "in this run", "seconds", "tokens", "tokens/s", "device", "peak memory (GB)")
     paid = "" if price is None else f", which is {total * price / 3600:.2f} at {price:g} an hour"
     note = (
-        f"This run computed for {total:.0f} s{paid}. Of what was reused, the figures are those of when it was computed; "
-        "a stage that grows a table counts what was missing then. Tokens of a training are those that it was fed."
+        f"This run computed for {total:.0f} s{paid}. Of what was reused, the figures are those of when it was "
+        "computed; a stage that grows a table counts what was missing then. Tokens of a training are those that it was "
+        "fed."
     )
     return Section("What did it cost?", [Text(note), Table(head, rows)])
 
