@@ -32,8 +32,8 @@ class ComputeConfig(_Places):
     shards: int = Field(1, ge=1, le=100)
     """Workers that sampling and scoring are split over, each with its own prompts; at most what the pool has."""
     price_per_hour: float | None = Field(None, ge=0, allow_inf_nan=False)
-    """What an hour of a worker costs, in any currency: the report then says what each stage has cost, and a pilot what
-    the whole run will."""
+    """What an hour of a worker costs, in any currency: the report then says what the run has cost, and a pilot what the
+    whole run will."""
 
     @model_validator(mode="after")
     def _names_a_deployment(self) -> Self:

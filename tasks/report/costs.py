@@ -8,7 +8,7 @@ from tasks.report.trainings import read_log
 
 def costs_section(facts: Facts) -> Section | None:
     """Return a line a stage; None where none has come."""
-    rows, total = [], 0.0
+    rows, total, price = list[tuple[str, ...]](), 0.0, facts.config.compute.price_per_hour
     for stage, artifact in facts.artifacts.items():
         if not artifact or not artifact.uri.startswith(facts.store.uri):
             continue
@@ -35,9 +35,11 @@ def costs_section(facts: Facts) -> Section | None:
     if not rows:
         return None
     head = ("stage", "in this run", "seconds", "tokens", "tokens/s", "device", "peak memory (GB)")
+    paid = "" if price is None else f", which is {total * price / 3600:.2f} at {price:g} an hour"
     note = (
-        f"This run computed for {total:.0f} s. Of what was reused, the figures are those of when it was computed; a "
-        "stage that grows a table counts what was missing then. Tokens of a training are those that it was fed."
+        f"This run computed for {total:.0f} s{paid}. Of what was reused, the figures are those of when it was "
+        "computed; a stage that grows a table counts what was missing then. Tokens of a training are those that it was "
+        "fed."
     )
     return Section("What did it cost?", [Text(note), Table(head, rows)])
 

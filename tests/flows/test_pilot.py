@@ -1,6 +1,7 @@
 """A pilot and the whole run that it predicts, on the quickstart's world at a reduced size."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -79,6 +80,7 @@ def test_the_reports_of_both_say_what_was_predicted(both):
     page = Path(whole["report"].removeprefix("file://")).read_text()
     assert "Did it take what was predicted?" in page
     assert "A pilot of 12 prompts predicted this run." in page
+    assert re.search(r"This run computed for \d+ s, which is \d\.\d\d at 3.6 an hour", page)
 
 
 def test_a_pilot_takes_no_whole_runs_place_when_the_store_is_pruned(both, world, tmp_path):
