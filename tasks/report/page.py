@@ -34,15 +34,8 @@ OF_A_PILOT = (planned_section, trained_on_section, reward_section, costs_section
 
 def report_page(facts: Facts) -> bytes:
     """Return the report on a run as far as it has come, as HTML."""
-<<<<<<< HEAD
     return render(
-        title=f"RS-DPO, run {facts.run.id}" if facts.run else "RS-DPO",
-=======
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.from_string((files("tasks.report") / "report.html.jinja").read_text())
-    page = template.render(
         title=f"RS-DPO, {'pilot' if facts.run.is_pilot() else 'run'} {facts.run.id}" if facts.run else "RS-DPO",
->>>>>>> eaf613f16c9020a428c29b82953996c9e2b404f9
         started=f"{facts.run.started:%Y-%m-%d %H:%M} UTC" if facts.run else "",
         store=facts.store.uri,
         conclusion=conclusion(facts.verdicts),
