@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,6 @@ from runs import on_small_world, written
 from flows.command_line import main
 from flows.rs_dpo import rs_dpo
 from tasks.examples.world import write_world
-from tasks.store.folders import Store
-from tasks.store.runs import list_runs
 
 PILOT = {"data__pilot": 12, "compute__price_per_hour": 3.6}
 PRICE = {"compute__price_per_hour": 3.6}
@@ -81,16 +78,6 @@ def test_the_reports_of_both_say_what_was_predicted(both):
     assert "Did it take what was predicted?" in page
     assert "A pilot of 12 prompts predicted this run." in page
     assert re.search(r"This run computed for \d+ s, which is \d\.\d\d at 3.6 an hour", page)
-
-
-def test_a_pilot_takes_no_whole_runs_place_when_the_store_is_pruned(both, world, tmp_path):
-    store = shutil.copytree(both[2], tmp_path / "store")
-    runs.run("quickstart.yaml", **on_small_world(world, store, **PILOT))  # after the whole run
-    command = [runs.sys.executable, "-m", "flows.store", "prune", str(store), "--keep-last", "1"]
-    subprocess.run(command, cwd=runs.ROOT, check=True, capture_output=True, timeout=120)
-    kept = list_runs(Store(str(store)))[0]
-    assert [run.is_pilot() for run in kept] == [False, True]
-    assert set(runs.plan("quickstart.yaml", **on_small_world(world, store)).values()) == {"reuse"}
 
 
 @pytest.mark.parametrize(

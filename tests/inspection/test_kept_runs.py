@@ -24,6 +24,14 @@ def test_the_last_finished_runs_are_kept_and_those_that_were_interrupted_since(t
     assert kept_runs(runs[1:2], 1) == runs[1:2], "without a finished run nothing is older than it"
 
 
+def test_a_pilot_takes_no_whole_runs_place(tmp_path):
+    store, pilot = Store(str(tmp_path)), {"config": {"data": {"pilot": 5}}}
+    runs = [record(store, [], **facts) for facts in (pilot, {}, {}, pilot)]
+    assert kept_runs(runs, 1) == runs[2:]
+    assert kept_runs(runs, 2) == runs[1:]
+    assert kept_runs([runs[0], runs[3]], 1) == [runs[3]], "where there are pilots alone, they count"
+
+
 def test_what_an_interrupted_run_has_made_can_be_continued(tmp_path):
     store = Store(str(tmp_path))
     before = part(store, "before")
