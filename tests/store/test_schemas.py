@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tasks.store.schemas import SCHEMAS, add_digests, format_digest, rows_digest
 
 KINDS = {"prompts", "demonstrations", "preferences", "completions", "rewards", "ref_logps", "pairs"}
-KINDS |= {"evaluation", "held_out_rewards", "predictions", "training_log"}
+KINDS |= {"evaluation", "held_out_rewards", "comparison", "predictions", "training_log"}
 ROW = st.fixed_dictionaries(
     {
         "prompt_id": st.text(max_size=3),
