@@ -20,6 +20,7 @@ import flows.command_line
 import flows.compare
 import flows.publish
 import flows.quickstart
+import flows.rounds
 import flows.status
 import flows.store
 from flows.command_line import load_config
@@ -49,6 +50,7 @@ RUN_BY = {
     "python -m flows.quickstart": "test_the_quickstart",
     "python -m flows.rs_dpo": "test_a_dry_run_prints_a_table",
     "python -m flows.compare": "test_a_dry_run_lists_the_runs",
+    "python -m flows.rounds": "test_what_is_typed_wrong_in_rounds_is_refused",
     "python -m flows.add_prompts": "test_the_report_for_people",
     "python -m flows.publish": "test_what_a_dry_run_prints",
     "python -m flows.browse": "test_a_store_is_served_until_it_is_interrupted",
@@ -66,6 +68,7 @@ RUN_BY = {
 PARSERS = {
     "flows.rs_dpo": flows.command_line._parser,
     "flows.compare": flows.compare._parser,
+    "flows.rounds": flows.rounds._parser,
     "flows.add_prompts": flows.add_prompts._parser,
     "flows.publish": flows.publish._parser,
     "flows.browse": flows.browse._parser,

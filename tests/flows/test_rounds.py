@@ -70,7 +70,7 @@ def test_each_round_samples_from_the_policy_before_it_and_a_killed_loop_goes_on(
         ("colour=red", "colour is no known setting"),
     ],
 )
-def test_what_is_typed_wrong_is_refused(tmp_path, capsys, override, message):
+def test_what_is_typed_wrong_in_rounds_is_refused(tmp_path, capsys, override, message):
     (tmp_path / "rounds.yaml").write_text("base: configs/quickstart.yaml\n")
     with pytest.raises(SystemExit) as stopped:
         main([str(tmp_path / "rounds.yaml"), "--set", override])
