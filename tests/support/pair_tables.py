@@ -1,10 +1,12 @@
 """Small tables of prompts, completions and pairs of them, as the stages store them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
+from random_groups import neox, tokenizer
 
-from tasks.store.artifacts import Artifact, Provenance
+from tasks.store.artifacts import Artifact, Provenance, files_digest
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable, Slice, commit_slices
@@ -55,3 +57,11 @@ def completions_of(store: Store, parts: list[list[str]], tokens: dict = TOKENS) 
         rows = [row | {"finish_reason": "stop"} for row in rows]
         slices.append(Slice(table.append(f"{number}", pa.Table.from_pylist(rows, SCHEMAS["completions"]))))
     return commit_slices(draft(store, "completions"), "completions", slices, {})
+
+
+def tiny_policy(store: Store, folder: Path) -> Artifact:
+    """Save a random model of a few thousand parameters and commit it."""
+    neox().save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    files = {path.name: path for path in folder.iterdir()}
+    return draft(store, "policy").commit("model", files, files_digest(files))

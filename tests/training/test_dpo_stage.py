@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
-from pair_tables import PAIRS, completions_of, draft, pairs_of, prompts_of
-from random_groups import neox, tokenizer
+from pair_tables import PAIRS, completions_of, draft, pairs_of, prompts_of, tiny_policy
+from random_groups import tokenizer
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.training import DpoConfig
 from tasks.dpo import train_dpo
-from tasks.store.artifacts import Artifact, files_digest
+from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
 from tasks.store.parquet import read_table
 from tasks.training.dpo_examples import ExampleBuilder, sequence_id
@@ -29,11 +29,7 @@ def store(tmp_path) -> Store:
 
 @pytest.fixture
 def policy(store, tmp_path) -> Artifact:
-    folder = tmp_path / "policy"
-    neox().save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
-    files = {path.name: path for path in folder.iterdir()}
-    return draft(store, "policy").commit("model", files, files_digest(files))
+    return tiny_policy(store, tmp_path / "policy")
 
 
 def train(store: Store, policy: Artifact, pairs=PAIRS, **changes) -> Artifact:
