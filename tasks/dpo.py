@@ -73,7 +73,8 @@ def fit(job: Job) -> None:
     from tasks.training.dpo_trainer import PackedDPOTrainer
     from tasks.training.held_out import MeasureHeldOut
     from tasks.training.pack_collator import PackCollator, pack_numbers
-    from tasks.training.trainer import callbacks, lora_config, run_trainer, weight_dtype
+    from tasks.training.saving import weight_dtype
+    from tasks.training.trainer import callbacks, lora_config, run_trainer
 
     config = DpoConfig.model_validate(job.config)
     set_seed(config.seed)

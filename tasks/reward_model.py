@@ -114,13 +114,13 @@ def fit(job: Job) -> None:
     from trl import RewardConfig, RewardTrainer
 
     from tasks.rewards.heads import head_in_float32, head_modules
+    from tasks.training.saving import weight_dtype
     from tasks.training.trainer import (
         callbacks,
         fixed_batches,
         lora_config,
         run_trainer,
         trainer_arguments,
-        weight_dtype,
     )
 
     config = RewardModelConfig.model_validate(job.config)

@@ -53,13 +53,13 @@ def fit(job: Job) -> None:
     from trl import SFTConfig as SftArguments
     from trl import SFTTrainer
 
+    from tasks.training.saving import weight_dtype
     from tasks.training.trainer import (
         callbacks,
         fixed_batches,
         lora_config,
         run_trainer,
         trainer_arguments,
-        weight_dtype,
     )
 
     config = SftConfig.model_validate(job.config)

@@ -3,6 +3,7 @@
 trained_model.py  the stage's side of a job: resumed from its last checkpoint, and its model committed
 trackers.py       what a training reports to, and what of it goes into the store
 trainer.py        the trainer's side of a job
+saving.py         the model that a training leaves
 checks.py         what TRL, transformers and peft refuse
 dpo_examples.py   pairs joined with tokens: a row a prompt
 dpo_setup.py      what a DPO training is set up with

@@ -125,7 +125,7 @@ def fit(job: Job) -> None:
     import torch
 
     from tasks.lm.logps import CompletionLogps
-    from tasks.training.trainer import weight_dtype
+    from tasks.training.saving import weight_dtype
 
     assert job.table is not None
     dpo, table = DpoConfig.model_validate(job.config), GrowingTable(Store(job.store), "ref_logps", job.table)

@@ -70,7 +70,7 @@ def commit_snapshot(trainer: "Trainer", weights: dict[str, Any], job: Job, confi
         model.save_pretrained(folder, state_dict=weights)
         kind, files = ADAPTER, adapter_files(folder, job.model_digest, within="")
     else:
-        from tasks.training.trainer import save_weights
+        from tasks.training.saving import save_weights
 
         save_weights(model, weights, trainer.processing_class, folder, config.stored_dtype or "float32")
         kind, files = "model", trained_files(folder, job.trust_remote_code)
