@@ -174,8 +174,11 @@ class DataSource(Located):
 
 
 class ModelSource(Located):
-    """A model folder with safetensors, in a file system, a store or the hub."""
+    """A model folder with safetensors, in a file system, a store or the hub; or a GGUF file."""
 
+    gguf_file: Annotated[str | None, NOT_IN_KEY] = Field(None, pattern=r"^[^/]+\.gguf$")
+    """Name of a GGUF file in the folder, or on the hub. A path that ends in `.gguf` names a file by itself. Quantized
+    weights are taken as the float32 numbers that they are."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for models whose code you have read."""
     chat_template: Annotated[str | None, NOT_IN_KEY] = None

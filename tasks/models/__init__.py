@@ -1,6 +1,7 @@
 """Model folders: checked, stored, loaded. Imports lm and what is below it.
 
 locate.py            where a model comes from
+gguf.py              models in llama.cpp's format, unpacked
 form.py              the form in which it is stored
 checks.py            what it is checked for
 tokenizer_checks.py  what its tokenizer is checked for

@@ -10,6 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import ModelSource
 from tasks.models.form import DOWNLOADED
+from tasks.models.gguf import SUFFIX, unpack
 from tasks.models.licence import CARD, LICENCES
 from tasks.store.artifacts import Artifact
 from tasks.store.copies import copy_folder, fetch
@@ -25,6 +26,14 @@ def locate_model(source: ModelSource) -> Path:
         ConfigurationError: There is no such folder, and the hub has no such model or cannot be reached.
     """
     path = source.path
+    if path.endswith(SUFFIX) and "://" not in path:
+        return unpack(Path(path).expanduser().resolve())
+    folder = _locate_folder(source)
+    return folder if source.gguf_file is None else unpack(folder / source.gguf_file)
+
+
+def _locate_folder(source: ModelSource) -> Path:
+    path = source.path
     if Path(path).expanduser().is_dir():
         return Path(path).expanduser().resolve()
     if "://" in path:
@@ -36,7 +45,8 @@ def locate_model(source: ModelSource) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = [*DOWNLOADED, CARD, *LICENCES, *(["*.py"] if source.trust_remote_code else [])]
+    code = ["*.py"] if source.trust_remote_code else []
+    patterns = [*(DOWNLOADED if source.gguf_file is None else [source.gguf_file]), CARD, *LICENCES, *code]
     try:
         return Path(snapshot_download(path, revision=source.revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
