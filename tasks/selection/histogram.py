@@ -1,6 +1,7 @@
 """A histogram of numbers that arrive a few at a time, in constant memory. Pure numpy."""
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class GrowingHistogram:
         """
         highest = float(values.max(initial=0.0))
         if not self.width and highest:
-            self.width = 2.0 ** math.ceil(math.log2(highest / BINS))
+            self.width = 2.0 ** math.ceil(math.log2(max(highest / BINS, sys.float_info.min)))
         while highest > self.width * BINS:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(1), np.zeros(BINS // 2, np.int64)])
             self.width *= 2

@@ -2,7 +2,9 @@
 
 import pytest
 from pydantic import ValidationError
+from runs import ROOT
 
+from flows.command_line import load_values, read_file
 from tasks.comparison.arms import ComparisonConfig, configurations, expand
 from tasks.config.errors import ConfigurationError
 from tasks.pipeline.configuration import Config
@@ -70,3 +72,10 @@ def test_one_seed_moves_sampling_caps_training_and_evaluation_together():
 def test_what_cannot_be_compared_is_refused(fields, message):
     with pytest.raises((ConfigurationError, ValidationError), match=message):
         runs(**fields)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("compare*.yaml")), ids=lambda path: path.name)
+def test_shipped_comparisons_are_valid(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    asked = ComparisonConfig.model_validate(read_file(str(path), []))
+    assert len(configurations(asked, expand(asked), load_values)) >= 5 * len(asked.arms)

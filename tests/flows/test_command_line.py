@@ -27,7 +27,7 @@ from flows.command_line import explain, load_config, main
         ("sampling.k=1", ["sampling.k = 1", "greater than or equal to 2"]),
         ("dpo.beta=-0.1", ["dpo.beta = -0.1", "greater than 0"]),
         ("sampling.temperature=warm", ["sampling.temperature = 'warm'", "valid number"]),
-        ("pairs.strategy=best", ["pairs.strategy = 'best'", "'threshold', 'best_vs_worst' or 'annotation'"]),
+        ("pairs.strategy=best", ["pairs.strategy = 'best'", "'threshold', 'best_vs_worst', 'best_vs_random'"]),
         ("dpo.extra={weight_decy: 0.1}", ["dpo.extra.weight_decy cannot be set: nothing here reads it", "spelling"]),
         ("dpo.extra={beta: 0.2}", ["dpo.extra.beta cannot be set: set dpo.beta"]),
         ("sft.extra={per_device_train_batch_size: 4}", ["set sft.micro_batch_size"]),

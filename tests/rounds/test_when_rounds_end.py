@@ -1,7 +1,10 @@
 """When rounds end, and which of them is kept."""
 
 import pytest
+from runs import ROOT
 
+from flows.command_line import read_file
+from flows.rounds import round_config
 from tasks.rounds.outcome import Round, best_round, why_ended
 from tasks.rounds.page import rounds_page
 from tasks.rounds.settings import RoundsConfig
@@ -44,3 +47,12 @@ def test_the_page_is_a_curve_and_a_table():
     page = rounds_page(rounds((1, 2), (2, 4)), "store", "the best is round 2").decode()
     assert page.count("<svg") == 1
     assert "from 0 to 2" in page
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("rounds*.yaml")), ids=lambda path: path.name)
+def test_shipped_rounds_are_valid_and_no_two_share_a_seed(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    settings = RoundsConfig.model_validate(read_file(str(path), []))
+    configs = [round_config(settings, number) for number in (1, 2, 3)]
+    assert [each.sampling.seed for each in configs] == [0, 1, 2]
+    assert [each.evaluation.seed for each in configs] == [1, 2, 3]
