@@ -27,7 +27,7 @@ def comparison_page(title: str, store: str, parts: dict[str, tuple[Comparison, l
         parts: Name -> a comparison and its verdicts; the first is the main one.
     """
     main, found = next(iter(parts.values()))
-    told = sum(not verdict.sentence.endswith("apart at equal KL.") for verdict in found)
+    told = sum("not told apart" not in verdict.sentence for verdict in found)
     seeds = max(len(own) for own in main.results.values())
     conclusion = f"{len(main.results)} arms, {seeds} seeds: {told} of {len(found)} pairs of arms are told apart."
     sections = [section for name, part in parts.items() for section in _sections(name, *part)]
