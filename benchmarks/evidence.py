@@ -8,6 +8,7 @@ The quickstart's world must be there (`python -m flows.quickstart`). A compariso
 import argparse
 import datetime
 import json
+import os
 import platform
 import re
 import subprocess
@@ -65,13 +66,20 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
 
 
+def gpu() -> str:
+    """Return what computes beside the CPU."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+
+
 def main() -> None:
     """Run, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("configs", nargs="*", default=SHIPPED)
     options = parser.parse_args()
     sections = [section(config, run(config)) for config in options.configs]
-    machine = f"{datetime.date.today()}, {platform.machine()}, no GPU.\n"
+    machine = f"{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), {gpu()}.\n"
     (DOCS / "evidence.md").write_text("\n".join([HEAD, machine, *sections]))
 
 

@@ -1,15 +1,16 @@
 """The command line of a flow: a configuration file with overrides, a dry run, and what may go wrong."""
 
 import argparse
+import contextlib
 import json
 import os
 import re
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from prefect import Flow
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from flows.printing import print_plan, print_prediction, print_report
 from flows.run_log import RunLog, ended_by_signals, redacted
 from flows.settings_yaml import read_yaml
 from tasks.config.errors import ConfigurationError
+from tasks.config.sections import Section
 from tasks.monitors.judging import MonitorError
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import DeploymentFailedError, DeploymentRunError
@@ -26,6 +28,7 @@ from tasks.pipeline.dry_run import PLAN, Plan
 from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.filesystem import STORE_ERRORS
 
+S = TypeVar("S", bound=Section)
 FAILS = (DamagedArtifactError, DeploymentFailedError, DeploymentRunError, MonitorError, ServerError, *STORE_ERRORS)
 """What may pass when the store, a worker or the network is mended, or another range is set."""
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -40,12 +43,20 @@ def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = Non
     128 and its number after a signal. What else there is to say of a failure is in a file that the message names.
     """
     options = _parser().parse_args(arguments)
+    with ends_with_a_message():
+        return _run(flow, options)
+    raise AssertionError("a command that goes wrong ends its process")
+
+
+@contextlib.contextmanager
+def ends_with_a_message() -> Iterator[None]:
+    """End the process with one message and an exit status, as `main` says, where what a command does goes wrong."""
     sys.excepthook = print_error
     if sys.stdout is None:  # closed; the artifacts are in the store all the same
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     with ended_by_signals():
         try:
-            return _run(flow, options)
+            yield
         except ConfigurationError as error:
             stop(error)
         except FAILS as error:
@@ -95,8 +106,12 @@ def load_config(path: str, overrides: list[str]) -> Config:
 
 
 def load_values(path: str, overrides: Mapping[str, Any]) -> Config:
-    """Read a configuration file and override settings with values, as `load_config` does with texts."""
-    return load_config(path, [f"{name}={json.dumps(value)}" for name, value in overrides.items()])
+    """Read a configuration file and override settings with values, as `load_config` does with texts.
+
+    Raises:
+        ConfigurationError: See `load_config`; or a setting is wrong.
+    """
+    return read_section(Config, path, [f"{name}={json.dumps(value)}" for name, value in overrides.items()])
 
 
 def read_file(path: str, overrides: list[str]) -> dict[str, Any]:
@@ -114,6 +129,18 @@ def read_file(path: str, overrides: list[str]) -> dict[str, Any]:
     for override in overrides:
         _override(values, override)
     return values
+
+
+def read_section(kind: type[S], path: str, overrides: list[str]) -> S:
+    """Read a file that is one section, such as a comparison, and override it.
+
+    Raises:
+        ConfigurationError: See `load_config`; or a field is wrong.
+    """
+    try:
+        return kind.model_validate(read_file(path, overrides))
+    except ValidationError as error:
+        raise ConfigurationError(explain(error)) from error
 
 
 def foresee(flow: Flow[..., dict[str, Artifact]], parameters: dict[str, Any]) -> Plan:

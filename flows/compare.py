@@ -9,19 +9,19 @@ import sys
 from typing import Any
 
 from prefect import flow
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from flows.command_line import FAILS, explain, load_values, read_file, stop
-from flows.prefect_server import start_server
+from flows.command_line import ends_with_a_message, foresee, load_values, read_section
+from flows.prefect_server import check_places, start_server
 from flows.rs_dpo import rs_dpo
-from flows.run_log import RunLog, ended_by_signals
-from tasks.comparison.arms import ComparisonConfig, configurations, expand
+from flows.run_log import RunLog
+from tasks.comparison.arms import ComparisonConfig, configurations, expand, naming
 from tasks.comparison.outcome import Comparison, Verdict, arms_table, gather, verdicts
 from tasks.comparison.page import comparison_page
 from tasks.comparison.results import Result, models_table, read_result
 from tasks.config.errors import ConfigurationError
+from tasks.evaluation.named_rewards import ranked_by
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.progress import Progress, warn
 from tasks.report.blocks import Table
@@ -62,7 +62,7 @@ def run_all(runs: Runs, reward: str | None) -> tuple[list[Result], dict[str, str
             warn(f"{arm}, seed {seed}, has no result: {error}")
             failed[arm] = f"seed {seed}: {error}"
         else:
-            results.append(read_result(arm, seed, made, reward))
+            results.append(read_result(arm, seed, made, ranked_by(reward, config)))
         progress.advance(1)
     progress.close()
     if not results:
@@ -93,28 +93,36 @@ def keep(uri: str, results: list[Result], parts: Parts) -> Artifact:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a comparison from the command line."""
+    """Run a comparison from the command line; exit as `flows.rs_dpo` does where it cannot run."""
     options = _parser().parse_args(arguments)
-    with ended_by_signals():
-        try:
-            comparison = ComparisonConfig.model_validate(read_file(options.config, options.set))
-            runs = configurations(comparison, expand(comparison), load_values)
-        except ValidationError as error:
-            stop(ConfigurationError("\n       ".join([explain(error), *getattr(error, "__notes__", [])])))
-        except ConfigurationError as error:
-            stop(error)
+    with ends_with_a_message():
+        comparison = read_section(ComparisonConfig, options.config, options.set)
+        runs = configurations(comparison, expand(comparison), load_values)
         if options.dry_run:
             print("\n".join(f"{arm}, seed {seed}" for arm, seed in runs))
             return
-        try:
-            with RunLog() as log:
-                start_server(log.path)
-                made, parts = compare(comparison)
-        except ConfigurationError as error:
-            stop(error)
-        except FAILS as error:
-            stop(error, status=1)
-    show(made, parts, options.json)
+        check_places()
+        foresee_arms(runs)
+        with RunLog() as log:
+            start_server(log.path)
+            made, parts = compare(comparison)
+        show(made, parts, options.json)
+
+
+def foresee_arms(runs: Runs) -> None:
+    """Go through each arm without running it, so that what is wrong in the last one is known before the first begins.
+
+    Raises:
+        ConfigurationError: Names the arm, and what is missing or wrong.
+    """
+    seen: set[str] = set()
+    for (arm, _), config in runs.items():
+        if arm not in seen:
+            with naming(arm):
+                foresee(rs_dpo, config.sections())
+        seen.add(arm)
+    if straight := sorted({arm for (arm, _), config in runs.items() if not config.dpo.snapshots}):
+        warn(f"dpo.snapshots = 0 in {', '.join(straight)}: the way there is taken for a straight line from sft")
 
 
 def _parser() -> argparse.ArgumentParser:

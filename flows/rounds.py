@@ -8,18 +8,19 @@ import json
 import sys
 
 from prefect import flow
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from flows.command_line import FAILS, explain, load_values, read_file, stop
+from flows.command_line import ends_with_a_message, foresee, load_values, read_section
 from flows.inputs import Inputs, check_settings, load_inputs
-from flows.prefect_server import start_server
-from flows.run_log import RunLog, ended_by_signals
+from flows.prefect_server import check_places, start_server
+from flows.rs_dpo import rs_dpo
+from flows.run_log import RunLog
 from flows.stage_order import stage_order
 from tasks.config.errors import ConfigurationError
 from tasks.dpo import train_dpo
 from tasks.evaluate import evaluate_policy
+from tasks.evaluation.named_rewards import PROXY, ranked_by
 from tasks.pairs import build_pairs
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.progress import log
@@ -71,13 +72,13 @@ def one_round(settings: RoundsConfig, config: Config, done: list[Round]) -> Roun
     selected = build_pairs(site, rewards, completions, config.pairs)
     reference = sft if settings.reference == "fixed" else policy
     aligned = train_dpo(site, policy, reference, selected, completions, prompts, given.dpo)  # policy_{t+1}
-    policies, judges = {"sft": sft, "aligned": aligned}, {"reward_model": r}
+    policies, judges = {"sft": sft, "aligned": aligned}, {PROXY: r}
     compared = evaluate_policy(site, policies, judges, given.evaluation_prompts, given.evaluation)
     made = {"held_out": given.held_out, "prompts": prompts, "policy": policy, "completions": completions}
     made |= {"reward_model": r, "rewards": rewards, "pairs": selected, "aligned": aligned, "evaluation": compared}
     site.finish(made)
     write_card(site)
-    return read_round(number, aligned, selected, compared, settings.reward)
+    return read_round(number, aligned, selected, compared, ranked_by(settings.reward, config))
 
 
 def reward_model(
@@ -122,26 +123,22 @@ def round_config(settings: RoundsConfig, number: int) -> Config:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run rounds from the command line."""
+    """Run rounds from the command line; exit as `flows.rs_dpo` does where they cannot run."""
     options = _parser().parse_args(arguments)
-    with ended_by_signals():
-        try:
-            settings = RoundsConfig.model_validate(read_file(options.config, options.set))
-            round_config(settings, 1)
-            with RunLog() as log_:
-                start_server(log_.path)
-                done, ended = rounds(settings)
-        except ValidationError as error:
-            stop(ConfigurationError(explain(error)))
-        except ConfigurationError as error:
-            stop(error)
-        except FAILS as error:
-            stop(error, status=1)
-    show(done, ended, settings, options.json)
+    with ends_with_a_message():
+        settings = read_section(RoundsConfig, options.config, options.set)
+        first = round_config(settings, 1)
+        ranked_by(settings.reward, first)
+        check_places()
+        foresee(rs_dpo, first.sections())  # what a round reads is missing, wrong or too long for its models
+        with RunLog() as log_:
+            start_server(log_.path)
+            done, ended = rounds(settings)
+        show(done, ended, settings, options.json)
 
 
 def show(done: list[Round], ended: str, settings: RoundsConfig, as_json: bool) -> None:
-    """Print the rounds, which of them is the best, and where its model and the page are."""
+    """Write the page of the rounds; print them, which is the best, and where its model and the page are."""
     best, store = best_round(done, settings), open_store(round_config(settings, 1).store)
     kept = f"the best is round {best.number}: {best.policy.uri}" if best else "none is within max_kl"
     page = store.write_beside("rounds", f"{done[-1].policy.digest[:16]}.html", rounds_page(done, store.uri, kept))

@@ -22,6 +22,7 @@ from tasks.config.settings import (
 from tasks.config.training import DpoConfig
 from tasks.dpo import train_dpo
 from tasks.evaluate import evaluate_policy
+from tasks.evaluation.named_rewards import HELD_OUT, PROXY
 from tasks.monitors.judging import MonitorsConfig
 from tasks.pairs import build_pairs
 from tasks.pipeline.configuration import Config
@@ -84,7 +85,7 @@ def rs_dpo(
     selected = build_pairs(site, rewards, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
     aligned = train_dpo(site, policy, policy, selected, completions, prompts, given.dpo)  # beta, reference pi_SFT
     policies = {"sft": policy, "aligned": aligned}
-    reward_models = dict(zip(("reward_model", "held_out_model"), (r, *held_out), strict=False))
+    reward_models = dict(zip((PROXY, HELD_OUT), (r, *held_out), strict=False))
     compared = evaluate_policy(site, policies, reward_models, given.evaluation_prompts, given.evaluation)
     along = {"sft": policy, **snapshots(aligned, policy)}  # the way there: a curve of reward against KL
     curve = evaluate_policy(site, along, reward_models, given.evaluation_prompts, given.evaluation)

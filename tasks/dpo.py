@@ -35,7 +35,7 @@ from tasks.training.dpo_setup import (
 )
 from tasks.training.packs import Limits
 from tasks.training.reference import WITHOUT_REF, find_ref_logps, read_examples, sequences_of
-from tasks.training.snapshots import find_snapshots, keep_snapshots
+from tasks.training.snapshots import find_snapshots, keep_snapshots, snapshot_facts
 from tasks.training.trained_model import commit_model, last_metrics, trained, write_tables
 from tasks.training.unrelated import add_unrelated
 
@@ -178,7 +178,7 @@ def train_dpo(
         with trained(out, "tasks.dpo:fit", policy, dpo, rows) as trained_in:
             stats |= dpo_stats(last_metrics(trained_in), dpo)
             kept = find_snapshots(out.store, out.provenance.key, trained_in)
-            stats["snapshots"] = [snapshot.model_dump(mode="json") for snapshot in kept]
+            stats |= {"snapshots": snapshot_facts(kept, out.store)} if kept else {}
             parts = {out.store.folder_of(snapshot): snapshot.digest for snapshot in kept}
             keeps = ref_logps.parts if ref_logps else {}
             return commit_model(out, policy, trained_in, stats, keeps=keeps, parts=parts)

@@ -1,13 +1,15 @@
 """What is compared: the arms of a comparison, each a configuration with overrides, under several seeds."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import Section
+from tasks.evaluation.named_rewards import ranked_by
 from tasks.pipeline.configuration import Config
 
 MOST_RUNS = 500
@@ -85,11 +87,9 @@ def configurations(comparison: ComparisonConfig, arms: list[Arm], load: Load) ->
     for arm, seed in itertools.product(arms, comparison.seeds):
         if clash := {*SEEDED} & {*arm.overrides, *comparison.set}:
             raise ConfigurationError(f"{min(clash)} is moved by `seeds`: leave it out of the overrides")
-        try:
+        with naming(arm.name):
             config = load(comparison.base, {**comparison.set, **arm.overrides, **dict.fromkeys(SEEDED, seed)})
-        except (ConfigurationError, ValidationError) as error:
-            error.add_note(f"in the arm {arm.name}")
-            raise
+            ranked_by(comparison.reward, config)  # refuses what no run would have
         if seed == comparison.seeds[0]:
             text = config.model_dump_json()
             if text in seen:
@@ -100,6 +100,16 @@ def configurations(comparison: ComparisonConfig, arms: list[Arm], load: Load) ->
             seen[text] = arm.name
         found[arm.name, seed] = config
     return found
+
+
+@contextlib.contextmanager
+def naming(arm: str) -> Iterator[None]:
+    """Say in which arm something is wrong."""
+    try:
+        yield
+    except ConfigurationError as error:
+        error.add_note(f"in the arm {arm}")
+        raise
 
 
 def _grid(name: str, overrides: Mapping[str, Any]) -> Iterator[Arm]:

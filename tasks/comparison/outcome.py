@@ -1,5 +1,6 @@
 """What came out of a comparison: each arm's figures, and each pair of arms in one sentence."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -62,9 +63,9 @@ def gather(results: Sequence[Result], failed: dict[str, str], comparison: Compar
 
 
 def verdicts(comparison: Comparison) -> list[Verdict]:
-    """Return a verdict for each pair of arms, Holm-corrected over all of them."""
-    names = list(comparison.results)
-    pairs = [(one, other) for number, one in enumerate(names) for other in names[number + 1 :]]
+    """Return a verdict for each pair of arms with a seed in common, Holm-corrected over all of them."""
+    seeds = {name: {each.seed for each in own} for name, own in comparison.results.items()}
+    pairs = [pair for pair in itertools.combinations(seeds, 2) if seeds[pair[0]] & seeds[pair[1]]]
     found = [_compare(comparison, *pair) for pair in pairs]
     corrected = holm([(told or wins).p for told, wins in found])
     return [Verdict(*pair, *told, p) for pair, told, p in zip(pairs, found, corrected, strict=True)]
@@ -154,6 +155,6 @@ def _compare(comparison: Comparison, one: str, other: str) -> tuple[Difference |
         if (a := left[seed].curve.at(comparison.at_kl)) is not None
         and (b := right[seed].curve.at(comparison.at_kl)) is not None
     ]
-    told = of_seeds([a - b for a, b in gaps]) if seeds and len(gaps) == len(seeds) else None
+    told = of_seeds([a - b for a, b in gaps]) if len(gaps) == len(seeds) else None
     ours, theirs = (np.stack([side[seed].rewards for seed in seeds]) for side in (left, right))
     return told, of_prompts_and_seeds(win_differences(ours, theirs))

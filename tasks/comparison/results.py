@@ -8,13 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.comparison.frontier import Curve, curve
+from tasks.evaluation.named_rewards import PROXY
+from tasks.planning.costs import dpo_tokens
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import read_manifest
 from tasks.store.parquet import read_file
 from tasks.store.schemas import SCHEMAS
 
 ALIGNED = "aligned"
-GOLD, PROXY = "gold", "reward_model"
 
 
 class Model(NamedTuple):
@@ -56,18 +57,17 @@ class Result(NamedTuple):
         return curve([(model.kl, model.reward) for model in self.models], self.reference)
 
 
-def read_result(arm: str, seed: int, made: Mapping[str, Artifact], reward: str | None) -> Result:
-    """Return what a run has left, by one of its rewards; None: the gold one where there is one.
+def read_result(arm: str, seed: int, made: Mapping[str, Artifact], by: str) -> Result:
+    """Return what a run has left, by one of its rewards.
 
     Args:
         arm: Name of the arm.
         seed: Its seed.
         made: What the run returned.
-        reward: By which reward.
+        by: Name of the reward.
     """
     evaluation, aligned = made["evaluation"], made["aligned"]
     figures, reference = evaluation.stats["policies"], evaluation.stats["reference"]
-    by = reward or (GOLD if GOLD in figures[ALIGNED]["rewards"] else PROXY)
     along = dict(made["curve"].stats["policies"]) if made.get("curve") else {}
     along = {name: own for name, own in along.items() if name != reference}
     steps = sorted(along, key=lambda name: int(name.removeprefix("step-")))
@@ -82,7 +82,7 @@ def read_result(arm: str, seed: int, made: Mapping[str, Artifact], reward: str |
         _matrix(evaluation, reference, PROXY),
         made["pairs"].rows,
         aligned.stats["completions"],
-        _tokens(aligned),
+        int(dpo_tokens(aligned) or 0),
         read_manifest(aligned.uri).cost.get("seconds", 0.0),
         figures[ALIGNED]["mean_tokens"],
     )
@@ -116,8 +116,3 @@ def _matrix(evaluation: Artifact, policy: str, reward: str) -> np.ndarray:
     own = own.sort_by([("prompt_id", "ascending"), ("completion_id", "ascending")])
     values: np.ndarray = own["reward"].to_numpy(zero_copy_only=False).astype(np.float64)
     return values.reshape(len(own["prompt_id"].unique()), -1)
-
-
-def _tokens(aligned: Artifact) -> int:
-    log = read_file(aligned, "training_log.parquet", "training_log")
-    return int(max((row["value"] for row in log.to_pylist() if row["metric"] == "num_tokens"), default=0))

@@ -9,6 +9,7 @@ import pyarrow as pa
 from tasks.config.sections import Section
 from tasks.config.settings import Decoding, EvaluationConfig, ScoringConfig
 from tasks.data.prompt_table import PromptTable
+from tasks.evaluation.named_rewards import GOLD
 from tasks.pipeline.pace import Mean
 from tasks.pipeline.progress import Progress
 from tasks.rewards.functions import GoldReward, gold_rewards
@@ -19,8 +20,6 @@ from tasks.store.folders import Store
 from tasks.store.growing import Slice, read_sorted
 from tasks.store.schemas import SCHEMAS
 
-GOLD = "gold"
-"""Name of the gold reward among the rewards."""
 IDS = ["prompt_id", "completion_id"]
 
 

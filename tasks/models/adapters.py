@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tasks.store.artifacts import Artifact, Content
 from tasks.store.copies import fetch
-from tasks.store.scratch import cache_folder, scratch_folder
+from tasks.store.scratch import made_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,18 +59,10 @@ def merged_folder(adapter: Artifact, base: Path, trust_remote_code: bool) -> Pat
     """
     from tasks.models.weights import load_weights
 
-    folder = cache_folder() / f"{adapter.digest}-merged"
-    if folder.exists():
-        return folder
-    with scratch_folder("merged") as scratch:
-        made = scratch / "new"
-        shutil.copytree(base, made, ignore=shutil.ignore_patterns("*.safetensors*"))
+    def merge(folder: Path) -> None:
+        shutil.copytree(base, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
         model = merged(load_weights(base, "policy", "float32", trust_remote_code), fetch(adapter))
         model.config.dtype = "float32"
-        model.save_pretrained(made)
-        try:
-            made.rename(folder)
-        except OSError:  # another process was faster
-            if not folder.exists():
-                raise
-    return folder
+        model.save_pretrained(folder)
+
+    return made_once(f"{adapter.digest}-merged", merge)

@@ -7,7 +7,7 @@ from typing import Any
 from tasks.config.errors import ConfigurationError
 from tasks.models.licence import CARD
 from tasks.store.artifacts import sha256_of
-from tasks.store.scratch import cache_folder, scratch_folder
+from tasks.store.scratch import made_once
 
 SUFFIX = ".gguf"
 QUANTIZATION = "quantization_config"
@@ -23,19 +23,12 @@ def unpack(file: Path) -> Path:
     """
     if not file.is_file():
         raise ConfigurationError(f"GGUF file {file} does not exist: check the path")
-    folder = cache_folder() / f"gguf-{sha256_of(file)}"
-    if folder.exists():
-        return folder
-    with scratch_folder("gguf") as scratch:
-        made = scratch / "new"
-        _convert(file, made)
-        (made / CARD).write_text(_card(file))
-        try:
-            made.rename(folder)
-        except OSError:  # another process was faster
-            if not folder.exists():
-                raise
-    return folder
+
+    def make(folder: Path) -> None:
+        _convert(file, folder)
+        (folder / CARD).write_text(_card(file))
+
+    return made_once(f"gguf-{sha256_of(file)}", make)
 
 
 def _convert(file: Path, folder: Path) -> None:

@@ -24,8 +24,6 @@ BYTES_BOUNDS = (0.8, 1.1)
 SHARED_BY_POLICIES = ("sampling prompts", "scoring completions", "gold rewards")
 """Phases of an evaluation that it has for each policy: those of the reference are done in the pilot."""
 TRAINING = "training steps"
-Work = dict[str, float]
-"""What a run works through, by name."""
 
 
 class Scale(NamedTuple):

@@ -13,6 +13,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
+from tasks.evaluation.named_rewards import HELD_OUT
 from tasks.monitors.judging import FAIL, WARN, MonitorError, Verdict, judge
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.dry_run import PLAN
@@ -63,7 +64,7 @@ class Watch:
         self.facts.artifacts.setdefault(stage, artifact)
         verdicts = [] if self._is_begun_only(stage) else judge(stage, artifact.stats, self.facts.config.monitors)
         if is_second:
-            verdicts = [verdict._replace(about="held_out_model") for verdict in verdicts]
+            verdicts = [verdict._replace(about=HELD_OUT) for verdict in verdicts]
         self.facts.verdicts += verdicts
         for verdict in verdicts:
             if verdict.level in (WARN, FAIL):

@@ -3,11 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tasks.evaluation.drawn import GOLD
 from tasks.rounds.settings import RoundsConfig
 from tasks.store.artifacts import Artifact
-
-PROXY = "reward_model"
 
 
 class Round(NamedTuple):
@@ -34,11 +31,10 @@ class Round(NamedTuple):
         return self.reward - self.before
 
 
-def read_round(number: int, policy: Artifact, pairs: Artifact, evaluation: Artifact, reward: str | None) -> Round:
-    """Return a round from its evaluation against the SFT policy."""
+def read_round(number: int, policy: Artifact, pairs: Artifact, evaluation: Artifact, by: str) -> Round:
+    """Return a round from its evaluation against the SFT policy, by one of its rewards."""
     stats = evaluation.stats["policies"]
     own, before = stats["aligned"], stats[evaluation.stats["reference"]]
-    by = reward or (GOLD if GOLD in own["rewards"] else PROXY)
     win = own["win_rates"][by]
     return Round(
         number,

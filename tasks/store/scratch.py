@@ -12,7 +12,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tasks.config.errors import ConfigurationError
@@ -51,6 +51,26 @@ def scratch_folder(name: str) -> Iterator[Path]:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             _lock_of(folder).unlink(missing_ok=True)
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder among the local copies, made where it is not there yet: whole, or not at all.
+
+    Args:
+        name: Of the folder; names its content.
+        make: Fills a folder that it makes itself, given its path.
+    """
+    folder = cache_folder() / name
+    if folder.exists():
+        return folder
+    with scratch_folder(name[:16]) as scratch:
+        make(scratch / "new")
+        try:
+            (scratch / "new").rename(folder)
+        except OSError:  # another process was faster
+            if not folder.exists():
+                raise
+    return folder
 
 
 @contextlib.contextmanager

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from tasks.config.training import DpoConfig
 from tasks.models.adapters import ADAPTER, adapter_files
 from tasks.models.loading import trained_files
+from tasks.pipeline.dry_run import PENDING
 from tasks.pipeline.jobs import Job
+from tasks.pipeline.progress import warn
 from tasks.store.artifacts import Artifact, Manifest, files_digest
 from tasks.store.drafts import keyed
 from tasks.store.folders import Store
@@ -83,7 +85,7 @@ def commit_snapshot(trainer: "Trainer", weights: dict[str, Any], job: Job, confi
 
 
 def find_snapshots(store: Store, training: str, folder: Path) -> list[Artifact]:
-    """Return the snapshots of a training that has ended, in order.
+    """Return the snapshots of a training that has ended, in order; one that was lost meanwhile is told, and left out.
 
     Args:
         store: Where they are.
@@ -91,8 +93,17 @@ def find_snapshots(store: Store, training: str, folder: Path) -> list[Artifact]:
         folder: The job's working folder.
     """
     steps = json.loads((folder / STEPS).read_text()) if (folder / STEPS).exists() else []
-    found = (store.find(snapshot_folder(training, step)) for step in steps)
-    return [snapshot for snapshot in found if snapshot is not None]
+    found = {step: store.find(snapshot_folder(training, step)) for step in steps}
+    if lost := [step for step, snapshot in found.items() if snapshot is None]:
+        warn(
+            f"the models kept after steps {lost} are gone from {store.uri}: the curve of this training is without them"
+        )
+    return [snapshot for snapshot in found.values() if snapshot is not None]
+
+
+def snapshot_facts(snapshots: list[Artifact], store: Store) -> list[dict[str, Any]]:
+    """Return what a training records of its snapshots: as references, but by folder, since stores are moved."""
+    return [each.model_dump(mode="json") | {"uri": store.folder_of(each)} for each in snapshots]
 
 
 def snapshots(aligned: Artifact, policy: Artifact) -> dict[str, Artifact]:
@@ -102,9 +113,11 @@ def snapshots(aligned: Artifact, policy: Artifact) -> dict[str, Artifact]:
         aligned: What the training gave.
         policy: What it began with, which adapters lie over.
     """
-    found = {}
+    found, (store, *_) = {}, aligned.uri.rsplit("/", 2)
     for each in aligned.stats.get("snapshots", ()):
         artifact = Artifact.model_validate(each)
+        if artifact.kind != PENDING:
+            artifact = artifact.model_copy(update={"uri": f"{store}/{artifact.uri}"})
         if artifact.kind == ADAPTER:
             base = policy.model_dump(mode="json", include={"kind", "uri", "digest"})
             artifact = artifact.model_copy(update={"stats": {**artifact.stats, "base": base}})

@@ -60,6 +60,7 @@ def test_one_seed_moves_sampling_caps_training_and_evaluation_together():
         ({"seeds": []}, "at least 1"),
         ({"arms": {}}, "at least 1"),
         ({"arms": {"a": {"pairs.eta": [0.5 + n / 30000 for n in range(10000)]}}}, "50000 runs are asked for"),
+        ({"reward": "golden"}, "reward = 'golden' is no reward of a run: there are reward_model"),
         ({"controls": ["z"]}, "are no arms: there are a"),
         ({"arms": {"a": {}, "b": {"pairs.eta": 0.85}}}, "the arms a and b are the same"),
         ({"arms": {"a": {"pairs.eta": [0.9, 0.9]}}}, "are the same"),

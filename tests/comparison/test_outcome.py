@@ -57,6 +57,13 @@ def test_one_seed_tells_nothing_apart_at_equal_kl():
     assert "(one seed)" in str(arms_table(made({"good": (2.0,), "bad": (0.0,)}, seeds=1)).rows)
 
 
+def test_arms_without_a_seed_in_common_are_not_compared():
+    asked = ComparisonConfig(base="x", arms={"a": {}, "b": {}}, seeds=(0, 1))
+    comparison = gather([result("a", 0, 1.0), result("b", 1, 2.0)], {"a": "seed 1: no pair"}, asked)
+    assert verdicts(comparison) == []
+    assert comparison_page("t", "store", {"": (comparison, [])})
+
+
 def test_the_page_has_the_curves_and_every_text_is_escaped():
     comparison = made({"<script>alert(1)</script>": (2.0,), "other": (0.5,)})
     comparison.failed["empty"] = "no pair was selected"

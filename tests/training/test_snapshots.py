@@ -70,3 +70,12 @@ def test_a_model_whose_snapshot_is_lost_is_made_again(store, policy):
 
 def test_without_snapshots_there_is_no_curve(store, policy):
     assert snapshots(train(store, policy, 1, "plain"), policy) == {}
+
+
+def test_a_store_that_is_moved_takes_its_snapshots_along(store, policy, tmp_path):
+    model = train(store, policy, 2, "long", snapshots=1)
+    assert str(tmp_path) not in str(model.stats)
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    moved = Store(str(tmp_path / "elsewhere")).find(store.folder_of(model))
+    (kept,) = snapshots(moved, policy).values()
+    assert (model_folder(kept) / "model.safetensors").is_relative_to(tmp_path / "elsewhere")
