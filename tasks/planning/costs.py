@@ -4,9 +4,11 @@ What a stage spends outside of its phases, on models that start and tables that 
 many prompts there are. Its phases take as much longer as there is more of what they work through.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from tasks.config.training import DpoConfig
 from tasks.pipeline.configuration import Config
 from tasks.planning.estimates import Estimate, exactly
 from tasks.planning.observed import IN_PAIRS, PAIRS, TOKENS
@@ -16,9 +18,8 @@ from tasks.store.folders import AT_ONCE, Store, read_manifest
 from tasks.store.parquet import read_file
 
 SETUP_BOUNDS, PHASE_BOUNDS, SLACK = (0.3, 1.3), (0.7, 1.3), 1.0
-"""Of a prediction in seconds, what comes lies between these multiples of it in nine of ten runs, give or take a second
-a stage, on a machine that does nothing else: measured by benchmarks/pilot.py. What a process loads for the first time
-takes longest."""
+"""Multiples of a prediction in seconds that bound its interval, give or take a second a stage. They are ours, wide
+enough for all that benchmarks/pilot.py has measured. What a process loads for the first time takes longest."""
 BYTES_BOUNDS = (0.8, 1.1)
 """The same of bytes: files of few rows compress less."""
 SHARED_BY_POLICIES = ("sampling prompts", "scoring completions", "gold rewards")
@@ -54,13 +55,17 @@ class Scale(NamedTuple):
         return exactly(self.prompts[1] / self.prompts[0])
 
 
-def trained_pairs(pairs: Estimate, config: Config) -> Estimate:
-    """Return how many pairs a training of DPO goes through: as many as there are, as often as it does."""
-    dpo = config.dpo
-    kept = pairs.times(1 - dpo.evaluation_fraction)
-    if dpo.max_steps is None:
-        return kept.times(dpo.epochs)
-    return Estimate(*(dpo.max_steps * min(dpo.batch_size, value) for value in kept))
+def trained_pairs(pairs: float, dpo: DpoConfig, steps: int | None) -> float:
+    """Return how many pairs a training of DPO goes through.
+
+    Args:
+        pairs: That there are, those that are held out of the training with them.
+        dpo: Its settings.
+        steps: Optimizer steps, the last of a pass with what is left of it; None: as many passes as are configured.
+    """
+    kept = pairs * (1 - dpo.evaluation_fraction)
+    passes = dpo.epochs if steps is None else steps / max(1, math.ceil(kept / dpo.batch_size))
+    return kept * passes
 
 
 def ratio(stage: str, phase: str, manifest: Manifest, scale: Scale) -> Estimate:
@@ -88,8 +93,9 @@ def _dpo_ratio(phase: str, manifest: Manifest, scale: Scale) -> Estimate:
     if phase != TRAINING:
         new = manifest.stats["ref_logps_computed"] / max(1, manifest.stats["completions"])
         return scale.of(IN_PAIRS, done=1.0).times(1 / new) if new else scale.of(IN_PAIRS)
-    steps, pairs = phases[TRAINING]["units"], scale.observed[PAIRS] * (1 - scale.config.dpo.evaluation_fraction)
-    return trained_pairs(scale.totals[PAIRS], scale.config).times(1 / (steps * min(scale.config.dpo.batch_size, pairs)))
+    dpo = scale.config.dpo
+    trained = trained_pairs(scale.observed[PAIRS], dpo, phases[TRAINING]["units"])
+    return Estimate(*(trained_pairs(pairs, dpo, dpo.max_steps) / trained for pairs in scale.totals[PAIRS]))
 
 
 def stage_seconds(stage: str, manifest: Manifest, scale: Scale) -> Estimate | None:
