@@ -20,6 +20,8 @@ from tasks.comparison.arms import ComparisonConfig, configurations, expand, nami
 from tasks.comparison.outcome import Comparison, Verdict, arms_table, gather, verdicts
 from tasks.comparison.page import comparison_page
 from tasks.comparison.results import Result, models_table, read_result
+from tasks.comparison.sweeps import Sweep, sweeps, swept_settings
+from tasks.comparison.weakened import weakened_table
 from tasks.config.errors import ConfigurationError
 from tasks.evaluation.named_rewards import ranked_by
 from tasks.pipeline.configuration import Config
@@ -41,13 +43,14 @@ def compare(comparison: ComparisonConfig) -> tuple[Artifact, Parts]:
     """Run every arm under every seed, and say which are better; what two runs share is computed once."""
     arms = expand(comparison)
     runs = configurations(comparison, arms, load_values)
+    swept = sweeps(swept_settings(comparison.arms), {arm: config for (arm, _), config in runs.items()})
     results, failed = run_all(runs, comparison.reward)
-    parts = {"": judged(results, failed, comparison)}
+    parts = {"": judged(results, failed, comparison, swept)}
     if comparison.size_matched:
         least = min(result.pairs for result in results)
         matched = comparison.model_copy(update={"set": {**comparison.set, "pairs.max_pairs": least}})
         again, lost = run_all(configurations(matched, arms, load_values), comparison.reward)
-        parts[f" with {least:,} pairs each"] = judged(again, lost, comparison)
+        parts[f" with {least:,} pairs each"] = judged(again, lost, comparison, swept)
         results = [*results, *(result._replace(arm=f"{result.arm}, {least} pairs") for result in again)]
     return keep(next(iter(runs.values())).store, results, parts), parts
 
@@ -71,10 +74,10 @@ def run_all(runs: Runs, reward: str | None) -> tuple[list[Result], dict[str, str
 
 
 def judged(
-    results: list[Result], failed: dict[str, str], comparison: ComparisonConfig
+    results: list[Result], failed: dict[str, str], comparison: ComparisonConfig, swept: list[Sweep]
 ) -> tuple[Comparison, list[Verdict]]:
     """Return results as a comparison, with a verdict for each pair of arms."""
-    found = gather(results, failed, comparison)
+    found = gather(results, failed, comparison, swept)
     return found, verdicts(found)
 
 
@@ -139,6 +142,9 @@ def show(made: Artifact, parts: Parts, as_json: bool) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
     for name, (comparison, found) in parts.items():
         console.print(_table(arms_table(comparison), f"Arms{name}"))
+        if comparison.weakened:
+            lost = weakened_table(comparison)
+            console.print(_table(lost, lost.caption))
         for verdict in found:
             console.print(verdict.sentence, soft_wrap=True, highlight=False)
         for arm, why in comparison.failed.items():
@@ -152,9 +158,13 @@ def show(made: Artifact, parts: Parts, as_json: bool) -> None:
 
 def _told(name: str, comparison: Comparison, found: list[Verdict]) -> dict[str, Any]:
     """Return a comparison for programs."""
-    table = arms_table(comparison)
-    verdicts_ = [{"arm": each.arm, "other": each.other, "p": each.p, "sentence": each.sentence} for each in found]
-    return {"name": name, "head": table.head, "rows": table.rows, "verdicts": verdicts_, "failed": comparison.failed}
+    table, lost = arms_table(comparison), weakened_table(comparison)
+    verdicts_ = [
+        {"arm": each.arm, "other": each.other, "p": each.p, "word": each.word, "sentence": each.sentence}
+        for each in found
+    ]
+    told = {"name": name, "head": table.head, "rows": table.rows, "verdicts": verdicts_, "failed": comparison.failed}
+    return told | {"weakened": {"head": lost.head, "rows": lost.rows}}
 
 
 def _table(table: Table, title: str) -> RichTable:

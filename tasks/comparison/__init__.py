@@ -6,5 +6,9 @@ frontier.py     curves of reward against KL, and the reward at one KL
 best_of_n.py    the best of several completions, without any training
 results.py      what each run of an arm has left
 outcome.py      what came out: tables and sentences
+sweeps.py       arms that differ in one setting; tau and eta are one
+weakened.py     what an arm loses where its reward model, say, is weaker
+trainings.py    how an arm's trainings went, over its seeds
+figures.py      the figures of the page
 page.py         the page of a comparison
 """

@@ -40,6 +40,9 @@ class ComparisonConfig(Section):
     with every seed, controls apart."""
     controls: tuple[str, ...] = ()
     """Arms that should gain nothing: they do not decide at which KL the others are compared."""
+    weakened: dict[str, str] = Field(default_factory=dict)
+    """Arm -> the arm that it is but for something weaker, such as its reward model: what it loses is told in per cent
+    of what the other one has."""
     size_matched: bool = False
     """Compare once more with the pairs of every arm cut to the number of the smallest one's."""
 
@@ -62,7 +65,7 @@ def expand(comparison: ComparisonConfig) -> list[Arm]:
     """Return the arms, those of a grid one by one.
 
     Raises:
-        ConfigurationError: There are too many, or a control is no arm.
+        ConfigurationError: There are too many, or a control or a weakened arm is none.
     """
     runs = sum(_size(overrides) for overrides in comparison.arms.values()) * len(comparison.seeds)
     if runs > MOST_RUNS:
@@ -70,9 +73,14 @@ def expand(comparison: ComparisonConfig) -> list[Arm]:
             f"{runs} runs are asked for, and {MOST_RUNS} is the most: take fewer values, arms or seeds"
         )
     arms = [arm for name, overrides in comparison.arms.items() for arm in _grid(name, overrides)]
-    if unknown := {*comparison.controls} - {arm.name for arm in arms}:
+    names = {arm.name: None for arm in arms}
+    weakened = [name for pair in comparison.weakened.items() for name in pair]
+    for field, named in (("controls", comparison.controls), ("weakened", weakened)):
+        if unknown := {*named} - names.keys():
+            raise ConfigurationError(f"{field} = {sorted(unknown)} are no arms: there are {', '.join(names)}")
+    if same := [weak for weak, strong in comparison.weakened.items() if weak == strong]:
         raise ConfigurationError(
-            f"controls = {sorted(unknown)} are no arms: there are {', '.join(arm.name for arm in arms)}"
+            f"weakened = {same} are held against themselves: name the arm that each is weaker than"
         )
     return arms
 
