@@ -3,6 +3,7 @@
 arms.py         what is compared: arms of a configuration, seeds, and what is refused
 differences.py  how two arms differ over prompts and seeds, and whether they can be told apart
 frontier.py     curves of reward against KL, and the reward at one KL
+halves.py       an arm against itself, its seeds split in two
 best_of_n.py    the best of several completions, without any training
 results.py      what each run of an arm has left
 outcome.py      what came out: tables and sentences
