@@ -12,6 +12,7 @@ from prefect import flow
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from flows.arm_runs import ended_runs
 from flows.command_line import ends_with_a_message, foresee, load_values, read_section
 from flows.prefect_server import check_places, start_server
 from flows.rs_dpo import rs_dpo
@@ -44,33 +45,34 @@ def compare(comparison: ComparisonConfig) -> tuple[Artifact, Parts]:
     arms = expand(comparison)
     runs = configurations(comparison, arms, load_values)
     swept = sweeps(swept_settings(comparison.arms), {arm: config for (arm, _), config in runs.items()})
-    results, failed = run_all(runs, comparison.reward)
+    results, failed = run_all(runs, comparison.reward, comparison.at_once)
     parts = {"": judged(results, failed, comparison, swept)}
     if comparison.size_matched:
         least = min(result.pairs for result in results)
         matched = comparison.model_copy(update={"set": {**comparison.set, "pairs.max_pairs": least}})
-        again, lost = run_all(configurations(matched, arms, load_values), comparison.reward)
+        again, lost = run_all(configurations(matched, arms, load_values), comparison.reward, comparison.at_once)
         parts[f" with {least:,} pairs each"] = judged(again, lost, comparison, swept)
         results = [*results, *(result._replace(arm=f"{result.arm}, {least} pairs") for result in again)]
     return keep(next(iter(runs.values())).store, results, parts), parts
 
 
-def run_all(runs: Runs, reward: str | None) -> tuple[list[Result], dict[str, str]]:
+def run_all(runs: Runs, reward: str | None, at_once: int) -> tuple[list[Result], dict[str, str]]:
     """Return the result of each run, and of each arm that has none, why: the others go on."""
     results, failed, progress = list[Result](), dict[str, str](), Progress("runs", len(runs))
-    for (arm, seed), config in runs.items():
+    for (arm, seed), ended in ended_runs(runs, at_once):
         try:
-            made = rs_dpo(**config.sections())
+            made = ended()
         except ConfigurationError as error:  # such as no pair
             warn(f"{arm}, seed {seed}, has no result: {error}")
             failed[arm] = f"seed {seed}: {error}"
         else:
-            results.append(read_result(arm, seed, made, ranked_by(reward, config)))
+            results.append(read_result(arm, seed, made, ranked_by(reward, runs[arm, seed])))
         progress.advance(1)
     progress.close()
     if not results:
         raise ConfigurationError("no arm has a result: " + "; ".join(f"{arm}: {why}" for arm, why in failed.items()))
-    return results, failed
+    order = list(runs)
+    return sorted(results, key=lambda result: order.index((result.arm, result.seed))), failed
 
 
 def judged(

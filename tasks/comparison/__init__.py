@@ -5,6 +5,7 @@ differences.py  how two arms differ over prompts and seeds, and whether they can
 frontier.py     curves of reward against KL, and the reward at one KL
 halves.py       an arm against itself, its seeds split in two
 best_of_n.py    the best of several completions, without any training
+waves.py        in which order runs begin that go side by side
 results.py      what each run of an arm has left
 outcome.py      what came out: tables and sentences
 sweeps.py       arms that differ in one setting; tau and eta are one

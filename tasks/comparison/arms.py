@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, field_validator
 
+from tasks.config.compute import GPU_STAGES
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import Section
 from tasks.evaluation.named_rewards import ranked_by
@@ -43,6 +44,8 @@ class ComparisonConfig(Section):
     weakened: dict[str, str] = Field(default_factory=dict)
     """Arm -> the arm that it is but for something weaker, such as its reward model: what it loses is told in per cent
     of what the other one has."""
+    at_once: int = Field(1, ge=1, le=100)
+    """Runs that go side by side. More than one needs a pool of workers for every GPU stage."""
     size_matched: bool = False
     """Compare once more with the pairs of every arm cut to the number of the smallest one's."""
 
@@ -89,7 +92,7 @@ def configurations(comparison: ComparisonConfig, arms: list[Arm], load: Load) ->
     """Return the configuration of each arm under each seed.
 
     Raises:
-        ConfigurationError: A setting is wrong, or two arms are the same.
+        ConfigurationError: A setting is wrong, two arms are the same, or runs at once would compute on one machine.
     """
     found, seen = {}, dict[str, str]()
     for arm, seed in itertools.product(arms, comparison.seeds):
@@ -98,6 +101,7 @@ def configurations(comparison: ComparisonConfig, arms: list[Arm], load: Load) ->
         with naming(arm.name):
             config = load(comparison.base, {**comparison.set, **arm.overrides, **dict.fromkeys(SEEDED, seed)})
             ranked_by(comparison.reward, config)  # refuses what no run would have
+            _check_pools(comparison.at_once, config)
         if seed == comparison.seeds[0]:
             text = config.model_dump_json()
             if text in seen:
@@ -108,6 +112,17 @@ def configurations(comparison: ComparisonConfig, arms: list[Arm], load: Load) ->
             seen[text] = arm.name
         found[arm.name, seed] = config
     return found
+
+
+def _check_pools(at_once: int, config: Config) -> None:
+    """Refuse runs side by side that would compute on one machine."""
+    inline = GPU_STAGES.keys() - config.compute.deployments().keys()
+    if at_once > 1 and inline:
+        raise ConfigurationError(
+            f"at_once = {at_once} needs a deployment in compute.{min(inline)} and every other field of compute: "
+            "trainings side by side on one machine slow each other down. Send the stages to a pool, or leave at_once "
+            "out"
+        )
 
 
 @contextlib.contextmanager

@@ -3,21 +3,10 @@
 import math
 
 import pytest
+from arm_loads import load
 
 from tasks.comparison.arms import ComparisonConfig, configurations, expand
 from tasks.comparison.sweeps import GAP_AXIS, sweeps, swept_settings
-from tasks.pipeline.configuration import Config
-
-
-def load(_, overrides):
-    values = {"data": {"prompts": "p"}, "sft": {"ready_model": "m"}}
-    for name, value in overrides.items():
-        *sections, field = name.split(".")
-        inner = values
-        for section in sections:
-            inner = inner.setdefault(section, {})
-        inner[field] = value
-    return Config.model_validate(values)
 
 
 def found(**arms):
