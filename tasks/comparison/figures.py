@@ -41,10 +41,13 @@ def swept(comparison: Comparison, sweep: Sweep) -> Iterator[Plot]:
     rewards = {arm: at_same_kl(comparison, arm) for arm in comparison.results}
     rates = {arm: _win_rate(over_reference(own)) for arm, own in comparison.results.items()}
     note = ONE_PLACE if sweep.axis == GAP_AXIS else ""
-    for measured, what in ((rewards, f"reward at KL {comparison.at_kl:.2g}"), (rates, "win rate over sft")):
+    for measured, what, over in (
+        (rewards, f"reward at KL {comparison.at_kl:.2g}", "seeds"),
+        (rates, "win rate over sft", "prompts and seeds"),
+    ):
         series = {name: _points(points, measured) for name, points in sweep.series.items()}
         if series := {name: own for name, own in series.items() if own[0].size > 1}:
-            yield whiskers(series, sweep.axis, what, f"{what[0].upper()}{what[1:]}, mean and 95% over seeds{note}")
+            yield whiskers(series, sweep.axis, what, f"{what[0].upper()}{what[1:]}, mean and 95% over {over}{note}")
 
 
 def trainings(comparison: Comparison) -> Iterator[Plot]:
