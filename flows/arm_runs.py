@@ -1,9 +1,8 @@
 """The runs of a comparison: one after the other, or several side by side, whose GPU stages go to a pool of workers."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from functools import partial
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 
 from flows.rs_dpo import rs_dpo
 from flows.run_log import RunLog
@@ -18,37 +17,40 @@ Key = tuple[str, int]
 Made = dict[str, Artifact]
 
 
-def run_arm(config: Config) -> Made:
-    """Run one arm under one seed; return its artifacts."""
-    made: Made = rs_dpo(**config.sections())
-    return made
-
-
-def ended_runs(runs: Mapping[Key, Config], at_once: int) -> Iterator[tuple[Key, Callable[[], Made]]]:
-    """Yield each run when it has ended, with a function that returns its artifacts, or raises what it has raised.
+def ended_runs(runs: Mapping[Key, Config], at_once: int) -> Iterator[tuple[Key, Made | ConfigurationError]]:
+    """Yield the artifacts of each run as it has ended, or why it has none, such as no pair.
 
     Runs that go at once have a process each, which dies with this one. What they share is computed before by one of
-    them (`tasks/comparison/waves.py`); a stage of theirs that is under way on a worker when they are ended goes on.
+    them (`tasks/comparison/waves.py`). Where a run fails, the others are ended; what their workers compute goes on.
 
     Args:
         runs: Their configurations.
         at_once: How many go side by side.
     """
     if at_once == 1:
-        yield from ((key, partial(run_arm, config)) for key, config in runs.items())
+        yield from ((key, run_arm(config)) for key, config in runs.items())
         return
     processes = ProcessPoolExecutor(at_once, multiprocessing.get_context("spawn"), die_with_parent)
     try:
         for wave in waves(runs):
-            started: dict[Key, Future[Made]] = {key: processes.submit(_run_alone, runs[key]) for key in wave}
-            yield from ((key, future.result) for key, future in started.items())
+            started = {key: processes.submit(_run_alone, runs[key]) for key in wave}
+            yield from ((key, future.result()) for key, future in started.items())
     finally:
         processes.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():  # a run under way would be waited for
             child.terminate()
 
 
-def _run_alone(config: Config) -> Made:
-    """Run one arm in a process of its own, whose errors this one's message tells."""
-    with RunLog(unless=(ConfigurationError,)):
+def run_arm(config: Config) -> Made | ConfigurationError:
+    """Run one arm under one seed; return its artifacts, or why it has none."""
+    try:
+        made: Made = rs_dpo(**config.sections())
+    except ConfigurationError as error:
+        return error
+    return made
+
+
+def _run_alone(config: Config) -> Made | ConfigurationError:
+    """Run one arm in a process of its own, which keeps Prefect's errors off the terminal as this one does."""
+    with RunLog():
         return run_arm(config)

@@ -59,12 +59,10 @@ def compare(comparison: ComparisonConfig) -> tuple[Artifact, Parts]:
 def run_all(runs: Runs, reward: str | None, at_once: int) -> tuple[list[Result], dict[str, str]]:
     """Return the result of each run, and of each arm that has none, why: the others go on."""
     results, failed, progress = list[Result](), dict[str, str](), Progress("runs", len(runs))
-    for (arm, seed), ended in ended_runs(runs, at_once):
-        try:
-            made = ended()
-        except ConfigurationError as error:  # such as no pair
-            warn(f"{arm}, seed {seed}, has no result: {error}")
-            failed[arm] = f"seed {seed}: {error}"
+    for (arm, seed), made in ended_runs(runs, at_once):
+        if isinstance(made, ConfigurationError):
+            warn(f"{arm}, seed {seed}, has no result: {made}")
+            failed[arm] = f"seed {seed}: {made}"
         else:
             results.append(read_result(arm, seed, made, ranked_by(reward, runs[arm, seed])))
         progress.advance(1)
