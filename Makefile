@@ -43,8 +43,8 @@ bench-system: install ## Measure the deployed system: what a dispatched stage co
 faults: install ## Kill everything at random moments and compare what comes out (half an hour)
 	$(PYTHON_IN_VENV) benchmarks/faults.py
 
-evidence: install ## Run the shipped comparisons and write docs/evidence.md (half an hour)
-	$(PYTHON_IN_VENV) benchmarks/evidence.py
+evidence: install ## Run the shipped comparisons and write docs/evidence.md (hours; half an hour with ONLY=facts)
+	$(PYTHON_IN_VENV) benchmarks/evidence.py $(if $(ONLY),--only $(ONLY))
 
 docs: install ## Build the documentation into site/; a dead link fails
 	NO_MKDOCS_2_WARNING=1 $(PYTHON_IN_VENV) -m mkdocs build --strict --quiet

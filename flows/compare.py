@@ -12,6 +12,7 @@ from prefect import flow
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from flows.arm_runs import ended_runs
 from flows.command_line import ends_with_a_message, foresee, load_values, read_section
 from flows.prefect_server import check_places, start_server
 from flows.rs_dpo import rs_dpo
@@ -20,6 +21,8 @@ from tasks.comparison.arms import ComparisonConfig, configurations, expand, nami
 from tasks.comparison.outcome import Comparison, Verdict, arms_table, gather, verdicts
 from tasks.comparison.page import comparison_page
 from tasks.comparison.results import Result, models_table, read_result
+from tasks.comparison.sweeps import Sweep, sweeps, swept_settings
+from tasks.comparison.weakened import weakened_table
 from tasks.config.errors import ConfigurationError
 from tasks.evaluation.named_rewards import ranked_by
 from tasks.pipeline.configuration import Config
@@ -41,40 +44,40 @@ def compare(comparison: ComparisonConfig) -> tuple[Artifact, Parts]:
     """Run every arm under every seed, and say which are better; what two runs share is computed once."""
     arms = expand(comparison)
     runs = configurations(comparison, arms, load_values)
-    results, failed = run_all(runs, comparison.reward)
-    parts = {"": judged(results, failed, comparison)}
+    swept = sweeps(swept_settings(comparison.arms), {arm: config for (arm, _), config in runs.items()})
+    results, failed = run_all(runs, comparison.reward, comparison.at_once)
+    parts = {"": judged(results, failed, comparison, swept)}
     if comparison.size_matched:
         least = min(result.pairs for result in results)
         matched = comparison.model_copy(update={"set": {**comparison.set, "pairs.max_pairs": least}})
-        again, lost = run_all(configurations(matched, arms, load_values), comparison.reward)
-        parts[f" with {least:,} pairs each"] = judged(again, lost, comparison)
+        again, lost = run_all(configurations(matched, arms, load_values), comparison.reward, comparison.at_once)
+        parts[f" with {least:,} pairs each"] = judged(again, lost, comparison, swept)
         results = [*results, *(result._replace(arm=f"{result.arm}, {least} pairs") for result in again)]
     return keep(next(iter(runs.values())).store, results, parts), parts
 
 
-def run_all(runs: Runs, reward: str | None) -> tuple[list[Result], dict[str, str]]:
+def run_all(runs: Runs, reward: str | None, at_once: int) -> tuple[list[Result], dict[str, str]]:
     """Return the result of each run, and of each arm that has none, why: the others go on."""
     results, failed, progress = list[Result](), dict[str, str](), Progress("runs", len(runs))
-    for (arm, seed), config in runs.items():
-        try:
-            made = rs_dpo(**config.sections())
-        except ConfigurationError as error:  # such as no pair
-            warn(f"{arm}, seed {seed}, has no result: {error}")
-            failed[arm] = f"seed {seed}: {error}"
+    for (arm, seed), made in ended_runs(runs, at_once):
+        if isinstance(made, ConfigurationError):
+            warn(f"{arm}, seed {seed}, has no result: {made}")
+            failed[arm] = f"seed {seed}: {made}"
         else:
-            results.append(read_result(arm, seed, made, ranked_by(reward, config)))
+            results.append(read_result(arm, seed, made, ranked_by(reward, runs[arm, seed])))
         progress.advance(1)
     progress.close()
     if not results:
         raise ConfigurationError("no arm has a result: " + "; ".join(f"{arm}: {why}" for arm, why in failed.items()))
-    return results, failed
+    order = list(runs)
+    return sorted(results, key=lambda result: order.index((result.arm, result.seed))), failed
 
 
 def judged(
-    results: list[Result], failed: dict[str, str], comparison: ComparisonConfig
+    results: list[Result], failed: dict[str, str], comparison: ComparisonConfig, swept: list[Sweep]
 ) -> tuple[Comparison, list[Verdict]]:
     """Return results as a comparison, with a verdict for each pair of arms."""
-    found = gather(results, failed, comparison)
+    found = gather(results, failed, comparison, swept)
     return found, verdicts(found)
 
 
@@ -139,6 +142,9 @@ def show(made: Artifact, parts: Parts, as_json: bool) -> None:
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
     for name, (comparison, found) in parts.items():
         console.print(_table(arms_table(comparison), f"Arms{name}"))
+        if comparison.weakened:
+            lost = weakened_table(comparison)
+            console.print(_table(lost, lost.caption))
         for verdict in found:
             console.print(verdict.sentence, soft_wrap=True, highlight=False)
         for arm, why in comparison.failed.items():
@@ -152,9 +158,13 @@ def show(made: Artifact, parts: Parts, as_json: bool) -> None:
 
 def _told(name: str, comparison: Comparison, found: list[Verdict]) -> dict[str, Any]:
     """Return a comparison for programs."""
-    table = arms_table(comparison)
-    verdicts_ = [{"arm": each.arm, "other": each.other, "p": each.p, "sentence": each.sentence} for each in found]
-    return {"name": name, "head": table.head, "rows": table.rows, "verdicts": verdicts_, "failed": comparison.failed}
+    table, lost = arms_table(comparison), weakened_table(comparison)
+    verdicts_ = [
+        {"arm": each.arm, "other": each.other, "p": each.p, "word": each.word, "sentence": each.sentence}
+        for each in found
+    ]
+    told = {"name": name, "head": table.head, "rows": table.rows, "verdicts": verdicts_, "failed": comparison.failed}
+    return told | {"weakened": {"head": lost.head, "rows": lost.rows}}
 
 
 def _table(table: Table, title: str) -> RichTable:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, field_validator
 
+from tasks.config.compute import GPU_STAGES
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import Section
 from tasks.evaluation.named_rewards import ranked_by
@@ -40,6 +41,11 @@ class ComparisonConfig(Section):
     with every seed, controls apart."""
     controls: tuple[str, ...] = ()
     """Arms that should gain nothing: they do not decide at which KL the others are compared."""
+    weakened: dict[str, str] = Field(default_factory=dict)
+    """Arm -> the arm that it is but for something weaker, such as its reward model: what it loses is told in per cent
+    of what the other one has."""
+    at_once: int = Field(1, ge=1, le=100)
+    """Runs that go side by side. More than one needs a pool of workers for every GPU stage."""
     size_matched: bool = False
     """Compare once more with the pairs of every arm cut to the number of the smallest one's."""
 
@@ -62,7 +68,7 @@ def expand(comparison: ComparisonConfig) -> list[Arm]:
     """Return the arms, those of a grid one by one.
 
     Raises:
-        ConfigurationError: There are too many, or a control is no arm.
+        ConfigurationError: There are too many, or a control or a weakened arm is none.
     """
     runs = sum(_size(overrides) for overrides in comparison.arms.values()) * len(comparison.seeds)
     if runs > MOST_RUNS:
@@ -70,9 +76,14 @@ def expand(comparison: ComparisonConfig) -> list[Arm]:
             f"{runs} runs are asked for, and {MOST_RUNS} is the most: take fewer values, arms or seeds"
         )
     arms = [arm for name, overrides in comparison.arms.items() for arm in _grid(name, overrides)]
-    if unknown := {*comparison.controls} - {arm.name for arm in arms}:
+    names = {arm.name: None for arm in arms}
+    weakened = [name for pair in comparison.weakened.items() for name in pair]
+    for field, named in (("controls", comparison.controls), ("weakened", weakened)):
+        if unknown := {*named} - names.keys():
+            raise ConfigurationError(f"{field} = {sorted(unknown)} are no arms: there are {', '.join(names)}")
+    if same := [weak for weak, strong in comparison.weakened.items() if weak == strong]:
         raise ConfigurationError(
-            f"controls = {sorted(unknown)} are no arms: there are {', '.join(arm.name for arm in arms)}"
+            f"weakened = {same} are held against themselves: name the arm that each is weaker than"
         )
     return arms
 
@@ -81,7 +92,7 @@ def configurations(comparison: ComparisonConfig, arms: list[Arm], load: Load) ->
     """Return the configuration of each arm under each seed.
 
     Raises:
-        ConfigurationError: A setting is wrong, or two arms are the same.
+        ConfigurationError: A setting is wrong, two arms are the same, or runs at once would compute on one machine.
     """
     found, seen = {}, dict[str, str]()
     for arm, seed in itertools.product(arms, comparison.seeds):
@@ -90,6 +101,7 @@ def configurations(comparison: ComparisonConfig, arms: list[Arm], load: Load) ->
         with naming(arm.name):
             config = load(comparison.base, {**comparison.set, **arm.overrides, **dict.fromkeys(SEEDED, seed)})
             ranked_by(comparison.reward, config)  # refuses what no run would have
+            _check_pools(comparison.at_once, config)
         if seed == comparison.seeds[0]:
             text = config.model_dump_json()
             if text in seen:
@@ -100,6 +112,17 @@ def configurations(comparison: ComparisonConfig, arms: list[Arm], load: Load) ->
             seen[text] = arm.name
         found[arm.name, seed] = config
     return found
+
+
+def _check_pools(at_once: int, config: Config) -> None:
+    """Refuse runs side by side that would compute on one machine."""
+    inline = GPU_STAGES.keys() - config.compute.deployments().keys()
+    if at_once > 1 and inline:
+        raise ConfigurationError(
+            f"at_once = {at_once} needs a deployment in compute.{min(inline)} and every other field of compute: "
+            "trainings side by side on one machine slow each other down. Send the stages to a pool, or leave at_once "
+            "out"
+        )
 
 
 @contextlib.contextmanager

@@ -30,9 +30,9 @@ class Curve(NamedTuple):
 
 
 class Band(NamedTuple):
-    """An arm over its seeds, at the same KLs."""
+    """An arm over its seeds, at the same places, such as KLs."""
 
-    kl: np.ndarray
+    at: np.ndarray
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
@@ -49,12 +49,21 @@ def curve(points: Sequence[tuple[float, float]], reference: float) -> Curve:
 def band(curves: Sequence[Curve]) -> Band:
     """Return mean and interval of an arm's curves, as far as all of its seeds reach."""
     kl = np.linspace(0, min(each.reach for each in curves), POINTS)
-    rewards = np.array([np.interp(kl, each.kl, each.reward) for each in curves])
-    if len(curves) == 1:
-        return Band(kl, rewards[0], rewards[0], rewards[0])
-    told = [of_seeds(column) for column in rewards.T]
+    return band_of(kl, np.array([np.interp(kl, each.kl, each.reward) for each in curves]))
+
+
+def band_of(at: np.ndarray, values: np.ndarray) -> Band:
+    """Return mean and interval of the values at each place.
+
+    Args:
+        at: (points,).
+        values: (seeds, points).
+    """
+    if len(values) == 1:
+        return Band(at, values[0], values[0], values[0])
+    told = [of_seeds(column) for column in values.T]
     mean, low, high = (np.array([getattr(each, name) for each in told]) for name in ("mean", "low", "high"))
-    return Band(kl, mean, low, high)
+    return Band(at, mean, low, high)
 
 
 def common_kl(arms: dict[str, Sequence[Curve]]) -> float:

@@ -1,7 +1,8 @@
 """What came out of a comparison: each arm's figures, and each pair of arms in one sentence."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from tasks.comparison.differences import (
 )
 from tasks.comparison.frontier import common_kl
 from tasks.comparison.results import Result
+from tasks.comparison.sweeps import Sweep
 from tasks.report.blocks import Table, number
 
 
@@ -29,6 +31,10 @@ class Comparison(NamedTuple):
     """Arm -> why it has no result."""
     at_kl: float
     """KL at which arms are compared."""
+    sweeps: Sequence[Sweep] = ()
+    """Arms that differ in one setting."""
+    weakened: Mapping[str, str] = MappingProxyType({})
+    """Arm -> the arm that it is but for something weaker."""
 
 
 class Verdict(NamedTuple):
@@ -44,22 +50,30 @@ class Verdict(NamedTuple):
     """Of `at_kl`, or of `wins` where there is none, corrected for all pairs of arms."""
 
     @property
+    def word(self) -> str:
+        """Return what the arm is to the other one: `better` or `worse`; nothing where they are not told apart."""
+        told = self.wins if self.at_kl is None else self.at_kl
+        return "" if self.p > 1 - LEVEL else "better" if told.mean > 0 else "worse"
+
+    @property
     def sentence(self) -> str:
         """Return what can be said."""
-        told, where = (self.wins, "in wins") if self.at_kl is None else (self.at_kl, "at equal KL")
-        if self.p > 1 - LEVEL:
+        where = "in wins" if self.at_kl is None else "at equal KL"
+        if not self.word:
             return f"{self.arm} and {self.other} are not told apart {where}."
-        return f"{self.arm} is {'better' if told.mean > 0 else 'worse'} than {self.other} {where}."
+        return f"{self.arm} is {self.word} than {self.other} {where}."
 
 
-def gather(results: Sequence[Result], failed: dict[str, str], comparison: ComparisonConfig) -> Comparison:
+def gather(
+    results: Sequence[Result], failed: dict[str, str], comparison: ComparisonConfig, sweeps: Sequence[Sweep] = ()
+) -> Comparison:
     """Return the results by arm, and the KL at which they are compared."""
     arms: dict[str, list[Result]] = {}
     for result in results:
         arms.setdefault(result.arm, []).append(result)
     decide = {name: own for name, own in arms.items() if name not in comparison.controls} or arms
     shared = common_kl({name: [each.curve for each in own] for name, own in decide.items()})
-    return Comparison(arms, failed, comparison.at_kl or shared)
+    return Comparison(arms, failed, comparison.at_kl or shared, sweeps, comparison.weakened)
 
 
 def verdicts(comparison: Comparison) -> list[Verdict]:
@@ -85,7 +99,10 @@ def at_same_kl(comparison: Comparison, arm: str) -> Difference | None:
 
 
 def arms_table(comparison: Comparison) -> Table:
-    """Return a row an arm: how far it went, what it gained, what it cost; means over its seeds."""
+    """Return a row an arm: how far it went, what it gained, what it cost; means over its seeds.
+
+    The first row is the reference: what it says was measured beside every arm, and it trains nothing.
+    """
     head = (
         "arm",
         "seeds",
@@ -99,7 +116,7 @@ def arms_table(comparison: Comparison) -> Table:
         "tokens",
         "seconds",
     )
-    rows = []
+    rows = _reference_rows(comparison, len(head))
     for arm, own in comparison.results.items():
         ends = of_seeds([each.models[-1].reward for each in own])
         means = (np.mean([getattr(each, name) for each in own]) for name in ("pairs", "completions", "tokens"))
@@ -117,6 +134,15 @@ def arms_table(comparison: Comparison) -> Table:
             )
         )
     return Table(head, rows)
+
+
+def verdicts_matrix(comparison: Comparison, found: Sequence[Verdict]) -> Table:
+    """Return a row and a column an arm: whether the row's is better or worse than the column's."""
+    turned = {"better": "worse", "worse": "better", "": ""}
+    said = {(each.arm, each.other): each.word or "=" for each in found}
+    said |= {(each.other, each.arm): turned[each.word] or "=" for each in found}
+    rows = [(arm, *(said.get((arm, other), "") for other in comparison.results)) for arm in comparison.results]
+    return Table(("", *comparison.results), rows, "Whether a row's arm is better than a column's; =: not told apart")
 
 
 def verdicts_table(found: Sequence[Verdict]) -> Table:
@@ -143,6 +169,17 @@ def interval(difference: Difference | None, plus: float = 0.0) -> str:
         return "-"
     mean, low, high = (value + plus for value in difference[:3])
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(low) else f"{number(mean)} (one seed)"
+
+
+def _reference_rows(comparison: Comparison, columns: int) -> list[tuple[str, ...]]:
+    """Return the row of the policy that every arm begins with; none where arms begin with different ones."""
+    found: dict[int, set[float]] = {}
+    for each in itertools.chain(*comparison.results.values()):
+        found.setdefault(each.seed, set()).add(each.reference)
+    if any(len(own) > 1 for own in found.values()):
+        return []
+    rewards = of_seeds([reward for own in found.values() for reward in own])
+    return [("sft", str(len(found)), interval(rewards), "0.00", *["-"] * (columns - 4))]
 
 
 def _compare(comparison: Comparison, one: str, other: str) -> tuple[Difference | None, Difference]:

@@ -1,6 +1,7 @@
 """What each run of an arm has left: how its models did on the held-out prompts, and what it cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +12,13 @@ from tasks.comparison.frontier import Curve, curve
 from tasks.evaluation.named_rewards import PROXY
 from tasks.planning.costs import dpo_tokens
 from tasks.store.artifacts import Artifact
-from tasks.store.folders import read_manifest
-from tasks.store.parquet import read_file
+from tasks.store.folders import read_files, read_manifest
+from tasks.store.parquet import read_file, read_table
 from tasks.store.schemas import SCHEMAS
 
 ALIGNED = "aligned"
+LOG = "training_log.parquet"
+NO_GAPS = np.empty(0)
 
 
 class Model(NamedTuple):
@@ -50,6 +53,10 @@ class Result(NamedTuple):
     """Seconds of the training, the reference's log-probabilities with it."""
     length: float
     """Mean tokens of the aligned policy's completions."""
+    log: Mapping[str, Sequence[tuple[int, float]]] = MappingProxyType({})
+    """Metric -> step and value, as the training has logged it."""
+    gaps: np.ndarray = NO_GAPS
+    """(pairs,) reward gaps of the pairs that were trained on; none where there are no pairs."""
 
     @property
     def curve(self) -> Curve:
@@ -85,6 +92,8 @@ def read_result(arm: str, seed: int, made: Mapping[str, Artifact], by: str) -> R
         int(dpo_tokens(aligned) or 0),
         read_manifest(aligned.uri).cost.get("seconds", 0.0),
         figures[ALIGNED]["mean_tokens"],
+        _log(aligned),
+        _gaps(made.get("pairs")),
     )
 
 
@@ -107,6 +116,21 @@ def models_table(results: list[Result]) -> pa.Table:
         for model in result.models
     ]
     return pa.Table.from_pylist(rows, schema=SCHEMAS["comparison"])
+
+
+def _log(aligned: Artifact) -> dict[str, list[tuple[int, float]]]:
+    log: dict[str, list[tuple[int, float]]] = {}
+    for row in read_file(aligned, LOG, "training_log").to_pylist() if LOG in read_files(aligned) else ():
+        log.setdefault(row["metric"], []).append((row["step"], row["value"]))
+    return {metric: sorted(points) for metric, points in log.items()}
+
+
+def _gaps(pairs: Artifact | None) -> np.ndarray:
+    if pairs is None:
+        return NO_GAPS
+    gaps: np.ndarray = read_table(pairs, ["reward_gap"])["reward_gap"].to_numpy().astype(np.float64)
+    finite: np.ndarray = gaps[np.isfinite(gaps)]
+    return finite
 
 
 def _matrix(evaluation: Artifact, policy: str, reward: str) -> np.ndarray:

@@ -4,6 +4,7 @@ watching.py     sees each stage's output: monitors speak, the report grows
 facts.py        what is known of a run
 blocks.py       what a report is made of
 plots.py        figures as SVG that follow light and dark
+intervals.py    figures of many things at once, each with an interval
 samples.py      what the policies said
 evaluated.py    did it get better
 along.py        what was gained at which KL along the training

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,6 @@ STAND_INS = {
 }
 """Colour in matplotlib -> variable of the page's style sheet."""
 INK, GRID, ONE, TWO, MARK, THREE, FOUR, FIVE = STAND_INS
-COLOURS = (TWO, ONE, MARK, THREE, FOUR, FIVE)
-STYLES = ("-", "--", ":")
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "svg.fonttype": "none",
@@ -78,59 +76,7 @@ def lines(
         axes.grid(axis="y", linewidth=0.4)
 
     ends = "; ".join(f"{name}: from {ys[0]:.3g} to {ys[-1]:.3g}" for name, (_, ys) in series.items() if len(ys))
-    return _plot(draw, x, y, caption, f"{caption}. {ends}")
-
-
-def bands(
-    series: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
-    x: str,
-    y: str,
-    caption: str,
-    mark: tuple[float, str] | None = None,
-) -> Plot:
-    """Draw lines with a band around each.
-
-    Args:
-        series: Name -> x, y, low and high of its points.
-        x: Label of the axis.
-        y: Label of the axis.
-        caption: What the figure is.
-        mark: A place on the x axis, and what it is called.
-    """
-
-    def draw(axes: Any) -> None:
-        for number, (name, (at, middle, low, high)) in enumerate(series.items()):
-            colour, style = COLOURS[number % len(COLOURS)], STYLES[number // len(COLOURS) % len(STYLES)]
-            axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(at, middle, color=colour, linestyle=style, label=name)
-        if mark is not None:
-            axes.axvline(mark[0], color=INK, linestyle=":", linewidth=1, label=mark[1])
-        axes.legend(fontsize=7)
-        axes.grid(axis="y", linewidth=0.4)
-
-    ends = "; ".join(f"{name}: {middle[-1]:.3g} at {at[-1]:.3g}" for name, (at, middle, *_) in series.items())
-    return _plot(draw, x, y, caption, f"{caption}. {ends}")
-
-
-def forest(rows: Sequence[tuple[str, float, float, float]], x: str, caption: str) -> Plot:
-    """Draw an interval a row, and the line of no difference.
-
-    Args:
-        rows: What is compared, and mean, low and high of the difference.
-        x: What the differences are of.
-        caption: What the figure is.
-    """
-
-    def draw(axes: Any) -> None:
-        for place, (_, mean, low, high) in enumerate(reversed(rows)):
-            colour = GRID if low <= 0 <= high else TWO
-            axes.plot([low, high], [place, place], color=colour, linewidth=2)
-            axes.plot([mean], [place], "o", color=colour, markersize=4)
-        axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)], fontsize=7)
-
-    told = "; ".join(f"{name}: {mean:.3g} [{low:.3g}, {high:.3g}]" for name, mean, low, high in rows)
-    return _plot(draw, x, "", caption, f"{caption}. {told}")
+    return plot_of(draw, (x, y), caption, f"{caption}. {ends}")
 
 
 def distributions(values: Mapping[str, np.ndarray], x: str, caption: str) -> Plot:
@@ -156,7 +102,7 @@ def distributions(values: Mapping[str, np.ndarray], x: str, caption: str) -> Plo
         axes.legend()
 
     means = "; ".join(f"{name}: mean {own.mean():.3g}, deviation {own.std():.3g}" for name, own in values.items())
-    return _plot(draw, x, "share of completions", caption, f"{caption}. {means}")
+    return plot_of(draw, (x, "share of completions"), caption, f"{caption}. {means}")
 
 
 def bars(
@@ -181,7 +127,7 @@ def bars(
 
     top = int(np.argmax(counts))
     alt = f"{caption}. {int(counts.sum()):,} {y}, most of them from {edges[top]:.3g} to {edges[top + 1]:.3g}"
-    return _plot(draw, x, y, caption, alt)
+    return plot_of(draw, (x, y), caption, alt)
 
 
 def reliability_diagram(said: np.ndarray, right: np.ndarray, pairs: np.ndarray, caption: str) -> Plot:
@@ -202,20 +148,29 @@ def reliability_diagram(said: np.ndarray, right: np.ndarray, pairs: np.ndarray, 
         axes.set_ylim(-0.03, 1.03)
 
     points = ", ".join(f"{s:.2f}: {r:.2f}" for s, r in zip(said[some], right[some], strict=True))
-    return _plot(draw, "probability that the model gives", "share that is right", caption, f"{caption}. {points}")
+    return plot_of(draw, ("probability that the model gives", "share that is right"), caption, f"{caption}. {points}")
 
 
-def _plot(draw: Any, x: str, y: str, caption: str, alt: str) -> Plot:
+def plot_of(draw: Callable[[Any], None], labels: tuple[str, str], caption: str, alt: str, height: float = 2.9) -> Plot:
+    """Return what a function draws as a figure.
+
+    Args:
+        draw: Called with matplotlib's axes.
+        labels: Of the x and the y axis.
+        caption: What the figure is.
+        alt: What the figure shows, for whoever does not see it.
+        height: Inches; the width is 5.4.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
     sink = io.StringIO()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.4, 2.9), layout="constrained")
+        figure = Figure(figsize=(5.4, height), layout="constrained")
         axes = figure.subplots()
         draw(axes)
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
         figure.savefig(sink, format="svg", metadata={"Date": None})
     return Plot(_inline(sink.getvalue()), alt, caption)
 

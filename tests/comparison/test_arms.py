@@ -1,25 +1,18 @@
 """Arms: grids, seeds, and what is refused."""
 
 import pytest
+from arm_loads import load
 from pydantic import ValidationError
 from runs import ROOT
 
 from flows.command_line import load_values, read_file
 from tasks.comparison.arms import ComparisonConfig, configurations, expand
+from tasks.config.compute import GPU_STAGES
 from tasks.config.errors import ConfigurationError
-from tasks.pipeline.configuration import Config
 
 
 def comparison(**fields):
     return ComparisonConfig.model_validate({"base": "x.yaml", "arms": {"a": {}}, **fields})
-
-
-def load(path, overrides):
-    values = {"data": {"prompts": "p"}, "sft": {"ready_model": "m"}}
-    for name, value in overrides.items():
-        section, _, field = name.partition(".")
-        values.setdefault(section, {})[field] = value
-    return Config.model_validate(values)
 
 
 def runs(**fields):
@@ -68,11 +61,20 @@ def test_one_seed_moves_sampling_caps_training_and_evaluation_together():
         ({"arms": {"a": {"pairs.eta": 1.5}}}, "less than 1"),
         ({"arms": {"a": {"pairs.etta": 0.9}}}, "etta"),
         ({"armz": {}}, "armz"),
+        ({"at_once": 0}, "greater than or equal to 1"),
+        ({"at_once": 2}, "at_once = 2 needs a deployment in compute.evaluate_policy"),
+        ({"at_once": 2, "set": {"compute.train_dpo": "train-dpo/gpu"}}, "trainings side by side on one machine"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(fields, message):
     with pytest.raises((ConfigurationError, ValidationError), match=message):
         runs(**fields)
+
+
+def test_runs_go_at_once_where_every_gpu_stage_has_a_pool():
+    pools = {f"compute.{stage}": f"{stage}/gpu" for stage in GPU_STAGES}
+    assert len(runs(at_once=2, set=pools)) == 5
+    assert len(runs(at_once=1)) == 5
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("compare*.yaml")), ids=lambda path: path.name)

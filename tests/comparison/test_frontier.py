@@ -21,7 +21,7 @@ def test_an_estimate_below_zero_is_at_the_reference():
 
 def test_a_band_ends_where_the_first_seed_does():
     found = band([curve([(4.0, 3.0)], 1.0), curve([(2.0, 2.0)], 1.0)])
-    assert found.kl[[0, -1]].tolist() == [0, 2]
+    assert found.at[[0, -1]].tolist() == [0, 2]
     assert found.mean[-1] == 2
     assert found.low[0] == found.high[0] == 1
     wider = band([curve([(2.0, 3.0)], 1.0), curve([(2.0, 2.0)], 1.0)])

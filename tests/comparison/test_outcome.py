@@ -1,28 +1,11 @@
 """What comes out of a comparison, from results that are made up."""
 
-import numpy as np
 import pytest
+from results import made, result
 
 from tasks.comparison.arms import ComparisonConfig
-from tasks.comparison.outcome import arms_table, gather, verdicts
+from tasks.comparison.outcome import arms_table, gather, verdicts, verdicts_matrix
 from tasks.comparison.page import comparison_page
-from tasks.comparison.results import Model, Result
-
-PROMPTS = 30
-
-
-def result(arm, seed, gain, kl=4.0, noise=0.1):
-    random = np.random.default_rng([seed, len(arm)])
-    models = [Model("step-5", kl / 2, 1 + gain / 2), Model("aligned", kl, 1 + gain + noise * random.normal())]
-    theirs = np.random.default_rng(seed).normal(size=(PROMPTS, 4))
-    ours = random.normal(size=(PROMPTS, 4)) + gain
-    return Result(arm, seed, models, 1.0, ours, theirs, theirs, 100, 50, 1000, 2.0, 10.0)
-
-
-def made(arms, seeds=5, **fields):
-    asked = ComparisonConfig(base="x", arms={name: {} for name in arms}, seeds=tuple(range(seeds)), **fields)
-    results = [result(name, seed, *own) for name, own in arms.items() for seed in range(seeds)]
-    return gather(results, {}, asked)
 
 
 def test_a_better_arm_is_told_apart_and_its_twin_is_not():
@@ -71,3 +54,27 @@ def test_the_page_has_the_curves_and_every_text_is_escaped():
     assert "<script" not in page
     assert page.count("<svg") == 3
     assert "empty has no result: no pair was selected" in page
+
+
+def test_the_reference_comes_first_and_trains_nothing():
+    rows = arms_table(made({"a": (1.0,), "b": (2.0,)})).rows
+    assert [row[0] for row in rows] == ["sft", "a", "b"]
+    assert rows[0][1:4] == ("5", "1.000 [1.000, 1.000]", "0.00")
+    assert {*rows[0][4:]} == {"-"}
+
+
+def test_arms_that_begin_with_different_policies_have_no_reference_in_common():
+    asked = ComparisonConfig(base="x", arms={"a": {}, "b": {}}, seeds=(0,))
+    results = [result("a", 0, 1.0), result("b", 0, 1.0)._replace(reference=1.1)]
+    assert [row[0] for row in arms_table(gather(results, {}, asked)).rows] == ["a", "b"]
+
+
+def test_the_matrix_says_of_both_sides_what_a_verdict_says():
+    comparison = made({"good": (2.0,), "twin!": (2.0,), "bad": (0.5,)})
+    table = verdicts_matrix(comparison, verdicts(comparison))
+    assert table.head == ("", "good", "twin!", "bad")
+    assert table.rows == [
+        ("good", "", "=", "better"),
+        ("twin!", "=", "", "better"),
+        ("bad", "worse", "worse", ""),
+    ]

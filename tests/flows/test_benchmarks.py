@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from results import made
 from runs import ROOT
+
+from flows.compare import keep
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +58,19 @@ def test_browser() -> None:
     figures = printed("browser", "--prompts", "60", "--k", "4")
     assert 0 < figures["threshold"][0] < figures["threshold"][1] + 1
     assert figures["opening, until all is read"] > 0
+
+
+def test_null_comparison(tmp_path: Path) -> None:
+    arms = made({"one": (1.0,), "other": (2.0,)}, seeds=10)
+    results = [each for own in arms.results.values() for each in own]
+    kept = keep(str(tmp_path / "store"), results, {"": (arms, [])})
+    figures = printed("null_comparison", kept.uri, "--splits", "40")
+    assert [(each["arm"], each["seeds"]) for each in figures["arms"]] == [("one", 10), ("other", 10)]
+    assert all(0 <= each["told_apart"] <= each["interval"][1] for each in figures["arms"])
+    assert 0 <= figures["mean"] < 0.4
+    refused = [sys.executable, "benchmarks/null_comparison.py", "nowhere"]
+    done = subprocess.run(refused, cwd=ROOT, capture_output=True, text=True)
+    assert "nowhere is no comparison: give what `flows.compare` prints" in done.stderr
 
 
 def test_faults() -> None:

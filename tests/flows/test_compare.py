@@ -45,14 +45,15 @@ def test_arms_are_compared_and_one_without_pairs_does_not_stop_the_others(compar
     found, printed, _ = compared
     part, matched = found["parts"]
     least = matched["name"].split()[1]
-    assert [row[7] for row in matched["rows"]] == [least, least]
-    assert all(int(row[7].replace(",", "")) >= int(least.replace(",", "")) for row in part["rows"])
+    assert [row[7] for row in matched["rows"]] == ["-", least, least]
+    assert all(int(row[7].replace(",", "")) >= int(least.replace(",", "")) for row in part["rows"][1:])
     assert [(each["arm"], each["other"]) for each in part["verdicts"]] == [("threshold", "best vs worst")]
-    assert [row[0] for row in part["rows"]] == ["threshold", "best vs worst"]
+    assert [row[0] for row in part["rows"]] == ["sft", "threshold", "best vs worst"]
     assert "impossible has no result: seed 1: no pair was selected" in printed
     page = Path(found["page"].removeprefix("file://")).read_text()
     assert "What did each arm gain?" in page
     assert page.count("<svg") >= 2
+    assert "How did the trainings go?" in page
 
 
 @pytest.mark.slow
