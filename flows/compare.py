@@ -8,12 +8,13 @@ import json
 import sys
 from typing import Any
 
-from prefect import flow
+from prefect import Flow, flow
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from flows.command_line import ends_with_a_message, foresee, load_values, read_section
 from flows.prefect_server import check_places, start_server
+from flows.rloo import rloo
 from flows.rs_dpo import rs_dpo
 from flows.run_log import RunLog
 from tasks.comparison.arms import ComparisonConfig, configurations, expand, naming
@@ -22,7 +23,7 @@ from tasks.comparison.page import comparison_page
 from tasks.comparison.results import Result, models_table, read_result
 from tasks.config.errors import ConfigurationError
 from tasks.evaluation.named_rewards import ranked_by
-from tasks.pipeline.configuration import Config
+from tasks.pipeline.configuration import Config, RlooRun
 from tasks.pipeline.progress import Progress, warn
 from tasks.report.blocks import Table
 from tasks.store.artifacts import Artifact, sha256_of
@@ -43,11 +44,13 @@ def compare(comparison: ComparisonConfig) -> tuple[Artifact, Parts]:
     runs = configurations(comparison, arms, load_values)
     results, failed = run_all(runs, comparison.reward)
     parts = {"": judged(results, failed, comparison)}
-    if comparison.size_matched:
-        least = min(result.pairs for result in results)
+    least = min((result.pairs for result in results if result.pairs), default=0)
+    if comparison.size_matched and least:
         matched = comparison.model_copy(update={"set": {**comparison.set, "pairs.max_pairs": least}})
-        again, lost = run_all(configurations(matched, arms, load_values), comparison.reward)
-        parts[f" with {least:,} pairs each"] = judged(again, lost, comparison)
+        cut = {key: own for key, own in configurations(matched, arms, load_values).items() if type(own) is Config}
+        again, lost = run_all(cut, comparison.reward)
+        without = {arm: "it has no pairs whose number could be matched" for arm, _ in runs.keys() - cut.keys()}
+        parts[f" with {least:,} pairs each"] = judged(again, lost | without, comparison)
         results = [*results, *(result._replace(arm=f"{result.arm}, {least} pairs") for result in again)]
     return keep(next(iter(runs.values())).store, results, parts), parts
 
@@ -57,7 +60,7 @@ def run_all(runs: Runs, reward: str | None) -> tuple[list[Result], dict[str, str
     results, failed, progress = list[Result](), dict[str, str](), Progress("runs", len(runs))
     for (arm, seed), config in runs.items():
         try:
-            made = rs_dpo(**config.sections())
+            made = flow_of(config)(**config.sections())
         except ConfigurationError as error:  # such as no pair
             warn(f"{arm}, seed {seed}, has no result: {error}")
             failed[arm] = f"seed {seed}: {error}"
@@ -68,6 +71,11 @@ def run_all(runs: Runs, reward: str | None) -> tuple[list[Result], dict[str, str
     if not results:
         raise ConfigurationError("no arm has a result: " + "; ".join(f"{arm}: {why}" for arm, why in failed.items()))
     return results, failed
+
+
+def flow_of(config: Config) -> Flow[..., dict[str, Artifact]]:
+    """Return the flow that a configuration is one of."""
+    return rloo if isinstance(config, RlooRun) else rs_dpo
 
 
 def judged(
@@ -119,10 +127,10 @@ def foresee_arms(runs: Runs) -> None:
     for (arm, _), config in runs.items():
         if arm not in seen:
             with naming(arm):
-                foresee(rs_dpo, config.sections())
+                foresee(flow_of(config), config.sections())
         seen.add(arm)
-    if straight := sorted({arm for (arm, _), config in runs.items() if not config.dpo.snapshots}):
-        warn(f"dpo.snapshots = 0 in {', '.join(straight)}: the way there is taken for a straight line from sft")
+    if straight := sorted({arm for (arm, _), config in runs.items() if not config.alignment.snapshots}):
+        warn(f"snapshots = 0 in {', '.join(straight)}: the way there is taken for a straight line from sft")
 
 
 def _parser() -> argparse.ArgumentParser:

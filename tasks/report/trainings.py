@@ -21,7 +21,7 @@ DPO_CURVES: tuple[tuple[str, Mapping[str, str], str], ...] = (
     ("Learning rate", {"rate": "learning_rate"}, "learning rate"),
 )
 """Caption, name -> metric of the log, unit."""
-STAGES = {"train_sft": "SFT", "train_reward_model": "reward model", "train_dpo": "DPO"}
+STAGES = {"train_sft": "SFT", "train_reward_model": "reward model", "train_dpo": "DPO", "train_rloo": "RLOO"}
 
 
 def training_section(facts: Facts) -> Section | None:
