@@ -14,12 +14,12 @@ def comparison(**fields):
     return ComparisonConfig.model_validate({"base": "x.yaml", "arms": {"a": {}}, **fields})
 
 
-def load(path, overrides):
+def load(path, overrides, kind=Config):
     values = {"data": {"prompts": "p"}, "sft": {"ready_model": "m"}}
     for name, value in overrides.items():
         section, _, field = name.partition(".")
         values.setdefault(section, {})[field] = value
-    return Config.model_validate(values)
+    return kind.model_validate(values)
 
 
 def runs(**fields):
