@@ -13,14 +13,19 @@ from tasks.config.training import FixedBatches, Lora
 class RlooConfig(FixedBatches):
     """RLOO (arXiv:2402.14740) on the reward model, against the SFT policy.
 
-    An optimizer step draws `k` completions for each of `batch_size` / `k` prompts from the policy as it is by then, as
-    `sampling` says. A completion's advantage is its reward less the mean of the other completions of its prompt.
-    `epochs` are passes over the prompts. Prompts that leave no room for `sampling.max_new_tokens` within `max_length`
-    are dropped and counted.
+    An optimizer step draws completions from the policy as it is by then, as `sampling` says. A completion's advantage
+    is its reward less the mean of the other completions of its prompt.
     """
 
     section: ClassVar[str] = "rloo"
 
+    epochs: float = Field(1.0, gt=0)
+    """Passes over the prompts."""
+    batch_size: int = Field(64, ge=1)
+    """Completions an optimizer step, over all devices and accumulation: those of `batch_size` / `k` prompts."""
+    max_length: int = Field(1024, ge=8)
+    """Longest prompt plus completion in tokens; prompts that leave no room for `sampling.max_new_tokens` are dropped and
+    counted."""
     k: int = Field(4, ge=2, le=MOST_COMPLETIONS)
     """Completions a prompt and optimizer step (paper: 2 and 4)."""
     beta: float = Field(0.05, ge=0)
