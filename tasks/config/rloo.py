@@ -24,8 +24,8 @@ class RlooConfig(FixedBatches):
     batch_size: int = Field(64, ge=1)
     """Completions an optimizer step, over all devices and accumulation: those of `batch_size` / `k` prompts."""
     max_length: int = Field(1024, ge=8)
-    """Longest prompt plus completion in tokens; prompts that leave no room for `sampling.max_new_tokens` are dropped and
-    counted."""
+    """Longest prompt plus completion in tokens; prompts that leave no room for `sampling.max_new_tokens` are dropped,
+    and counted."""
     k: int = Field(4, ge=2, le=MOST_COMPLETIONS)
     """Completions a prompt and optimizer step (paper: 2 and 4)."""
     beta: float = Field(0.05, ge=0)

@@ -3,6 +3,7 @@
 Imports torch and TRL, so import it inside functions only.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 from accelerate.utils import gather, gather_object
 from transformers import PreTrainedTokenizerBase, TrainerCallback
-from trl import RLOOTrainer
 
 from tasks.config.errors import ConfigurationError
 from tasks.data.conversations import Messages
@@ -20,6 +20,9 @@ from tasks.sampling.samples import cut
 from tasks.training.dpo_examples import sequence_id
 from tasks.training.drawn import Drawn, Rollout
 from tasks.training.rloo_setup import RlooJob
+
+with warnings.catch_warnings(action="ignore", category=UserWarning):  # of vLLM's version, which draws nothing here
+    from trl import RLOOTrainer
 
 
 class RolloutRewards:

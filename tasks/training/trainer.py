@@ -98,7 +98,7 @@ class ReportProgress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Show what matters of the last steps; the tokens are those since the training went on."""
-        found = logs or {}
+        found = {name: value for name, value in (logs or {}).items() if value is not None}  # of no completion
         note = ", ".join(f"{name} {float(found[name]):.4g}" for name in SHOWN if name in found)
         self.progress.move_to(state.global_step, note or None, int(found.get("num_tokens", 0)))
 
