@@ -16,6 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
+from flows.rloo import rloo
 from flows.rs_dpo import rs_dpo
 from tasks.config.extra import EVERY_TRAINER, OWN
 from tasks.config.sections import NOT_IN_KEY, Function, Located, Section
@@ -37,8 +38,8 @@ def page() -> str:
 
 
 def settings() -> Iterator[str]:
-    """Yield the lines about the parameters of the flow, the sections within them, and what `extra` may hold."""
-    parameters = get_type_hints(rs_dpo.fn)
+    """Yield the lines about the parameters of the flows, the sections within them, and what `extra` may hold."""
+    parameters = get_type_hints(rs_dpo.fn) | get_type_hints(rloo.fn)
     del parameters["return"]
     kinds = {name: kind for name, kind in parameters.items() if is_section(kind)}
     for name, kind in kinds.items():
@@ -164,7 +165,7 @@ def extra_lines() -> Iterator[str]:
     yield from table(
         ("section", "arguments"),
         [
-            ("`sft`, `reward_model`, `dpo`", names(EVERY_TRAINER)),
+            ("`sft`, `reward_model`, `dpo`, `rloo`", names(EVERY_TRAINER)),
             *((f"`{name}`, too", names(own)) for name, own in OWN.items()),
         ],
     )

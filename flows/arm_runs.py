@@ -4,11 +4,14 @@ import multiprocessing
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 
+from prefect import Flow
+
+from flows.rloo import rloo
 from flows.rs_dpo import rs_dpo
 from flows.run_log import RunLog
 from tasks.comparison.waves import waves
 from tasks.config.errors import ConfigurationError
-from tasks.pipeline.configuration import Config
+from tasks.pipeline.configuration import Config, RlooRun
 from tasks.pipeline.jobs import die_with_parent
 from tasks.store.artifacts import Artifact
 
@@ -41,10 +44,15 @@ def ended_runs(runs: Mapping[Key, Config], at_once: int) -> Iterator[tuple[Key, 
             child.terminate()
 
 
+def flow_of(config: Config) -> Flow[..., Made]:
+    """Return the flow that a configuration is one of."""
+    return rloo if isinstance(config, RlooRun) else rs_dpo
+
+
 def run_arm(config: Config) -> Made | ConfigurationError:
     """Run one arm under one seed; return its artifacts, or why it has none."""
     try:
-        made: Made = rs_dpo(**config.sections())
+        made: Made = flow_of(config)(**config.sections())
     except ConfigurationError as error:
         return error
     return made

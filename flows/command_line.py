@@ -105,13 +105,13 @@ def load_config(path: str, overrides: list[str]) -> Config:
     return Config.model_validate(read_file(path, overrides))
 
 
-def load_values(path: str, overrides: Mapping[str, Any]) -> Config:
+def load_values(path: str, overrides: Mapping[str, Any], kind: type[Config] = Config) -> Config:
     """Read a configuration file and override settings with values, as `load_config` does with texts.
 
     Raises:
         ConfigurationError: See `load_config`; or a setting is wrong.
     """
-    return read_section(Config, path, [f"{name}={json.dumps(value)}" for name, value in overrides.items()])
+    return read_section(kind, path, [f"{name}={json.dumps(value)}" for name, value in overrides.items()])
 
 
 def read_file(path: str, overrides: list[str]) -> dict[str, Any]:

@@ -12,10 +12,9 @@ from prefect import flow
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from flows.arm_runs import ended_runs
+from flows.arm_runs import ended_runs, flow_of
 from flows.command_line import ends_with_a_message, foresee, load_values, read_section
 from flows.prefect_server import check_places, start_server
-from flows.rs_dpo import rs_dpo
 from flows.run_log import RunLog
 from tasks.comparison.arms import ComparisonConfig, configurations, expand, naming
 from tasks.comparison.outcome import Comparison, Verdict, arms_table, gather, verdicts
@@ -47,11 +46,13 @@ def compare(comparison: ComparisonConfig) -> tuple[Artifact, Parts]:
     swept = sweeps(swept_settings(comparison.arms), {arm: config for (arm, _), config in runs.items()})
     results, failed = run_all(runs, comparison.reward, comparison.at_once)
     parts = {"": judged(results, failed, comparison, swept)}
-    if comparison.size_matched:
-        least = min(result.pairs for result in results)
+    least = min((result.pairs for result in results if result.pairs), default=0)
+    if comparison.size_matched and least:
         matched = comparison.model_copy(update={"set": {**comparison.set, "pairs.max_pairs": least}})
-        again, lost = run_all(configurations(matched, arms, load_values), comparison.reward, comparison.at_once)
-        parts[f" with {least:,} pairs each"] = judged(again, lost, comparison, swept)
+        cut = {key: own for key, own in configurations(matched, arms, load_values).items() if type(own) is Config}
+        again, lost = run_all(cut, comparison.reward, comparison.at_once)
+        without = {arm: "it has no pairs whose number could be matched" for arm, _ in runs.keys() - cut.keys()}
+        parts[f" with {least:,} pairs each"] = judged(again, lost | without, comparison, swept)
         results = [*results, *(result._replace(arm=f"{result.arm}, {least} pairs") for result in again)]
     return keep(next(iter(runs.values())).store, results, parts), parts
 
@@ -122,10 +123,10 @@ def foresee_arms(runs: Runs) -> None:
     for (arm, _), config in runs.items():
         if arm not in seen:
             with naming(arm):
-                foresee(rs_dpo, config.sections())
+                foresee(flow_of(config), config.sections())
         seen.add(arm)
-    if straight := sorted({arm for (arm, _), config in runs.items() if not config.dpo.snapshots}):
-        warn(f"dpo.snapshots = 0 in {', '.join(straight)}: the way there is taken for a straight line from sft")
+    if straight := sorted({arm for (arm, _), config in runs.items() if not config.alignment.snapshots}):
+        warn(f"snapshots = 0 in {', '.join(straight)}: the way there is taken for a straight line from sft")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,7 +9,7 @@ from tasks.evaluate import evaluation_settings
 from tasks.evaluation.drawn import EvaluationSettings
 from tasks.import_model import import_policy, import_reward_model
 from tasks.pipeline.checks import check_compute, check_run, log_unread_settings
-from tasks.pipeline.configuration import Config
+from tasks.pipeline.configuration import Config, RlooRun
 from tasks.pipeline.gpus import gpus_needed
 from tasks.pipeline.site import Site
 from tasks.planning.pilot import pilot_dpo, pilot_evaluation
@@ -17,6 +17,7 @@ from tasks.preferences import load_annotations
 from tasks.prompts import draw_pilot, find_data, load_evaluation_prompts, load_held_out, load_prompts
 from tasks.reward_model import check_preferences
 from tasks.rewards.functions import GoldReward, find_gold
+from tasks.rloo import prompts_that_fit
 from tasks.sft import check_demonstrations
 from tasks.store.artifacts import Artifact
 from tasks.training.checks import check_trainer_arguments, check_trainings
@@ -53,7 +54,7 @@ def check_settings(config: Config) -> None:
         ConfigurationError: Names the setting and the remedy.
     """
     check_run(config)
-    check_trainer_arguments(config.sft, config.reward_model, config.dpo)
+    check_trainer_arguments(config.sft, config.reward_model, config.alignment)
     log_unread_settings(config)
     check_compute(config.compute, gpus_needed(STAGES.values(), config.sections()))
 
@@ -68,8 +69,8 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     gold = find_gold(config.evaluation.gold_reward)
     base_model = import_policy(site, config.sft)
     reward_base = import_reward_model(site, config.reward_model, base_model)
-    trained = (config.sft, base_model), (config.reward_model, reward_base or base_model), (config.dpo, base_model)
-    check_trainings(config.compute, *trained)
+    first = (config.sft, base_model), (config.reward_model, reward_base or base_model)
+    check_trainings(config.compute, *first, (config.alignment, base_model))
 
     evaluation_source = files.evaluation_prompts or files.prompts
     held_out = load_held_out(site, evaluation_source, base_model, reward_base, data, max_new_tokens)
@@ -100,4 +101,7 @@ def _check_rows(given: Inputs, config: Config) -> None:
     """Refuse tables without a row that could be trained on."""
     check_demonstrations(given.base_model, given.demonstrations, config.sft)
     check_preferences(given.reward_base or given.base_model, given.preferences, config.reward_model)
-    check_prompts(given.base_model, given.prompts, config.dpo)
+    if isinstance(config, RlooRun):
+        prompts_that_fit(given.base_model, given.prompts, config.rloo, config.rollouts)
+    else:
+        check_prompts(given.base_model, given.prompts, config.dpo)

@@ -1,7 +1,7 @@
-"""The stages that a configuration leads to, in the order of flows/rs_dpo.py: what a run still waits for."""
+"""The stages that a configuration leads to, in the order of flows/rs_dpo.py or rloo.py: what a run still waits for."""
 
 from tasks.config.sections import DataSource
-from tasks.pipeline.configuration import Config
+from tasks.pipeline.configuration import Config, RlooRun
 
 
 def stage_order(config: Config) -> tuple[str, ...]:
@@ -9,7 +9,7 @@ def stage_order(config: Config) -> tuple[str, ...]:
 
     `load_evaluation_prompts` is among them wherever there is a limit, which the held-out prompts may not reach.
     """
-    data, reward_model = config.data, config.reward_model
+    data, reward_model, online = config.data, config.reward_model, isinstance(config, RlooRun)
     annotated = config.pairs.strategy == "annotation"
     stages = [
         ("store_model", True),
@@ -22,14 +22,15 @@ def stage_order(config: Config) -> tuple[str, ...]:
         ("load_preferences", isinstance(data.preferences, DataSource)),
         ("load_annotations", annotated),
         ("train_sft", config.sft.ready_model is None),
-        ("sample_completions", not annotated),
+        ("sample_completions", data.preferences == "gold" if online else not annotated),
         ("label_preferences", data.preferences == "gold"),
         ("train_reward_model", reward_model.ready_model is None),
         ("train_reward_model", reward_model.held_out),
-        ("score_completions", True),
-        ("build_pairs", True),
-        ("train_dpo", True),
+        ("score_completions", not online),
+        ("build_pairs", not online),
+        ("train_dpo", not online),
+        ("train_rloo", online),
         ("evaluate_policy", True),
-        ("evaluate_policy", config.dpo.snapshots > 0),
+        ("evaluate_policy", config.alignment.snapshots > 0),
     ]
     return tuple(name for name, is_run in stages if is_run)

@@ -1,6 +1,7 @@
 """Several ways to align one policy, compared at equal footing. Imports report and what is below it.
 
 arms.py         what is compared: arms of a configuration, seeds, and what is refused
+algorithms.py   what aligns an arm's policy, and which overrides it reads
 differences.py  how two arms differ over prompts and seeds, and whether they can be told apart
 frontier.py     curves of reward against KL, and the reward at one KL
 halves.py       an arm against itself, its seeds split in two

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, field_validator
 
+from tasks.comparison.algorithms import ALGORITHM, ALGORITHMS, algorithm_of, check_own, check_shared, reads
 from tasks.config.compute import GPU_STAGES
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import Section
@@ -14,11 +15,11 @@ from tasks.evaluation.named_rewards import ranked_by
 from tasks.pipeline.configuration import Config
 
 MOST_RUNS = 500
-SEEDED = ("sampling.seed", "pairs.seed", "dpo.seed", "evaluation.seed")
+SEEDED = ("sampling.seed", "pairs.seed", "dpo.seed", "rloo.seed", "evaluation.seed")
 """What one seed moves: what is sampled, which pairs a cap keeps, the order of training, what is drawn to evaluate."""
 Overrides = dict[str, Any]
-Load = Callable[[str, Overrides], Config]
-"""Reads a configuration file and overrides it."""
+Load = Callable[[str, Overrides, type[Config]], Config]
+"""Reads a configuration file and overrides it, for runs of one kind."""
 
 
 class ComparisonConfig(Section):
@@ -27,10 +28,10 @@ class ComparisonConfig(Section):
     base: str = Field(min_length=1)
     """Configuration file that every arm begins with."""
     set: Overrides = Field(default_factory=dict)
-    """Overrides of every arm, `section.field: value`."""
+    """Overrides of every arm, `section.field: value`; each goes to the arms whose algorithm reads it."""
     arms: dict[str, Overrides] = Field(min_length=1)
     """Name -> overrides. A list makes an arm of each of its values, several lists one of each combination; a setting
-    that is a list itself stands in another one."""
+    that is a list itself stands in another one. `algorithm: rloo` has RLOO in place of RS-DPO."""
     seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
     """One seed moves sampling, the caps on pairs, the order of training and evaluation together. Five or more: an
     interval over seeds needs some."""
@@ -95,11 +96,16 @@ def configurations(comparison: ComparisonConfig, arms: list[Arm], load: Load) ->
         ConfigurationError: A setting is wrong, two arms are the same, or runs at once would compute on one machine.
     """
     found, seen = {}, dict[str, str]()
+    algorithms = {algorithm_of({**comparison.set, **arm.overrides}) for arm in arms}
+    check_shared(comparison.set, algorithms)
+    if comparison.size_matched and not any(reads(algorithm, "pairs.max_pairs") for algorithm in algorithms):
+        raise ConfigurationError("size_matched = true needs an arm that has pairs: leave it out")
     for arm, seed in itertools.product(arms, comparison.seeds):
         if clash := {*SEEDED} & {*arm.overrides, *comparison.set}:
             raise ConfigurationError(f"{min(clash)} is moved by `seeds`: leave it out of the overrides")
         with naming(arm.name):
-            config = load(comparison.base, {**comparison.set, **arm.overrides, **dict.fromkeys(SEEDED, seed)})
+            check_own(arm.overrides, comparison.set)
+            config = load_arm(comparison, arm, seed, load)
             ranked_by(comparison.reward, config)  # refuses what no run would have
             _check_pools(comparison.at_once, config)
         if seed == comparison.seeds[0]:
@@ -123,6 +129,14 @@ def _check_pools(at_once: int, config: Config) -> None:
             "trainings side by side on one machine slow each other down. Send the stages to a pool, or leave at_once "
             "out"
         )
+
+
+def load_arm(comparison: ComparisonConfig, arm: Arm, seed: int, load: Load) -> Config:
+    """Return the configuration of an arm under a seed, with the overrides that its algorithm reads."""
+    overrides = {**comparison.set, **arm.overrides, **dict.fromkeys(SEEDED, seed)}
+    algorithm = algorithm_of(overrides)
+    own = {name: value for name, value in overrides.items() if name != ALGORITHM and reads(algorithm, name)}
+    return load(comparison.base, own, ALGORITHMS[algorithm])
 
 
 @contextlib.contextmanager

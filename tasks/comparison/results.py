@@ -45,6 +45,7 @@ class Result(NamedTuple):
     reference_proxy: np.ndarray
     """(prompts, k) of the reference, by the reward model."""
     pairs: int
+    """0 where the algorithm has none."""
     completions: int
     """Different completions that were trained on."""
     tokens: int
@@ -87,7 +88,7 @@ def read_result(arm: str, seed: int, made: Mapping[str, Artifact], by: str) -> R
         _matrix(evaluation, ALIGNED, by),
         _matrix(evaluation, reference, by),
         _matrix(evaluation, reference, PROXY),
-        made["pairs"].rows,
+        made["pairs"].rows if "pairs" in made else 0,
         aligned.stats["completions"],
         int(dpo_tokens(aligned) or 0),
         read_manifest(aligned.uri).cost.get("seconds", 0.0),

@@ -5,6 +5,7 @@ environment.py  what libraries read from the environment, set before they are im
 sections.py     what a section is made of; data, models and functions that sections name
 settings.py     data, sft, reward_model, sampling, scoring, evaluation
 training.py     what the trained stages share, and dpo
+rloo.py         rloo, the on-policy training beside dpo
 losses.py       the losses of dpo, and what each reads
 extra.py        what a section may pass through to a library
 compute.py      where stages compute, and the list of stages that need a GPU

@@ -16,6 +16,7 @@ GPU_STAGES = {
     "sample_completions": "tasks.sample",
     "score_completions": "tasks.score",
     "train_dpo": "tasks.dpo",
+    "train_rloo": "tasks.rloo",
     "evaluate_policy": "tasks.evaluate",
 }
 """Stages that need a GPU, each with its module. A line here makes a field of `compute` and a flow for the workers."""

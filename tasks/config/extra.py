@@ -55,6 +55,7 @@ OWN = {
     "sft": _FIXED_BATCHES | {"average_tokens_across_devices", "loss_type", "router_aux_loss_coef", "shuffle_dataset"},
     "reward_model": _FIXED_BATCHES | {"center_rewards_coefficient", "disable_dropout"},
     "dpo": frozenset({"discopop_tau", "f_alpha_divergence_coef", "f_divergence_type", "use_weighting"}),
+    "rloo": frozenset({"normalize_advantages"}),
 }
 """Section -> further arguments that its trainer reads."""
 _OF_RATIOS = ("sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop")
@@ -103,8 +104,10 @@ SET_INSTEAD = {
     "loss_type": "set {section}.loss_type",
     "loss_weights": "set {section}.loss_weights",
     "lr_scheduler_type": "set {section}.scheduler",
+    "max_completion_length": "set sampling.max_new_tokens",
     "max_length": "set {section}.max_length",
     "max_steps": "set {section}.max_steps",
+    "num_generations": "set {section}.k",
     "num_train_epochs": "set {section}.epochs",
     "per_device_train_batch_size": "set {forwarded}, and {section}.batch_size for the optimizer step",
     "save_steps": "set {section}.save_steps",
@@ -139,7 +142,7 @@ def why_refused(section: str, name: str, extra: Mapping[str, Any], losses: tuple
     """Return why an argument of a section's `extra` cannot be set, or None where it can.
 
     Args:
-        section: `sft`, `reward_model` or `dpo`.
+        section: `sft`, `reward_model`, `dpo` or `rloo`.
         name: The argument.
         extra: All arguments.
         losses: DPO's losses.

@@ -44,7 +44,7 @@ def gpus_needed(stages: Iterable[Stage[...]], sections: Mapping[str, Section]) -
     needs = {}
     for stage in stages:
         name = stage.options.get("gpus")
-        if name is not None and getattr(section := sections[name], "ready_model", None) is None:
+        if name is not None and name in sections and getattr(section := sections[name], "ready_model", None) is None:
             is_training = isinstance(section, Training)
             setting = f"{name}.devices" if is_training else f"{name}.extra, {' x '.join(PARALLEL)},"
             needs[stage.name] = Need(gpus_of(section), setting)

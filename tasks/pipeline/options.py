@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypedDict, get_type_hints
 
 from tasks.config.sections import Section
-from tasks.pipeline.configuration import Config
+from tasks.pipeline.configuration import RlooRun
 from tasks.store.artifacts import Artifact
 
 
@@ -84,7 +84,7 @@ def _why_not(name: str, option: Any, arguments: list[str], hints: Mapping[str, A
         return _why_not_called(option, FUNCTIONS[name] | set(() if name == "page" else arguments))
     if name == "retries" and not (isinstance(option, int) and option >= 0):
         return f"= {option!r} must be a number, 0 or more"
-    if name == "gpus" and option not in Config.model_fields:
+    if name == "gpus" and option not in RlooRun.model_fields:
         return f"= {option!r} is no section of the configuration"
     if name == "run_name":
         return _unknown(

@@ -66,6 +66,8 @@ def choose_run(store: Store, wanted: str) -> Run:
     if "aligned" not in run.artifacts:
         has = ", ".join(run.artifacts) or "nothing"
         raise ConfigurationError(f"run {run.id} has no aligned model, but {has}: choose another run")
+    if "completions" not in run.artifacts:
+        raise ConfigurationError(f"run {run.id} was aligned by RLOO, for which there is no model card: choose another")
     return run
 
 

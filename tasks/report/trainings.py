@@ -21,11 +21,18 @@ DPO_CURVES: tuple[tuple[str, Mapping[str, str], str], ...] = (
     ("Learning rate", {"rate": "learning_rate"}, "learning rate"),
 )
 """Caption, name -> metric of the log, unit."""
-STAGES = {"train_sft": "SFT", "train_reward_model": "reward model", "train_dpo": "DPO"}
+RLOO_CURVES: tuple[tuple[str, Mapping[str, str], str], ...] = (
+    ("Reward of what RLOO draws", {"reward model": "reward"}, "reward"),
+    ("KL of what RLOO draws", {"KL": "kl"}, "nats a token"),
+    ("Entropy of what RLOO draws", {"entropy": "entropy"}, "nats a token"),
+    ("Completions that RLOO draws", {"truncated": "completions/clipped_ratio"}, "share of completions"),
+)
+"""The same of the training that draws its own completions."""
+STAGES = {"train_sft": "SFT", "train_reward_model": "reward model", "train_dpo": "DPO", "train_rloo": "RLOO"}
 
 
 def training_section(facts: Facts) -> Section | None:
-    """Return the curves of DPO and how each training ended; None where nothing was trained."""
+    """Return the curves of DPO or RLOO, and how each training ended; None where nothing was trained."""
     blocks: list[Block] = []
     rows = []
     for stage, name in STAGES.items():
@@ -35,7 +42,7 @@ def training_section(facts: Facts) -> Section | None:
             rows.append((name, f"{max(steps):,}", number(losses[0]), number(losses[-1])))
     if rows:
         blocks.append(Table(("training", "steps", "first loss logged", "last loss logged"), rows))
-    blocks += _curves(read_log(facts, "train_dpo"))
+    blocks += [*_curves(read_log(facts, "train_dpo"), DPO_CURVES), *_curves(read_log(facts, "train_rloo"), RLOO_CURVES)]
     if "loss" in (log := read_log(facts, "train_sft")):
         blocks.append(_line({"loss": log["loss"]}, "Loss of SFT", "loss"))
     return Section("How did training go?", blocks) if blocks else None
@@ -50,8 +57,10 @@ def read_log(facts: Facts, stage: str) -> dict[str, list[tuple[int, float]]]:
     return {metric: sorted(points) for metric, points in log.items()}
 
 
-def _curves(log: Mapping[str, list[tuple[int, float]]]) -> Iterator[Plot]:
-    for caption, metrics, unit in DPO_CURVES:
+def _curves(
+    log: Mapping[str, list[tuple[int, float]]], curves: tuple[tuple[str, Mapping[str, str], str], ...]
+) -> Iterator[Plot]:
+    for caption, metrics, unit in curves:
         if series := {name: log[metric] for name, metric in metrics.items() if metric in log}:
             yield _line(series, caption, unit)
 

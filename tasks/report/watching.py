@@ -27,7 +27,7 @@ from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.filesystem import STORE_ERRORS
 from tasks.store.runs import RUNS, RunRecord
 
-REPORTED = ("train_reward_model", "build_pairs", "train_dpo")
+REPORTED = ("train_reward_model", "build_pairs", "train_dpo", "train_rloo")
 """Stages after which the report is written anew where they were computed; at the end it is written in any case."""
 FILE = "report.html"
 NO_REPORT = (DamagedArtifactError, TemplateError, LookupError, TypeError, ValueError, *STORE_ERRORS)

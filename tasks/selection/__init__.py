@@ -5,6 +5,7 @@ threshold.py      RS-DPO: sigma((r_j - r_l) / tau) > eta
 best_vs_worst.py  the highest reward against the lowest
 best_vs_random.py the highest reward against a random lower one
 best_vs_low.py    the highest reward against mean - 2 standard deviations
+best_overall.py   the highest rewards over all prompts
 statistical_rejection.py  RSO: accepted completions, in games of two
 annotation.py     the data set's own pairs
 random_control.py    control: as many random pairs of like lengths

@@ -95,3 +95,12 @@ def beaten(candidates: Candidates, chosen: np.ndarray) -> np.ndarray:
     reward, text, may_be = (values[:, None] for values in own)
     lower: np.ndarray = (candidates.rewards < reward) & (candidates.texts != text) & may_be
     return lower
+
+
+def once_each_text(candidates: Candidates) -> np.ndarray:
+    """Return the rewards, (n, k), NaN where an earlier completion of the prompt has the same text and a reward."""
+    known, texts = ~np.isnan(candidates.rewards), candidates.texts
+    again = np.zeros(known.shape, bool)
+    for place in range(1, known.shape[1]):
+        again[:, place] = (known[:, :place] & (texts[:, :place] == texts[:, place, None])).any(axis=1)
+    return np.where(again, np.nan, candidates.rewards)

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from tasks.selection.draws import completion_draws, prompt_seeds
-from tasks.selection.pairs import Candidates, PairIndices, SeededSettings, no_pairs
+from tasks.selection.pairs import Candidates, PairIndices, SeededSettings, no_pairs, once_each_text
 
 
 class StatisticalRejectionSettings(SeededSettings):
@@ -32,7 +32,7 @@ def statistical_rejection_pairs(candidates: Candidates, settings: StatisticalRej
     Completions of one text are one candidate. The accepted ones play in the order in which they were accepted; of an
     odd number, the last one has no game in that round.
     """
-    rewards = _once_each_text(candidates)
+    rewards = once_each_text(candidates)
     seeds = prompt_seeds(settings.seed, candidates.prompt_ids.to_pylist(), "statistical_rejection")
     players = accepted(rewards, seeds, settings.beta_rso, settings.accepted_rso)
     found = [no_pairs()]
@@ -68,15 +68,6 @@ def accepted(rewards: np.ndarray, row_seeds: np.ndarray, beta: float, count: int
         left[rows[row], completion] = np.nan
         taken[rows] += np.bincount(row, minlength=len(rows))
     return order
-
-
-def _once_each_text(candidates: Candidates) -> np.ndarray:
-    """Return the rewards, (n, k), NaN where an earlier completion of the prompt has the same text and a reward."""
-    known, texts = ~np.isnan(candidates.rewards), candidates.texts
-    again = np.zeros(known.shape, bool)
-    for place in range(1, known.shape[1]):
-        again[:, place] = (known[:, :place] & (texts[:, :place] == texts[:, place, None])).any(axis=1)
-    return np.where(again, np.nan, candidates.rewards)
 
 
 def _play(players: np.ndarray, rewards: np.ndarray) -> tuple[np.ndarray, PairIndices]:

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field, create_model
 
 from tasks.selection.annotation import annotated_pairs
+from tasks.selection.best_overall import best_overall_pairs, by_reward
 from tasks.selection.best_vs_low import best_vs_low_pairs
 from tasks.selection.best_vs_random import best_vs_random_pairs
 from tasks.selection.best_vs_worst import best_vs_worst_pairs
@@ -29,10 +30,13 @@ STRATEGIES: dict[str, Callable[..., PairIndices]] = {
     "best_vs_worst": best_vs_worst_pairs,
     "best_vs_random": best_vs_random_pairs,
     "best_vs_low": best_vs_low_pairs,
+    "best_overall": best_overall_pairs,
     "statistical_rejection": statistical_rejection_pairs,
     "annotation": annotated_pairs,
 }
 """Name -> function of `candidates` and `settings`. The settings' fields are fields of the section `pairs`."""
+RANKED: dict[str, Callable[[PairIndices, Candidates, np.ndarray], np.ndarray]] = {"best_overall": by_reward}
+"""Name -> function of pairs, their candidates and their draws, whose numbers `max_pairs` chooses by in their place."""
 CONTROLS: dict[str, Callable[..., PairIndices]] = {
     "random": random_control,
     "shuffled": shuffled_control,
@@ -99,7 +103,8 @@ class PairsConfig(_Strategies):
     """Which pairs `max_pairs_per_prompt` keeps. random: any, drawn with the seed. widest: those with the widest reward
     gap, which drops the hard pairs that the threshold keeps on purpose."""
     max_pairs: int | None = Field(None, ge=1)
-    """Keep so many pairs in all where there are more: any, drawn with the seed. Fewer are a part of more."""
+    """Keep so many pairs in all where there are more: any, drawn with the seed; with `best_overall` those with the
+    highest chosen rewards. Fewer are a part of more."""
     truncated: Literal["keep", "drop", "never_chosen"] = "drop"
     """What to do with completions cut at max_new_tokens: their reward is for half an answer."""
     rip: Rip = Rip()
@@ -170,7 +175,9 @@ def _kept(seen: Candidates, config: PairsConfig) -> PairIndices:
 
 
 def _draws(pairs: PairIndices, candidates: Candidates, config: PairsConfig) -> np.ndarray:
-    return pair_draws(prompt_seeds(config.seed, candidates.prompt_ids.to_pylist(), "max_pairs"), *pairs)
+    drawn = pair_draws(prompt_seeds(config.seed, candidates.prompt_ids.to_pylist(), "max_pairs"), *pairs)
+    rank = RANKED.get(config.strategy)
+    return drawn if rank is None else rank(pairs, candidates, drawn)
 
 
 def capped(pairs: PairIndices, candidates: Candidates, config: PairsConfig) -> PairIndices:

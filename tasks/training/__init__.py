@@ -11,6 +11,9 @@ packs.py          which prompts go through the model together
 weights.py        what each pair of a step weighs, and its part of its completions
 pack_collator.py  a pack as tensors
 dpo_trainer.py    TRL's DPO trainer, each completion forwarded once
+rloo_setup.py     what an RLOO training is set up with
+rloo_trainer.py   TRL's RLOO trainer, with our prompts and rewards
+drawn.py          what a policy has drawn while it trains
 snapshots.py      models that are kept along a training
 held_out.py       pairs that are measured and not trained on
 losses.py         losses that TRL's trainer of pairs does not have, one function each

@@ -10,8 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from tasks.config.compute import ComputeConfig
 from tasks.config.errors import ConfigurationError
-from tasks.config.settings import RewardModelConfig, SftConfig
-from tasks.config.training import DpoConfig, Training
+from tasks.config.training import Training
 from tasks.models.loading import model_folder, trusts_remote_code
 from tasks.store.artifacts import Artifact
 from tasks.training.trackers import check_trackers
@@ -19,7 +18,7 @@ from tasks.training.trackers import check_trackers
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, TrainingArguments
 
-CLASSES = {"sft": "SFTConfig", "reward_model": "RewardConfig", "dpo": "DPOConfig"}
+CLASSES = {"sft": "SFTConfig", "reward_model": "RewardConfig", "dpo": "DPOConfig", "rloo": "RLOOConfig"}
 """Section -> TRL's class for its arguments."""
 ELSEWHERE = ("ddp_", "deepspeed", "fsdp", "report_to", "tf32", "torch_compile")
 """Beginnings of arguments that only the machine that trains can check, or that would change this process."""
@@ -152,14 +151,12 @@ def _build_optimizer(section: Training, arguments: "TrainingArguments") -> None:
         kind([torch.zeros(1, requires_grad=True)], **settings)
 
 
-def check_trainings(
-    compute: ComputeConfig, *trainings: tuple[SftConfig | RewardModelConfig | DpoConfig, Artifact]
-) -> None:
+def check_trainings(compute: ComputeConfig, *trainings: tuple[Training, Artifact]) -> None:
     """Refuse what the models that are trained, or this machine where it trains them, do not allow.
 
     Args:
         compute: Which deployment computes which stage.
-        trainings: Sections, and the models that they train or, for DPO, that has the same modules.
+        trainings: Sections, and the models that they train or that have the same modules.
 
     Raises:
         ConfigurationError: Names the section and the setting.

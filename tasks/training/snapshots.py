@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.config.rloo import RlooConfig
 from tasks.config.training import DpoConfig
 from tasks.models.adapters import ADAPTER, adapter_files
 from tasks.models.loading import trained_files
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 STEPS = "snapshots.json"
 """In a job's folder: the steps at which models are kept."""
 STAGE = "dpo_snapshot"
+"""RLOO's too: what is in stores keeps its name."""
 
 
 def snapshot_steps(steps: int, number: int) -> list[int]:
@@ -42,7 +44,7 @@ def snapshot_folder(training: str, step: int) -> str:
     return f"{STAGE}/{keyed(STAGE, 1, {'step': step, 'training': training}, {}, {}).key}"
 
 
-def keep_snapshots(trainer: "Trainer", job: Job, config: DpoConfig) -> "TrainerCallback":
+def keep_snapshots(trainer: "Trainer", job: Job, config: DpoConfig | RlooConfig) -> "TrainerCallback":
     """Return the callback of a training that keeps its snapshots, and write down at which steps."""
     from transformers import TrainerCallback
 
@@ -64,7 +66,9 @@ def keep_snapshots(trainer: "Trainer", job: Job, config: DpoConfig) -> "TrainerC
     return KeepSnapshots()
 
 
-def commit_snapshot(trainer: "Trainer", weights: dict[str, Any], job: Job, config: DpoConfig, step: int) -> None:
+def commit_snapshot(
+    trainer: "Trainer", weights: dict[str, Any], job: Job, config: DpoConfig | RlooConfig, step: int
+) -> None:
     """Commit the policy of a training as it is: its adapter, or all weights in `stored_dtype` or float32."""
     folder, training = job.folder / f"step-{step}", job.checkpoints.rpartition("/")[2]
     model = trainer.accelerator.unwrap_model(trainer.model)

@@ -24,8 +24,8 @@ from tasks.training.trained_model import CHECKPOINT, TRAINER, checkpoint_steps, 
 
 NOT_RESUMED_FROM = "training_args.bin"
 """A pickle that the trainer writes into each checkpoint and never reads."""
-SHOWN = ("loss", "accuracy", "rewards/accuracies")
-"""What a trainer logs that is shown while it trains: the loss, and how often chosen is above rejected."""
+SHOWN = ("loss", "accuracy", "rewards/accuracies", "reward")
+"""What a trainer logs that is shown while it trains: the loss, how often chosen is above rejected, RLOO's reward."""
 
 
 class StoreCheckpoints(TrainerCallback):
@@ -98,7 +98,7 @@ class ReportProgress(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """Show what matters of the last steps; the tokens are those since the training went on."""
-        found = logs or {}
+        found = {name: value for name, value in (logs or {}).items() if value is not None}  # of no completion
         note = ", ".join(f"{name} {float(found[name]):.4g}" for name in SHOWN if name in found)
         self.progress.move_to(state.global_step, note or None, int(found.get("num_tokens", 0)))
 
@@ -108,7 +108,7 @@ class ReportProgress(TrainerCallback):
 
 
 def trainer_arguments(job: Job, config: Training) -> dict[str, Any]:
-    """Return the arguments that TRL's three trainer configurations have in common."""
+    """Return the arguments that TRL's trainer configurations have in common."""
     return {
         "output_dir": str(job.folder / TRAINER),
         "run_name": run_name(job),

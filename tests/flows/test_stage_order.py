@@ -4,9 +4,12 @@ import json
 
 import pytest
 
-from flows.command_line import foresee, load_config
+from flows.command_line import foresee, load_config, load_values
+from flows.rloo import rloo
 from flows.rs_dpo import rs_dpo
 from flows.stage_order import stage_order
+from tasks.config.errors import ConfigurationError
+from tasks.pipeline.configuration import RlooRun
 
 CHANGES = {
     "as it is": (),
@@ -28,3 +31,27 @@ def test_the_order_is_that_of_the_dry_run(folder, test_data, changes):
     overrides = [change.format(**places) for change in changes]
     config = load_config(str(folder / "run.yaml"), overrides)
     assert list(stage_order(config)) == [step["stage"] for step in foresee(rs_dpo, config.sections()).steps]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"data.preferences": "gold", "evaluation.gold_reward.function": "tasks.rewards.gold:facts"},
+        {"rloo.snapshots": 2},
+    ],
+    ids=str,
+)
+def test_so_is_that_of_rloo(folder, changes):
+    small = {"rloo.k": 2, "rloo.batch_size": 4}
+    config = load_values(str(folder / "run.yaml"), {**small, **changes}, RlooRun)
+    steps = foresee(rloo, config.sections()).steps
+    assert list(stage_order(config)) == [step["stage"] for step in steps]
+    (online,) = (step for step in steps if step["stage"] == "train_rloo")
+    assert online["completions"] == online["steps"] * 4
+
+
+def test_too_few_prompts_for_a_step_are_told_before_anything_runs(folder):
+    config = load_values(str(folder / "run.yaml"), {"rloo.k": 2, "rloo.batch_size": 2000}, RlooRun)
+    with pytest.raises(ConfigurationError, match="takes 1000 prompts an optimizer step, and there are"):
+        foresee(rloo, config.sections())

@@ -175,6 +175,8 @@ def test_runs_that_cannot_be_published(kept, capsys, tmp_path):
     assert f"run {halfway.id} is under way: only a finished run" in refused(capsys, store.uri, halfway.id, "a/b")
     dead = kept_run(store, status="running", artifacts={}, process=f"{process_of(os.getpid())} gone")
     assert f"run {dead.id} was interrupted: only a" in refused(capsys, store.uri, dead.id, "a/b")
+    online = kept_run(store, artifacts={"aligned": run.artifacts["aligned"]})
+    assert f"run {online.id} was aligned by RLOO, for which" in refused(capsys, store.uri, online.id, "a/b")
     other = kept_run(store, artifacts={"pairs": run.artifacts["pairs"]})
     assert f"run {other.id} has no aligned model, but pairs: choose" in refused(capsys, store.uri, "last", "a/b")
 

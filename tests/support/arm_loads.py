@@ -5,7 +5,7 @@ from typing import Any
 from tasks.pipeline.configuration import Config
 
 
-def load(_: str, overrides: dict[str, Any]) -> Config:
+def load(_: str, overrides: dict[str, Any], kind: type[Config] = Config) -> Config:
     """Return the smallest configuration, overridden by `section.field: value`."""
     values: dict[str, Any] = {"data": {"prompts": "p"}, "sft": {"ready_model": "m"}}
     for name, value in overrides.items():
@@ -14,4 +14,4 @@ def load(_: str, overrides: dict[str, Any]) -> Config:
         for section in sections:
             inner = inner.setdefault(section, {})
         inner[field] = value
-    return Config.model_validate(values)
+    return kind.model_validate(values)
