@@ -13,6 +13,7 @@ from typing import Any
 
 from tasks.config.errors import ConfigurationError
 from tasks.data.columns import (
+    ANNOTATOR,
     COMPLETIONS,
     CONVERSATIONS,
     PLAIN,
@@ -52,6 +53,8 @@ class Record:
     margin: float | None = None
     metadata: str | None = None
     """Canonical JSON of the plain values in the columns `metadata` and `id`."""
+    annotator: str | None = None
+    """Who prefers the chosen side of a pair, where the row says so."""
 
 
 def recognise(columns: Collection[str], role: Role, where: str) -> None:
@@ -110,7 +113,8 @@ def _parse_preference(values: Values) -> Record:
         raise BadRow("chosen equals rejected")
     check_scores(values)
     messages, margin = finish_prompt(values, given, sides["chosen"].prompt), _margin(values.get("margin"))
-    return Record(messages, chosen=chosen, rejected=rejected, margin=margin, metadata=_metadata(values))
+    more = {"metadata": _metadata(values), "annotator": _annotator(values)}
+    return Record(messages, chosen=chosen, rejected=rejected, margin=margin, **more)
 
 
 def _parse_example(values: Values, role: Role) -> Record:
@@ -163,6 +167,13 @@ def _metadata(values: Values) -> str | None:
     """Return the canonical JSON of the row's plain `metadata` and `id`."""
     plain = {name: values[name] for name in PLAIN if isinstance(values.get(name), str | int)}
     return checked_text(_canonical(plain), "metadata") if plain else None
+
+
+def _annotator(values: Values) -> str | None:
+    """Return who has preferred, a name or a number; None for nobody, and for what is neither."""
+    name = values.get(ANNOTATOR)
+    text = str(name).strip() if isinstance(name, str | int) else ""
+    return checked_text(text, ANNOTATOR) if text else None
 
 
 def _alternatives(columns: tuple[str, ...]) -> str:
