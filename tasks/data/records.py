@@ -71,12 +71,20 @@ def recognise(columns: Collection[str], role: Role, where: str) -> None:
     if any(all(set(group) & set(columns) for group in form) for form in _SERVES[role]):
         return
     would_do = "; or ".join(" beside ".join(_alternatives(group) for group in form) for form in _SERVES[role])
-    is_kto = role == "preferences" and "label" in columns and not {*COMPLETIONS}.isdisjoint(columns)
-    kto = ": `label` beside one completion is KTO's form, which holds no pairs" if is_kto else ""
     raise ConfigurationError(
-        f"{where} cannot serve as {role}: it has the columns {', '.join(sorted(columns)) or '(none)'}{kto}, "
+        f"{where} cannot serve as {role}: it has the columns {', '.join(sorted(columns)) or '(none)'}"
+        f"{_other_form(columns) if role == 'preferences' else ''}, "
         f"and {role} need {would_do}. Rename the columns, or name other data"
     )
+
+
+def _other_form(columns: Collection[str]) -> str:
+    """Return what columns mean that hold preferences in a form which is not read from files; "" for others."""
+    if "label" in columns and not {*COMPLETIONS}.isdisjoint(columns):
+        return ": `label` beside one completion is KTO's form, which holds no pairs"
+    if {"chosen_id", "rejected_id"} <= {*columns}:
+        return ": chosen_id and rejected_id name sampled completions: add them with `--completions URI` of theirs"
+    return ""
 
 
 def parse_record(values: Values, role: Role) -> Record:
