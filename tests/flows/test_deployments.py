@@ -131,8 +131,9 @@ def test_what_happens_to_a_run_that_finds_another(deployed: Config) -> None:
 
 
 def test_new_prompts_and_preferences_start_a_pipeline() -> None:
-    (trigger,) = DEPLOYMENTS["rs-dpo/new-prompts"]["triggers"]
-    assert DeploymentEventTrigger.model_validate(trigger).expect == {"prompts.added", "preferences.added"}
+    triggers = [DeploymentEventTrigger.model_validate(one) for one in DEPLOYMENTS["rs-dpo/new-prompts"]["triggers"]]
+    assert [trigger.expect for trigger in triggers] == [{"prompts.added"}, {"preferences.added"}]
+    assert triggers[0].match == triggers[1].match
 
 
 def deploy(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
