@@ -82,7 +82,7 @@ def test_what_names_nothing_or_says_nothing_is_a_bad_row(tmp_path, local, capsys
         row(first, 3, 0),  # the same texts the other way round, by the same person
     ]
     path = write(tmp_path / "f.jsonl", rows)
-    report = add(capsys, path, local, drawn.uri, 0.95)
+    report = add(capsys, path, local, drawn.uri.removeprefix("file://"), 0.95)
     assert report["new"] == 1
     assert report["bad"] == {
         "unknown prompt_id": 1,

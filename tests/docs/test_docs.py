@@ -1,5 +1,6 @@
 """README, CONTRIBUTING and docs/: links, quotations, and that a test runs every command in them."""
 
+import importlib
 import json
 import os
 import re
@@ -14,16 +15,8 @@ import pyarrow as pa
 import pytest
 from runs import ROOT
 
-import flows.add_preferences
-import flows.add_prompts
-import flows.browse
 import flows.command_line
-import flows.compare
-import flows.publish
 import flows.quickstart
-import flows.rounds
-import flows.status
-import flows.store
 from flows.command_line import load_config
 from tasks.data.feedback import COLUMNS as FEEDBACK
 from tasks.data.records import parse_record
@@ -68,17 +61,9 @@ RUN_BY = {
     "python docs/rewards.py": "test_the_plot",
 }
 """Beginning of a command -> the test that runs it."""
-PARSERS = {
-    "flows.rs_dpo": flows.command_line._parser,
-    "flows.compare": flows.compare._parser,
-    "flows.rounds": flows.rounds._parser,
-    "flows.add_prompts": flows.add_prompts._parser,
-    "flows.add_preferences": flows.add_preferences._parser,
-    "flows.publish": flows.publish._parser,
-    "flows.browse": flows.browse._parser,
-    "flows.store": flows.store._parser,
-    "flows.status": flows.status._parser,
-}
+COMMANDS = ("compare", "rounds", "add_prompts", "add_preferences", "publish", "browse", "store", "status")
+PARSERS = {f"flows.{name}": importlib.import_module(f"flows.{name}")._parser for name in COMMANDS}
+PARSERS["flows.rs_dpo"] = flows.command_line._parser
 
 
 def blocks(page, *languages):
