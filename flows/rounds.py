@@ -6,6 +6,7 @@ python -m flows.rounds configs/rounds_facts.yaml --set rounds=4
 import argparse
 import json
 import sys
+from typing import Any
 
 from prefect import flow
 from rich.console import Console
@@ -21,6 +22,7 @@ from tasks.config.errors import ConfigurationError
 from tasks.dpo import train_dpo
 from tasks.evaluate import evaluate_policy
 from tasks.evaluation.named_rewards import PROXY, ranked_by
+from tasks.monitors.judging import MonitorError
 from tasks.pairs import build_pairs
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.progress import log
@@ -30,6 +32,7 @@ from tasks.prompts import draw_share
 from tasks.publishing.card import write_card
 from tasks.report.watching import watched
 from tasks.reward_model import train_reward_model
+from tasks.round_data import Found, join_completions, join_pairs, keep_preferences
 from tasks.rounds.outcome import Round, best_round, read_round, why_ended
 from tasks.rounds.page import rounds_page, rounds_table
 from tasks.rounds.settings import RoundsConfig
@@ -37,6 +40,7 @@ from tasks.sample import sample_completions
 from tasks.score import score_completions
 from tasks.sft import train_sft
 from tasks.store.artifacts import Artifact
+from tasks.store.drafts import plain
 from tasks.store.folders import open_store
 
 SEEDED = ("sampling.seed", "pairs.seed", "dpo.seed", "evaluation.seed")
@@ -45,16 +49,26 @@ SEEDED = ("sampling.seed", "pairs.seed", "dpo.seed", "evaluation.seed")
 
 @flow(name="rounds")
 def rounds(settings: RoundsConfig) -> tuple[list[Round], str]:
-    """Run round after round until none is worth it; return them, and why they ended."""
+    """Run round after round until none is worth it; return them, and why they ended.
+
+    Raises:
+        MonitorError: A monitor of level `fail` stops the first round. It ends the rounds where it stops a later one.
+    """
     done: list[Round] = []
-    while True:
-        config = round_config(settings, len(done) + 1)
-        done.append(one_round(settings, config, done))
-        ended = why_ended(done, settings)
-        log(f"round {done[-1].number}: gain {done[-1].gain:+.3f} at {done[-1].kl:.2f} nats")
-        if ended is not None:
-            log(f"the rounds end: {ended}")
-            return done, ended
+    ended: str | None = None
+    while ended is None:
+        number = len(done) + 1
+        try:
+            done.append(one_round(settings, round_config(settings, number), done))
+        except MonitorError as error:
+            if not done:
+                raise
+            ended = f"round {number} does not count: {error}"
+        else:
+            log(f"round {number}: gain {done[-1].gain:+.3f} at {done[-1].kl:.2f} nats")
+            ended = why_ended(done, settings)
+    log(f"the rounds end: {ended}")
+    return done, ended
 
 
 def one_round(settings: RoundsConfig, config: Config, done: list[Round]) -> Round:
@@ -67,34 +81,64 @@ def one_round(settings: RoundsConfig, config: Config, done: list[Round]) -> Roun
     own = (number, settings.rounds) if settings.prompts == "share" else None
     prompts = draw_share(site, given.prompts, own)
     completions = sample_completions(site, policy, prompts, config.sampling)
-    r = reward_model(site, settings, config, given, sft, completions, prompts)
+    made = {"held_out": given.held_out, "prompts": prompts, "policy": policy, "completions": completions}
+    preferences = preferences_of(site, settings, given, made, done)
+    r = train_reward_model(site, given.reward_base or sft, preferences, config.reward_model)
     rewards = score_completions(site, r, completions, prompts, config.scoring)
     selected = build_pairs(site, rewards, completions, config.pairs)
     reference = sft if settings.reference == "fixed" else policy
-    aligned = train_dpo(site, policy, reference, selected, completions, prompts, given.dpo)  # policy_{t+1}
+    earlier = [each.made for each in done if settings.keep_pairs]
+    pairs, sampled, asked = join_rounds(site, config, given.prompts, [*earlier, made | {"pairs": selected}])
+    aligned = train_dpo(site, policy, reference, pairs, sampled, asked, given.dpo)  # policy_{t+1}
     policies, judges = {"sft": sft, "aligned": aligned}, {PROXY: r}
     compared = evaluate_policy(site, policies, judges, given.evaluation_prompts, given.evaluation)
-    made = {"held_out": given.held_out, "prompts": prompts, "policy": policy, "completions": completions}
     made |= {"reward_model": r, "rewards": rewards, "pairs": selected, "aligned": aligned, "evaluation": compared}
     site.finish(made)
     write_card(site)
-    return read_round(number, aligned, selected, compared, ranked_by(settings.reward, config))
+    by = ranked_by(settings.reward, config)
+    return read_round(number, made | {"preferences": preferences}, pairs.rows, by)
 
 
-def reward_model(
-    site: Site,
-    settings: RoundsConfig,
-    config: Config,
-    given: Inputs,
-    sft: Artifact,
-    completions: Artifact,
-    prompts: Artifact,
+def preferences_of(
+    site: Site, settings: RoundsConfig, given: Inputs, made: dict[str, Artifact], done: list[Round]
 ) -> Artifact:
-    """Return the reward model of a round: trained once, or anew on labels of the round's own completions."""
-    preferences = given.preferences
-    if settings.reward_model == "refreshed":
-        preferences = label_preferences(site, completions, prompts, given.gold)
-    return train_reward_model(site, given.reward_base or sft, preferences, config.reward_model)
+    """Return what a round's reward model is trained on: the same in every round, or what there is now."""
+    if settings.reward_model == "fixed":
+        return done[0].made["preferences"] if done else given.preferences
+    if not given.preferences:
+        return label_preferences(site, made["completions"], made["prompts"], given.gold)
+    found = Found(preferences=given.preferences)
+    kept = keep_preferences(site, made["completions"], given.held_out, history_of(settings), found)
+    if kept.digest != given.preferences.digest:
+        log(
+            f"round {len(done) + 1} was begun before and keeps its {kept.rows} preferences; those that there are now, "
+            f"{given.preferences.rows}, count from the first round that was not"
+        )
+    return kept
+
+
+def join_rounds(
+    site: Site, config: Config, every: Artifact, made: list[dict[str, Artifact]]
+) -> tuple[Artifact, Artifact, Artifact]:
+    """Return the pairs, the completions and the prompts of some rounds, for one training.
+
+    Args:
+        site: Where the rounds run.
+        config: That of the last one.
+        every: The prompts of all rounds.
+        made: What each of them has made.
+    """
+    prompts, k = every if len(made) > 1 else made[0]["prompts"], config.sampling.k
+    pairs = join_pairs(site, [each["pairs"] for each in made], prompts, k)
+    return pairs, join_completions(site, [each["completions"] for each in made], k), prompts
+
+
+def history_of(settings: RoundsConfig) -> dict[str, Any]:
+    """Return what rounds are configured by, but for their number and their end: what a longer loop shares."""
+    base = load_values(settings.base, settings.set)
+    sections = base.key_fields(base.sections().keys() - {"compute", "monitors", "store"})
+    own = settings.model_dump(include={"prompts", "reference", "reward_model", "keep_pairs"})
+    return {**own, **sections, "preferences": plain(base.data.preferences)}
 
 
 def round_config(settings: RoundsConfig, number: int) -> Config:
@@ -110,10 +154,14 @@ def round_config(settings: RoundsConfig, number: int) -> Config:
             "rounds sample from each policy anew: leave out pairs.strategy = annotation, data.pilot and "
             "reward_model.held_out"
         )
-    if (settings.reward_model == "refreshed") != (base.data.preferences == "gold"):
+    if settings.reward_model == "fixed" and base.data.preferences == "gold":
         raise ConfigurationError(
-            f"reward_model = {settings.reward_model} and data.preferences = {base.data.preferences!r} do not fit: "
-            "refreshed needs data.preferences = gold, and fixed needs preferences, or reward_model.ready_model"
+            "reward_model = fixed and data.preferences = gold do not fit: each round would be labelled anew; set "
+            "reward_model = refreshed, or name preferences or reward_model.ready_model"
+        )
+    if settings.reward_model == "refreshed" and base.reward_model.ready_model is not None:
+        raise ConfigurationError(
+            "reward_model = refreshed trains reward models: leave reward_model.ready_model out, or set fixed"
         )
     seeds = {}
     for name in SEEDED:
@@ -141,7 +189,8 @@ def show(done: list[Round], ended: str, settings: RoundsConfig, as_json: bool) -
     """Write the page of the rounds; print them, which is the best, and where its model and the page are."""
     best, store = best_round(done, settings), open_store(round_config(settings, 1).store)
     kept = f"the best is round {best.number}: {best.policy.uri}" if best else "none is within max_kl"
-    page = store.write_beside("rounds", f"{done[-1].policy.digest[:16]}.html", rounds_page(done, store.uri, kept))
+    summary = f"The rounds ended: {ended}. Of {len(done)} rounds {kept}"
+    page = store.write_beside("rounds", f"{done[-1].policy.digest[:16]}.html", rounds_page(done, store.uri, summary))
     console, table = Console(width=None if sys.stdout.isatty() else 140, markup=False), rounds_table(done)
     printed = Table(*table.head)
     for row in table.rows:
@@ -150,8 +199,12 @@ def show(done: list[Round], ended: str, settings: RoundsConfig, as_json: bool) -
     for line in (f"The rounds ended: {ended}.", f"Of {len(done)} rounds {kept}", f"The page: {page}"):
         console.print(line, soft_wrap=True, highlight=False)
     if as_json:
-        told = [each._asdict() | {"policy": each.policy.uri, "gain": each.gain} for each in done]
+        told = [each._asdict() | {"policy": each.policy.uri, "gain": each.gain, "made": _uris(each)} for each in done]
         print(json.dumps({"rounds": told, "best": best.number if best else None, "ended": ended, "page": page}))
+
+
+def _uris(round_: Round) -> dict[str, str]:
+    return {name: artifact.uri for name, artifact in round_.made.items()}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,5 @@
 """The stages that a configuration leads to, in the order of flows/rs_dpo.py or rloo.py: what a run still waits for."""
 
-from tasks.config.sections import DataSource
 from tasks.pipeline.configuration import Config, RlooRun
 
 
@@ -19,7 +18,7 @@ def stage_order(config: Config) -> tuple[str, ...]:
         ("load_prompts", True),
         ("draw_pilot", data.pilot is not None),
         ("load_demonstrations", data.demonstrations is not None),
-        ("load_preferences", isinstance(data.preferences, DataSource)),
+        ("load_preferences", data.preferences not in (None, "gold")),
         ("load_annotations", annotated),
         ("train_sft", config.sft.ready_model is None),
         ("sample_completions", data.preferences == "gold" if online else not annotated),

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource
 from tasks.config.settings import DataConfig
-from tasks.data.added_prompts import find_added, read_added
+from tasks.data.added_preferences import ADDED_PREFERENCES
+from tasks.data.added_prompts import ADDED_PROMPTS, read_added_prompts
 from tasks.data.columns import Role
 from tasks.data.conversations import BadRow
 from tasks.data.loading import EXAMPLE_FIELDS, PROMPT_FIELDS, commit_rows, held_out_rule, instruct
@@ -36,7 +37,7 @@ class DataFiles(NamedTuple):
 
 
 def find_data(store: Store, data: DataConfig) -> DataFiles:
-    """Find the files that the configuration names, or the prompts added to the store, and hash their content.
+    """Find the files that the configuration names, or the rows added to the store, and hash their content.
 
     Raises:
         ConfigurationError: A file is missing, unreadable, or without the columns that its role needs; or nothing was
@@ -44,9 +45,9 @@ def find_data(store: Store, data: DataConfig) -> DataFiles:
     """
     log_unread_files((data.prompts, data.demonstrations, data.preferences, data.evaluation_prompts))
     return DataFiles(
-        find_added(store) if data.prompts == "added" else _find(data.prompts, "prompts"),
+        ADDED_PROMPTS.find(store) if data.prompts == "added" else _find(data.prompts, "prompts"),
         _find(data.demonstrations, "demonstrations"),
-        _find(data.preferences, "preferences"),
+        ADDED_PREFERENCES.find(store) if data.preferences == "added" else _find(data.preferences, "preferences"),
         _find(data.evaluation_prompts, "prompts"),
     )
 
@@ -186,7 +187,7 @@ def _open_prompts(
     """Return the records of the named prompts, or of the added ones, and their tally."""
     if given == "added":
         tally = Tally("data.prompts = added", data.max_bad_fraction)
-        return instruct(read_added(source, tally), data), tally
+        return instruct(read_added_prompts(source, tally), data), tally
     tally = Tally(given.path, data.max_bad_fraction)
     return instruct(read_records(given, "prompts", tally), data), tally
 

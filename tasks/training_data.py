@@ -1,13 +1,17 @@
-"""Demonstrations and preferences in: reads files, writes tables keyed by prompt_id, held-out prompts left out.
+"""Demonstrations and preferences in: reads files, or the preferences that were added to the store.
+
+Writes tables keyed by prompt_id, held-out prompts left out.
 
 Every row that is left out is counted under a reason.
 """
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource
 from tasks.config.settings import DataConfig
+from tasks.data.added_preferences import read_added_preferences
 from tasks.data.columns import Role
 from tasks.data.conversations import BadRow
 from tasks.data.loading import EXAMPLE_FIELDS, commit_rows, held_out_rule, instruct
@@ -31,7 +35,8 @@ def load_demonstrations(
     """Load the prompts and completions for supervised fine-tuning, held-out prompts left out."""
     assert data.demonstrations is not None
     policy = Reader("policy", base_model)
-    rows, stats = _read_examples(data.demonstrations, "demonstrations", policy, held_out, data)
+    opened = _open(data.demonstrations, source, "demonstrations", data)
+    rows, stats = _read_examples(*opened, policy, held_out_rule(held_out, data))
     return commit_rows(out, "demonstrations", rows, stats)
 
 
@@ -40,24 +45,40 @@ def load_preferences(
     out: Draft, source: Artifact, held_out: Artifact, reward_base: Artifact, data: DataConfig
 ) -> Artifact:
     """Load the preference pairs for the reward model, held-out prompts left out."""
-    assert isinstance(data.preferences, DataSource)
+    assert data.preferences is not None
+    assert data.preferences != "gold"
     reward_model = Reader("reward model", reward_base)
-    rows, stats = _read_examples(data.preferences, "preferences", reward_model, held_out, data)
+    opened = _open(data.preferences, source, "preferences", data)
+    rows, stats = _read_examples(*opened, reward_model, held_out_rule(held_out, data))
     return commit_rows(out, "preferences", rows, stats)
 
 
+def _open(
+    given: DataSource | Literal["added"], source: Artifact, role: Role, data: DataConfig
+) -> tuple[Iterator[tuple[str, Record]], Role, Tally]:
+    """Return the records of the named data, or of the added ones, what they are for, and their tally."""
+    if given == "added":
+        tally = Tally(f"data.{role} = added", data.max_bad_fraction)
+        return instruct(read_added_preferences(source, tally), data), role, tally
+    tally = Tally(given.path, data.max_bad_fraction)
+    return instruct(read_records(given, role, tally), data), role, tally
+
+
 def _read_examples(
-    source: DataSource, role: Role, reader: Reader, held_out: Artifact, data: DataConfig
+    records: Iterator[tuple[str, Record]],
+    role: Role,
+    tally: Tally,
+    reader: Reader,
+    leave_out: Callable[[str], str | None],
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return the rows of a demonstrations or preferences table, each once, and the counts of what was left out.
 
     Raises:
         ConfigurationError: Too many rows are bad, or no row is left.
     """
-    leave_out, as_read = held_out_rule(held_out, data), as_read_by([reader])
-    tally = Tally(source.path, data.max_bad_fraction)
+    as_read = as_read_by([reader])
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for where, record in instruct(read_records(source, role, tally), data):
+    for where, record in records:
         id_ = prompt_id(record.messages)
         if (why := leave_out(id_)) is not None:
             tally.left_out[why] += 1
@@ -73,7 +94,7 @@ def _read_examples(
         rows.setdefault(identity, {"prompt_id": id_, "messages": record.messages, **texts})
     tally.check()
     if not rows:
-        raise ConfigurationError(f"{source.path} has no usable {role}: {tally.stats()}")
+        raise ConfigurationError(f"{tally.name} has no usable {role}: {tally.stats()}")
     return list(rows.values()), tally.stats()
 
 

@@ -48,8 +48,9 @@ class DataConfig(Section):
     """Prompts to sample completions for; `added`: those that `flows.add_prompts` has put into the store."""
     demonstrations: DataSource | None = None
     """Prompts with completions for `train_sft`; the chosen side of preference data will do."""
-    preferences: DataSource | Literal["gold"] | None = None
-    """Pairs for `train_reward_model`; `gold` labels pairs of the policy's own completions with the gold reward."""
+    preferences: DataSource | Literal["gold", "added"] | None = None
+    """Pairs for `train_reward_model`; `gold` labels pairs of the policy's own completions with the gold reward;
+    `added`: those that `flows.add_preferences` has put into the store."""
     evaluation_prompts: DataSource | None = None
     """Held-out prompts; without it a share of `prompts` is held out."""
     evaluation_fraction: float = Field(0.1, gt=0, lt=1)

@@ -42,6 +42,8 @@ CONVERSATIONS = ("messages", "conversations", "conversation")
 COMPLETIONS = ("completion", "response", "output", "answer")
 PLAIN = ("metadata", "id")
 """Kept beside a prompt where they are texts or whole numbers."""
+ANNOTATOR = "annotator"
+"""Kept beside a preference that is added to a store, where it is a text or a whole number."""
 _MATERIAL = ("input", "context")
 _LABELS = ("label", "kto_tag")
 _VERDICTS = {"true", "false", "good", "bad", "desirable", "undesirable", "chosen", "rejected"}

@@ -13,6 +13,7 @@ from typing import Any
 
 from tasks.config.errors import ConfigurationError
 from tasks.data.columns import (
+    ANNOTATOR,
     COMPLETIONS,
     CONVERSATIONS,
     PLAIN,
@@ -52,6 +53,8 @@ class Record:
     margin: float | None = None
     metadata: str | None = None
     """Canonical JSON of the plain values in the columns `metadata` and `id`."""
+    annotator: str | None = None
+    """Who prefers the chosen side of a pair, where the row says so."""
 
 
 def recognise(columns: Collection[str], role: Role, where: str) -> None:
@@ -68,12 +71,20 @@ def recognise(columns: Collection[str], role: Role, where: str) -> None:
     if any(all(set(group) & set(columns) for group in form) for form in _SERVES[role]):
         return
     would_do = "; or ".join(" beside ".join(_alternatives(group) for group in form) for form in _SERVES[role])
-    is_kto = role == "preferences" and "label" in columns and not {*COMPLETIONS}.isdisjoint(columns)
-    kto = ": `label` beside one completion is KTO's form, which holds no pairs" if is_kto else ""
     raise ConfigurationError(
-        f"{where} cannot serve as {role}: it has the columns {', '.join(sorted(columns)) or '(none)'}{kto}, "
+        f"{where} cannot serve as {role}: it has the columns {', '.join(sorted(columns)) or '(none)'}"
+        f"{_other_form(columns) if role == 'preferences' else ''}, "
         f"and {role} need {would_do}. Rename the columns, or name other data"
     )
+
+
+def _other_form(columns: Collection[str]) -> str:
+    """Return what columns mean that hold preferences in a form which is not read from files; "" for others."""
+    if "label" in columns and not {*COMPLETIONS}.isdisjoint(columns):
+        return ": `label` beside one completion is KTO's form, which holds no pairs"
+    if {"chosen_id", "rejected_id"} <= {*columns}:
+        return ": chosen_id and rejected_id name sampled completions: add them with `--completions URI` of theirs"
+    return ""
 
 
 def parse_record(values: Values, role: Role) -> Record:
@@ -110,7 +121,8 @@ def _parse_preference(values: Values) -> Record:
         raise BadRow("chosen equals rejected")
     check_scores(values)
     messages, margin = finish_prompt(values, given, sides["chosen"].prompt), _margin(values.get("margin"))
-    return Record(messages, chosen=chosen, rejected=rejected, margin=margin, metadata=_metadata(values))
+    more = {"metadata": _metadata(values), "annotator": _annotator(values)}
+    return Record(messages, chosen=chosen, rejected=rejected, margin=margin, **more)
 
 
 def _parse_example(values: Values, role: Role) -> Record:
@@ -163,6 +175,13 @@ def _metadata(values: Values) -> str | None:
     """Return the canonical JSON of the row's plain `metadata` and `id`."""
     plain = {name: values[name] for name in PLAIN if isinstance(values.get(name), str | int)}
     return checked_text(_canonical(plain), "metadata") if plain else None
+
+
+def _annotator(values: Values) -> str | None:
+    """Return who has preferred, a name or a number; None for nobody, and for what is neither."""
+    name = values.get(ANNOTATOR)
+    text = str(name).strip() if isinstance(name, str | int) else ""
+    return checked_text(text, ANNOTATOR) if text else None
 
 
 def _alternatives(columns: tuple[str, ...]) -> str:

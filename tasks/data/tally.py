@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource
-from tasks.data.columns import PLAIN, READ, Role, Values
+from tasks.data.columns import ANNOTATOR, PLAIN, READ, Role, Values
 from tasks.data.conversations import BadRow
 from tasks.data.records import Record, parse_record, recognise
 from tasks.data.sources import read_rows, unread_files
@@ -91,7 +91,8 @@ def log_unread_files(data: Iterable[DataSource | str | None]) -> None:
 def unread_columns(values: Values, role: Role) -> set[str]:
     """Return the columns, and the keys of messages, that hold a value which is not read for a role."""
     unread = {name for name, value in values.items() if value is not None} - READ[role]
-    unread -= {name for name in PLAIN if isinstance(values.get(name), str | int)}
+    kept = (*PLAIN, ANNOTATOR) if role == "preferences" else PLAIN
+    unread -= {name for name in kept if isinstance(values.get(name), str | int)}
     for name in values.keys() & READ[role]:
         messages = values[name] if isinstance(values[name], list) else [values[name]]
         keys = {key for one in messages if isinstance(one, Mapping) for key in one if one[key] is not None}

@@ -97,7 +97,7 @@ def source_path(provenance: Provenance) -> str | None:
 def _paths(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in config.items():
         if value == "added":
-            yield name, "prompts added to this store"
+            yield name, f"{name} added to this store"
         elif isinstance(value, Mapping) and "path" in value:
             yield name, str(value["path"])
         elif isinstance(value, Mapping):

@@ -10,8 +10,8 @@ from tasks.store.filesystem import in_parallel, persist
 from tasks.store.folders import Store
 from tasks.store.runs import RUNS, Run, read_runs
 
-ADDED_PROMPTS = "tables/prompts/"
-"""Prompts that people have added: data that nothing can compute again."""
+ADDED = ("tables/prompts/", "tables/added_preferences/")
+"""What people have added: data that nothing can compute again."""
 QUIET = timedelta(days=1)
 """A folder without a manifest is taken for a dead writer's once nothing in it has changed for so long."""
 BATCH = 64
@@ -120,7 +120,7 @@ def _split(store: Store, catalog: Catalog, runs: list[Run], keep_last: int) -> t
     since = min((run.started for run in kept if run.status == "running"), default=None)
 
     def goes(entry: Entry) -> bool:
-        if entry.folder in folders or _stage_folder(entry) in folders or entry.folder.startswith(ADDED_PROMPTS):
+        if entry.folder in folders or _stage_folder(entry) in folders or entry.folder.startswith(ADDED):
             return False
         if names_unknown and entry.sort == "part":
             return False

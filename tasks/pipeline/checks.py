@@ -7,7 +7,7 @@ from prefect.settings import PREFECT_API_URL
 
 from tasks.config.compute import ComputeConfig
 from tasks.config.errors import ConfigurationError
-from tasks.config.sections import DataSource, Section
+from tasks.config.sections import Section
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import find_pool
 from tasks.pipeline.gpus import Need
@@ -33,8 +33,10 @@ def check_run(config: Config) -> None:
         raise ConfigurationError(
             "data.preferences = gold needs evaluation.gold_reward: the function that labels the pairs"
         )
-    if pairs.strategy == "annotation" and not isinstance(data.preferences, DataSource):
-        raise ConfigurationError("pairs.strategy = annotation needs a file in data.preferences: the pairs to train on")
+    if pairs.strategy == "annotation" and data.preferences in (None, "gold"):
+        raise ConfigurationError(
+            "pairs.strategy = annotation needs a file in data.preferences, or `added`: the pairs to train on"
+        )
     if data.pilot is not None and pairs.strategy == "annotation":
         raise ConfigurationError(
             f"data.pilot = {data.pilot} cannot be with pairs.strategy = annotation: nothing is sampled, so there "

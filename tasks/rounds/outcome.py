@@ -22,8 +22,11 @@ class Round(NamedTuple):
     win_rate: float | None
     """Over the SFT policy."""
     pairs: int
+    """Pairs that it was trained on."""
     length: float
     """Mean tokens of a completion."""
+    made: dict[str, Artifact]
+    """What the round has made, and the preferences that its reward model was trained on, by name."""
 
     @property
     def gain(self) -> float:
@@ -31,20 +34,28 @@ class Round(NamedTuple):
         return self.reward - self.before
 
 
-def read_round(number: int, policy: Artifact, pairs: Artifact, evaluation: Artifact, by: str) -> Round:
-    """Return a round from its evaluation against the SFT policy, by one of its rewards."""
-    stats = evaluation.stats["policies"]
-    own, before = stats["aligned"], stats[evaluation.stats["reference"]]
+def read_round(number: int, made: dict[str, Artifact], pairs: int, by: str) -> Round:
+    """Return a round from its evaluation against the SFT policy, by one of its rewards.
+
+    Args:
+        number: From 1.
+        made: What it has made.
+        pairs: Pairs that it was trained on.
+        by: The reward's name.
+    """
+    evaluation = made["evaluation"].stats
+    own, before = evaluation["policies"]["aligned"], evaluation["policies"][evaluation["reference"]]
     win = own["win_rates"][by]
     return Round(
         number,
-        policy,
+        made["aligned"],
         own["rewards"][by]["mean"],
         before["rewards"][by]["mean"],
         own["divergence"]["kl_sequence"],
         None if win is None else win["win_rate"],
-        pairs.rows,
+        pairs,
         own["mean_tokens"],
+        made,
     )
 
 

@@ -21,7 +21,10 @@ class RoundsConfig(Section):
     reference: Literal["fixed", "moving"] = "moving"
     """What DPO keeps close to: the SFT policy in every round, or the policy that the round begins with."""
     reward_model: Literal["fixed", "refreshed"] = "fixed"
-    """refreshed: each round trains it anew, on gold labels of its own policy's completions."""
+    """fixed: trained once. refreshed: each round trains it anew, on gold labels of its own policy's completions
+    (`data.preferences: gold`), or on the preferences as they are when the round begins."""
+    keep_pairs: bool = False
+    """Train on the pairs of earlier rounds too, each with the completions of its own round."""
     patience: int = Field(1, ge=1)
     """Rounds in a row whose held-out reward is no higher than the best so far, after which the loop ends."""
     max_kl: float | None = Field(None, gt=0)

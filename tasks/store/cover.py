@@ -1,7 +1,7 @@
 """Which parts of a growing table cover the completions that a stage wants, each completion once."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from tasks.store.artifacts import Artifact
 from tasks.store.filesystem import in_parallel
@@ -48,19 +48,7 @@ class Selection:
 
     def slices(self) -> list[Slice]:
         """Return the slices in the order of their parts; slices that share prompts or a part get one group number."""
-        slices = sorted(self._slices, key=lambda slice_: slice_.part.uri)
-        first: dict[str, str] = {slice_.part.uri: slice_.part.uri for slice_ in slices}
-
-        def root(uri: str) -> str:  # of the part's set: parts that are linked end up in one set
-            while first[uri] != uri:
-                first[uri] = uri = first[first[uri]]
-            return uri
-
-        for one, other in self._links:
-            first[root(other)] = root(one)
-        sizes = Counter(root(slice_.part.uri) for slice_ in slices)
-        numbers = {uri: number for number, uri in enumerate(uri for uri, size in sizes.items() if size > 1)}
-        return [slice_._replace(group=numbers.get(root(slice_.part.uri))) for slice_ in slices]
+        return grouped(self._slices, self._links)
 
     def _settle(self, prompt_id: str, rest: frozenset[int], uri: str) -> None:
         """Note which of a prompt's completions are still missing, and link the part with the prompt's other parts."""
@@ -87,6 +75,35 @@ def select_slices(parts: Iterable[Artifact], wanted: Mapping[str, frozenset[int]
         if not selection.missing:
             break
     return selection
+
+
+def join_slices(slices: Sequence[Slice]) -> list[Slice]:
+    """Return slices of several tables, those that share prompts in one group; completions are told apart by `shift`."""
+    first: dict[str, str] = {}
+    links = [(first.setdefault(id_, each.part.uri), each.part.uri) for each in slices for id_ in each.completions()]
+    return grouped(slices, links)
+
+
+def grouped(slices: Iterable[Slice], links: Iterable[tuple[str, str]]) -> list[Slice]:
+    """Return slices in the order of their parts; those that share prompts or a part get one group number.
+
+    Args:
+        slices: The slices.
+        links: Two parts each that share a prompt, by their URIs.
+    """
+    ordered = sorted(slices, key=lambda slice_: slice_.part.uri)
+    first: dict[str, str] = {slice_.part.uri: slice_.part.uri for slice_ in ordered}
+
+    def root(uri: str) -> str:  # of the part's set: parts that are linked end up in one set
+        while first[uri] != uri:
+            first[uri] = uri = first[first[uri]]
+        return uri
+
+    for one, other in links:
+        first[root(other)] = root(one)
+    sizes = Counter(root(slice_.part.uri) for slice_ in ordered)
+    numbers = {uri: number for number, uri in enumerate(uri for uri, size in sizes.items() if size > 1)}
+    return [slice_._replace(group=numbers.get(root(slice_.part.uri))) for slice_ in ordered]
 
 
 def slices_of(part: Artifact, held: Held, taken: Mapping[str, frozenset[int]]) -> list[Slice]:

@@ -33,11 +33,13 @@ class Slice(NamedTuple):
     completion_ids: frozenset[int] | None = None
     group: int | None = None
     """Slices of one number share prompts, and are read together; None: the slice's prompts are in no other."""
+    shift: int = 0
+    """What the ids of completions are raised by, once they are selected, so that several tables make one."""
 
     @property
     def is_whole(self) -> bool:
-        """Tell whether every row of the part counts."""
-        return self.prompt_ids is None and self.completion_ids is None
+        """Tell whether every row of the part counts, as it is."""
+        return self.prompt_ids is None and self.completion_ids is None and not self.shift
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """Return the rows of the slice, verified; some columns or all."""
@@ -48,6 +50,8 @@ class Slice(NamedTuple):
         for name in asked:
             wanted = pa.array(sorted(filters[name] or ()), table.schema.field(name).type)
             table = table.filter(pc.is_in(table[name], wanted))
+        if self.shift and "completion_id" in table.column_names:
+            table = raise_ids(table, ["completion_id"], self.shift)
         return table if columns is None else table.select(columns)
 
     def num_rows(self) -> int:
@@ -62,7 +66,7 @@ class Slice(NamedTuple):
             for prompt_id in prompt_ids
             if self.prompt_ids is None or prompt_id in self.prompt_ids
         }
-        return {prompt_id: ids for prompt_id, ids in found.items() if ids}
+        return {prompt_id: frozenset(id_ + self.shift for id_ in ids) for prompt_id, ids in found.items() if ids}
 
     def measure(self) -> tuple[int, int]:
         """Return the number of the slice's rows, and their digest as a number that `add_digests` adds up."""
@@ -70,6 +74,14 @@ class Slice(NamedTuple):
             return self.part.rows, int(self.part.digest, 16)
         rows = self.read()
         return rows.num_rows, rows_digest(rows)
+
+
+def raise_ids(table: pa.Table, columns: Iterable[str], by: int) -> pa.Table:
+    """Return a table with some columns of completion ids raised by a number."""
+    for name in columns:
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pc.add(table[name], pa.scalar(by, pa.int32())))
+    return table
 
 
 class GrowingTable:
@@ -170,6 +182,7 @@ def commit_slices(draft: Draft, kind: str, slices: list[Slice], stats: dict[str,
             "prompt_ids": None if slice_.prompt_ids is None else sorted(slice_.prompt_ids),
             "completion_ids": None if slice_.completion_ids is None else sorted(slice_.completion_ids),
             "group": slice_.group,
+            **({"shift": slice_.shift} if slice_.shift else {}),
         }
         for slice_ in slices
     ]
@@ -199,6 +212,7 @@ def read_slices(store: Store, artifact: Artifact) -> list[Slice]:
             None if item["prompt_ids"] is None else frozenset(item["prompt_ids"]),
             None if item["completion_ids"] is None else frozenset(item["completion_ids"]),
             item["group"],
+            item.get("shift", 0),
         )
         for item in listing
     ]

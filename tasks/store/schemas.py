@@ -35,6 +35,18 @@ SCHEMAS: dict[str, pa.Schema] = {
         rejected=pa.string(),
         margin_or_null=pa.float64(),
     ),
+    "added_preferences": _schema(
+        1,
+        preference_id=pa.string(),
+        prompt_id=pa.string(),
+        messages=MESSAGES,
+        chosen=pa.string(),
+        rejected=pa.string(),
+        margin_or_null=pa.float64(),
+        annotator_or_null=pa.string(),
+        source=pa.string(),
+        metadata_or_null=pa.string(),
+    ),
     "completions": _schema(
         1,
         prompt_id=pa.string(),

@@ -109,7 +109,7 @@ def make(section, **fields):
         (EvaluationConfig, "bootstrap_samples", [99], [100]),
         (Function, "function", ["no_colon", "a:b:c", "a b:c", ":f"], ["tasks.rewards.gold:valence"]),
         (DataConfig, "prompts", ["", None, 3], ["a.jsonl", {"path": "a", "split": "test"}]),
-        (DataConfig, "preferences", [""], ["gold", "a.jsonl", None]),
+        (DataConfig, "preferences", [""], ["gold", "added", "a.jsonl", None]),
         (DataConfig, "evaluation_fraction", [0, 1, NAN], [0.01]),
         (DataConfig, "max_prompts", [1, 0], [2, None]),
         (DataConfig, "max_evaluation_prompts", [0], [1, None]),

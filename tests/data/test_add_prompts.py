@@ -13,7 +13,7 @@ from runs import ROOT
 from flows import command_line
 from flows.add_prompts import main
 from flows.rs_dpo import rs_dpo
-from tasks.data.added_prompts import append_prompts, find_added, read_added
+from tasks.data.added_prompts import ADDED_PROMPTS, read_added_prompts
 from tasks.data.tally import Tally
 from tasks.store.folders import Store
 
@@ -49,7 +49,7 @@ def test_every_form_of_data(tmp_path, capsys):
     path = tmp_path / "forms.jsonl.gz"
     path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
     assert add(capsys, path, "--store", store.uri)["new"] == 2
-    records = [record for _, record in read_added(find_added(store), Tally("added", 0))]
+    records = [record for _, record in read_added_prompts(ADDED_PROMPTS.find(store), Tally("added", 0))]
     assert [record.messages for record in records] == [turns[:1], [{"role": "user", "content": "why?"}]]
     assert [record.completion for record in records] == ["hi", "so."]
     assert [record.metadata for record in records] == ['{"metadata":"kept"}', None]
@@ -102,9 +102,9 @@ def test_any_additions_give_each_prompt_once_in_the_order_of_coming(additions):
     store, seen = Store(f"memory://{uuid.uuid4().hex}"), {}
     for numbers in additions:
         rows = {f"id{n}": row(n) for n in numbers}
-        assert append_prompts(store, rows) == len(rows.keys() - seen)
+        assert ADDED_PROMPTS.append(store, rows) == len(rows.keys() - seen)
         seen |= dict.fromkeys(rows)
-        assert append_prompts(store, rows) == 0
+        assert ADDED_PROMPTS.append(store, rows) == 0
     assert added(store) == [f"text{id_.removeprefix('id')}" for id_ in seen]
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from adding import add, added, parts, start, write
 
-from tasks.data.added_prompts import append_prompts
+from tasks.data.added_prompts import ADDED_PROMPTS
 from tasks.store.folders import Store
 
 pytestmark = pytest.mark.usefixtures("server")
@@ -66,4 +66,4 @@ def test_two_additions_at_once(tmp_path, other):
     assert [json.loads(output.splitlines()[-1])["new"] for output in outputs] == [6, 6]
     assert len(parts(store)) == (1 if other == range(6) else 2)
     assert set(added(store)) == {str(n) for n in {*range(6), *other}}
-    assert append_prompts(store, {}) == 0
+    assert ADDED_PROMPTS.append(store, {}) == 0

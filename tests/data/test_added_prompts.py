@@ -5,7 +5,7 @@ from loaded import TOO_LONG, asked, draft, id_of, ids, load, write
 
 from tasks.config.sections import DataSource
 from tasks.config.settings import DataConfig
-from tasks.data.added_prompts import added_table, append_prompts, find_added, read_added
+from tasks.data.added_prompts import ADDED_PROMPTS, read_added_prompts
 from tasks.data.prompt_table import PromptTable
 from tasks.data.tally import Tally, read_records
 from tasks.prompts import collect_prompts, find_data, load_held_out, load_prompts
@@ -17,7 +17,7 @@ from tasks.store.parquet import read_table
 def add(store, path):
     """Add the prompts of a file; return how many were new."""
     tally = Tally(path, 0.01)
-    return append_prompts(store, collect_prompts(read_records(DataSource(path=path), "prompts", tally), tally))
+    return ADDED_PROMPTS.append(store, collect_prompts(read_records(DataSource(path=path), "prompts", tally), tally))
 
 
 def add_texts(store, folder, *texts):
@@ -70,11 +70,11 @@ def test_prompts_added_during_a_run_are_not_in_it(tmp_path, local, policy):
 
 def test_the_digest_of_added_prompts_changes_only_with_them(tmp_path, local):
     add_texts(local, tmp_path, "a", "b")
-    before = find_added(local)
+    before = ADDED_PROMPTS.find(local)
     assert add_texts(local, tmp_path, "b", "a") == 0
-    assert find_added(local) == before
+    assert ADDED_PROMPTS.find(local) == before
     assert add_texts(local, tmp_path, "a", "c") == 1
-    assert find_added(local).digest != before.digest
+    assert ADDED_PROMPTS.find(local).digest != before.digest
 
 
 def test_a_prompt_in_two_parts_is_read_once(tmp_path, local, policy):
@@ -82,9 +82,9 @@ def test_a_prompt_in_two_parts_is_read_once(tmp_path, local, policy):
     add_texts(one, tmp_path, "a", "b")
     add_texts(two, tmp_path, "b", "c")
     for store in (one, two):  # as two additions at the same time leave it
-        part = next(iter(added_table(store).parts()))
-        added_table(local).append(part.uri.rsplit("/", 1)[1], read_table(part))
-    assert find_added(local).rows == 4
+        part = next(iter(ADDED_PROMPTS.table(store).parts()))
+        ADDED_PROMPTS.table(local).append(part.uri.rsplit("/", 1)[1], read_table(part))
+    assert ADDED_PROMPTS.find(local).rows == 4
     data = DataConfig(prompts="added", evaluation_prompts=write(tmp_path / "e.jsonl", asked(["x"])))
     prompts = load(local, policy, data)[1]
     assert sorted(PromptTable(prompts).ids) == sorted(id_of(text) for text in "abc")
@@ -94,24 +94,24 @@ def test_a_prompt_in_two_parts_is_read_once(tmp_path, local, policy):
 @pytest.mark.parametrize("how", ["flip", "truncate", "delete"])
 def test_a_part_that_is_damaged_later_is_not_read(tmp_path, local, how, damage):
     add_texts(local, tmp_path, "a", "b")
-    found = find_added(local)
-    part = next(iter(added_table(local).parts()))
+    found = ADDED_PROMPTS.find(local)
+    part = next(iter(ADDED_PROMPTS.table(local).parts()))
     damage(f"{part.uri}/{read_files(part)['rows.parquet'].path}", how)
     with pytest.raises(DamagedArtifactError):
-        list(read_added(found, Tally("added", 0)))
+        list(read_added_prompts(found, Tally("added", 0)))
     with pytest.raises(DamagedArtifactError, match="delete it and add its prompts again"):
-        find_added(local)
+        ADDED_PROMPTS.find(local)
 
 
 def test_a_pinned_part_that_holds_other_prompts_is_not_read(tmp_path, local):
     add_texts(local, tmp_path, "a", "b")
-    found = find_added(local)
-    part = next(iter(added_table(local).parts()))
+    found = ADDED_PROMPTS.find(local)
+    part = next(iter(ADDED_PROMPTS.table(local).parts()))
     rest = read_table(part).slice(1)
     local.delete(local.folder_of(part))
-    added_table(local).append(part.uri.rsplit("/", 1)[1], rest)
+    ADDED_PROMPTS.table(local).append(part.uri.rsplit("/", 1)[1], rest)
     with pytest.raises(DamagedArtifactError, match="now holds"):
-        list(read_added(found, Tally("added", 0)))
+        list(read_added_prompts(found, Tally("added", 0)))
 
 
 def test_nothing_added_yet(local):

@@ -1,5 +1,6 @@
 """README, CONTRIBUTING and docs/: links, quotations, and that a test runs every command in them."""
 
+import importlib
 import json
 import os
 import re
@@ -14,16 +15,10 @@ import pyarrow as pa
 import pytest
 from runs import ROOT
 
-import flows.add_prompts
-import flows.browse
 import flows.command_line
-import flows.compare
-import flows.publish
 import flows.quickstart
-import flows.rounds
-import flows.status
-import flows.store
 from flows.command_line import load_config
+from tasks.data.feedback import COLUMNS as FEEDBACK
 from tasks.data.records import parse_record
 from tasks.store.artifacts import Provenance
 from tasks.store.drafts import Draft
@@ -52,6 +47,7 @@ RUN_BY = {
     "python -m flows.compare": "test_a_dry_run_lists_the_runs",
     "python -m flows.rounds": "test_what_is_typed_wrong_in_rounds_is_refused",
     "python -m flows.add_prompts": "test_the_report_for_people",
+    "python -m flows.add_preferences": "test_new_known_and_duplicate_preferences",
     "python -m flows.publish": "test_what_a_dry_run_prints",
     "python -m flows.browse": "test_a_store_is_served_until_it_is_interrupted",
     "python -m flows.store prune": "test_pruning_tells_what_goes",
@@ -65,16 +61,9 @@ RUN_BY = {
     "python docs/rewards.py": "test_the_plot",
 }
 """Beginning of a command -> the test that runs it."""
-PARSERS = {
-    "flows.rs_dpo": flows.command_line._parser,
-    "flows.compare": flows.compare._parser,
-    "flows.rounds": flows.rounds._parser,
-    "flows.add_prompts": flows.add_prompts._parser,
-    "flows.publish": flows.publish._parser,
-    "flows.browse": flows.browse._parser,
-    "flows.store": flows.store._parser,
-    "flows.status": flows.status._parser,
-}
+COMMANDS = ("compare", "rounds", "add_prompts", "add_preferences", "publish", "browse", "store", "status")
+PARSERS = {f"flows.{name}": importlib.import_module(f"flows.{name}")._parser for name in COMMANDS}
+PARSERS["flows.rs_dpo"] = flows.command_line._parser
 
 
 def blocks(page, *languages):
@@ -184,7 +173,7 @@ def test_every_monitor_is_listed_as_it_is():
 def test_the_tables_of_the_store_have_the_columns_that_are_listed():
     rows = re.findall(r"^\| (\w+) \| [^|`]+ \| (`.*`) \|$", (ROOT / "docs/store.md").read_text(), re.M)
     listed = {name: re.findall(r"`(\w+)`", columns) for name, columns in rows}
-    assert len(listed) == 6
+    assert len(listed) == 7
     assert listed == {name: SCHEMAS[name].names for name in listed}
 
 
@@ -193,6 +182,8 @@ def test_rows_of_the_page_on_data_are_read():
     for role in ("prompts", "demonstrations", "preferences"):
         assert parse_record(preference, role).messages == [{"role": "user", "content": "What colour is the seal?"}]
     assert parse_record(conversation, "demonstrations").messages == [{"role": "user", "content": "Hello"}]
+    (feedback,) = (json.loads(line) for line in blocks(ROOT / "docs/data.md", "json")[1])
+    assert tuple(feedback) == FEEDBACK
 
 
 def anchors(page):

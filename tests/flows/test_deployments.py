@@ -72,7 +72,8 @@ def parameters_of(name: str) -> dict[str, Any]:
 def test_every_stage_and_every_pipeline_is_deployed(deployed: Config) -> None:
     stages = deployed.compute.deployments()
     assert list(stages) == list(GPU_STAGES)
-    assert set(DEPLOYMENTS) == {"quickstart/quickstart", "add-prompts/add-prompts", *PIPELINES, *stages.values()}
+    additions = {f"add-{what}/add-{what}" for what in ("prompts", "preferences")}
+    assert set(DEPLOYMENTS) == {"quickstart/quickstart", *additions, *PIPELINES, *stages.values()}
     assert all(flow_of(DEPLOYMENTS[place]).fn.__name__ == stage for stage, place in stages.items())
 
 
@@ -129,9 +130,10 @@ def test_what_happens_to_a_run_that_finds_another(deployed: Config) -> None:
     assert all(limit["collision_strategy"] == "ENQUEUE" for limit in strategies.values())
 
 
-def test_new_prompts_start_a_pipeline() -> None:
-    (trigger,) = DEPLOYMENTS["rs-dpo/new-prompts"]["triggers"]
-    assert DeploymentEventTrigger.model_validate(trigger).expect == {"prompts.added"}
+def test_new_prompts_and_preferences_start_a_pipeline() -> None:
+    triggers = [DeploymentEventTrigger.model_validate(one) for one in DEPLOYMENTS["rs-dpo/new-prompts"]["triggers"]]
+    assert [trigger.expect for trigger in triggers] == [{"prompts.added"}, {"preferences.added"}]
+    assert triggers[0].match == triggers[1].match
 
 
 def deploy(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,7 @@ from runs import ROOT, SUPPORT, on_small_world
 from s3_servers import rclone, used_by_s3fs
 
 from tasks.config.sections import DataSource
-from tasks.data.added_prompts import added_table, append_prompts, find_added
+from tasks.data.added_prompts import ADDED_PROMPTS
 from tasks.data.tally import Tally, read_records
 from tasks.examples.world import write_world
 from tasks.pipeline.jobs import die_with_parent
@@ -252,8 +252,8 @@ def test_prompt_ids_are_ours_whatever_a_file_says(tmp_path):
     assert len(found) == len(HOSTILE)
     assert all(len(prompt_id) == 64 and set(prompt_id) <= set("0123456789abcdef") for prompt_id in found)
     store = Store(str(tmp_path / "store"))
-    append_prompts(store, found)
-    assert find_added(store).rows == len(HOSTILE)
+    ADDED_PROMPTS.append(store, found)
+    assert ADDED_PROMPTS.find(store).rows == len(HOSTILE)
     assert {path.relative_to(tmp_path).parts[0] for path in files(tmp_path)} == {"prompts.jsonl", "store"}
-    (part,) = added_table(store).parts()
+    (part,) = ADDED_PROMPTS.table(store).parts()
     assert part.uri.startswith(f"{store.uri}/tables/prompts/")

@@ -269,7 +269,9 @@ def check_set_up(running: Running) -> None:
     assert queues == {"finish": 1, "default": 2}
     names = [automation["name"] for automation in running.ask("POST", "automations/filter", {})]
     ours = [automation.name for automation in automations(START["process"])]
-    assert sorted(names) == sorted([*ours, "Align when prompts have been added"])
+    assert sorted(names) == sorted(
+        [*ours, *(f"Align when {what} have been added" for what in ("prompts", "preferences"))]
+    )
     eventually(lambda: (online(running, "rs-dpo-cpu"), online(running, "rs-dpo-gpu")) == (1, workers))
 
 

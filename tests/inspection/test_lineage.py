@@ -96,6 +96,7 @@ def test_what_names_none_or_several_is_refused(tmp_path):
         ("load_held_out", {"data": {"prompts": {"path": "p"}, "evaluation_prompts": {"path": "e"}}}, "e"),
         ("load_held_out", {"data": {"prompts": {"path": "p"}, "evaluation_prompts": None}}, "p"),
         ("load_prompts", {"data": {"prompts": "added"}}, "prompts added to this store"),
+        ("load_preferences", {"data": {"preferences": "added"}}, "preferences added to this store"),
         ("load_demonstrations", {"source": {"path": "d"}}, "d"),
         ("store_model", {"source": {"path": "org/m"}, "role": "policy"}, "org/m"),
         ("train_sft", {"sft": {"epochs": 1}}, None),

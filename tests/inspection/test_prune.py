@@ -95,9 +95,10 @@ def test_checkpoints_go_and_stay_with_their_stage(store):
     assert store.find(store.folder_of(gone)) is None
 
 
-def test_added_prompts_stay(store):
+@pytest.mark.parametrize("kind", ["prompts", "added_preferences"])
+def test_what_people_added_stays(store, kind):
     old = chain(store, "old")
-    added = part(store, "00000001-abc", kind="prompts")
+    added = part(store, "00000001-abc", kind=kind)
     record(store, [old.aligned])
     record(store, [])
     prune(store, 1)

@@ -14,7 +14,7 @@ POLICY = Artifact(kind="model", uri="u", digest="d")
 
 
 def rounds(*gains_and_kl):
-    return [Round(n, POLICY, 1 + gain, 1.0, kl, 0.6, 10, 5.0) for n, (gain, kl) in enumerate(gains_and_kl, 1)]
+    return [Round(n, POLICY, 1 + gain, 1.0, kl, 0.6, 10, 5.0, {}) for n, (gain, kl) in enumerate(gains_and_kl, 1)]
 
 
 def config(**fields):

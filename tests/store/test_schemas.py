@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tasks.store.schemas import SCHEMAS, add_digests, format_digest, rows_digest
 
 KINDS = {"prompts", "demonstrations", "preferences", "completions", "rewards", "ref_logps", "pairs"}
-KINDS |= {"evaluation", "held_out_rewards", "comparison", "predictions", "training_log"}
+KINDS |= {"added_preferences", "evaluation", "held_out_rewards", "comparison", "predictions", "training_log"}
 ROW = st.fixed_dictionaries(
     {
         "prompt_id": st.text(max_size=3),
@@ -41,6 +41,9 @@ def test_only_named_columns_may_be_null():
         "prompts.reference_completion",
         "prompts.metadata",
         "preferences.margin",
+        "added_preferences.margin",
+        "added_preferences.annotator",
+        "added_preferences.metadata",
         "evaluation.reward",
     }
 

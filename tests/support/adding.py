@@ -8,7 +8,7 @@ import sys
 from runs import ROOT
 
 from flows.add_prompts import main
-from tasks.data.added_prompts import added_table, find_added, read_added
+from tasks.data.added_prompts import ADDED_PROMPTS, read_added_prompts
 from tasks.data.tally import Tally
 
 
@@ -25,11 +25,12 @@ def add(capsys, *arguments):
 
 def added(store):
     """Return the texts that a reader gets, duplicates and all."""
-    return [record.messages[-1]["content"] for _, record in read_added(find_added(store), Tally("added", 0))]
+    records = read_added_prompts(ADDED_PROMPTS.find(store), Tally("added", 0))
+    return [record.messages[-1]["content"] for _, record in records]
 
 
 def parts(store):
-    return [part.uri.rsplit("/", 1)[1] for part in added_table(store).parts()]
+    return [part.uri.rsplit("/", 1)[1] for part in ADDED_PROMPTS.table(store).parts()]
 
 
 def start(*arguments):

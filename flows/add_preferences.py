@@ -1,0 +1,64 @@
+"""Add preferences to the store, for runs whose `data.preferences` is `added`.
+
+python -m flows.add_preferences new_pairs.jsonl --store s3://bucket/prefix
+python -m flows.add_preferences feedback.jsonl --store .rsdpo --completions .rsdpo/sample_completions/7f06070f684c...
+"""
+
+import argparse
+from typing import Any
+
+from prefect import flow
+
+from flows.additions import add, open_addition, parser_of, report_addition
+from tasks.config.sections import DataSource
+from tasks.data.added_preferences import ADDED_PREFERENCES, collect_preferences
+from tasks.data.feedback import read_feedback
+from tasks.data.tally import read_records
+from tasks.inspection.sampled import find_sampled
+
+
+@flow(name="add-preferences")
+def add_preferences(
+    source: DataSource, store: str = "./.rsdpo", max_bad_fraction: float = 0.01, completions: str | None = None
+) -> dict[str, Any]:
+    """Add the preferences that the store does not have yet, and announce them as the event `preferences.added`.
+
+    Args:
+        source: A file, a folder or a hub dataset, with pairs of texts as for `data.preferences`, or with feedback.
+        store: A folder, `file:///...` or `s3://bucket/prefix`.
+        max_bad_fraction: Share of bad rows that is left out and counted; above it nothing is added.
+        completions: URI of sampled completions in the store: the source holds feedback on them, rows of `prompt_id`,
+            `chosen_id`, `rejected_id` and `annotator`.
+
+    Returns:
+        Rows `read`; preferences that were `new` and `known`; rows that were `duplicate` within the source and, by
+        reason, `bad`; the `store`; and whether the event was `announced`.
+
+    Raises:
+        ConfigurationError: There is no such source, it cannot be read or has too many bad rows, the store cannot be
+            written or has no such completions, or `max_bad_fraction` is out of bounds.
+        DamagedArtifactError: The completions, or their prompts, are damaged.
+    """
+    home, tally = open_addition(source, store, max_bad_fraction)
+    if completions is None:
+        records = read_records(source, "preferences", tally)
+    else:
+        records = read_feedback(source, find_sampled(home, completions), tally)
+    rows = collect_preferences(records, ADDED_PREFERENCES.ids(home), tally)
+    return report_addition(home, "preferences", tally, len(rows), ADDED_PREFERENCES.append(home, rows))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Add preferences; exit with 2 and one message where something is typed wrong or cannot be read or written."""
+    options = _parser().parse_args(arguments)
+    add(options, add_preferences.fn, completions=options.completions)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_of("preferences")
+    parser.add_argument("--completions", help="URI of sampled completions: the source is feedback on them, by ids")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
