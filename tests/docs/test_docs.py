@@ -15,6 +15,7 @@ import pytest
 from runs import ROOT
 
 import flows.add_prompts
+import flows.ask
 import flows.browse
 import flows.command_line
 import flows.compare
@@ -41,6 +42,7 @@ RUN_BY = {
     "make test": ".ci/run",
     "make docs": "test_make_docs",
     "make quickstart": "test_the_quickstart",
+    "make chat": "test_the_chain_of_chat",
     "make up": "test_make_up",
     "source .rsdpo/up/env": "test_the_env_file_can_be_sourced",
     "make bench": "test_both_sides",
@@ -51,6 +53,7 @@ RUN_BY = {
     "python -m flows.rs_dpo": "test_a_dry_run_prints_a_table",
     "python -m flows.compare": "test_a_dry_run_lists_the_runs",
     "python -m flows.rounds": "test_what_is_typed_wrong_in_rounds_is_refused",
+    "python -m flows.ask": "test_both_policies_answer_and_a_seed_answers_again",
     "python -m flows.add_prompts": "test_the_report_for_people",
     "python -m flows.publish": "test_what_a_dry_run_prints",
     "python -m flows.browse": "test_a_store_is_served_until_it_is_interrupted",
@@ -69,6 +72,7 @@ PARSERS = {
     "flows.rs_dpo": flows.command_line._parser,
     "flows.compare": flows.compare._parser,
     "flows.rounds": flows.rounds._parser,
+    "flows.ask": flows.ask._parser,
     "flows.add_prompts": flows.add_prompts._parser,
     "flows.publish": flows.publish._parser,
     "flows.browse": flows.browse._parser,
@@ -152,7 +156,7 @@ def test_readme_is_read_in_two_minutes():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 200
     assert [line.removeprefix("## ") for line in lines if line.startswith("## ")] == [
-        "Two commands",
+        "Three commands",
         "What comes out",
         "The flow",
         "Your own model and data",
