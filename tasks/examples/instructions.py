@@ -8,7 +8,6 @@ in the others. Every instruction asks for at least so many words, so that no sho
 import json
 import os
 import random
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -135,6 +134,6 @@ def write_instructions(folder: str | Path, seed: int = 0) -> None:
         ("evaluation_prompts.jsonl", EVALUATION_PROMPTS, True),
     ):
         rows = instructions(size, held_out, random.Random(f"{seed}/{name}"))
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        os.replace(file.name, folder / name)
+        draft = folder / f".{name}-{os.getpid()}"
+        draft.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        draft.replace(folder / name)
