@@ -17,7 +17,7 @@ from tasks.lm.tokens import encode_prompt
 from tasks.models.loading import model_folder, model_tokenizer, trusts_remote_code
 from tasks.publishing.facts import choose_run
 from tasks.sampling.engines import open_engine
-from tasks.store.artifacts import Artifact
+from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.folders import Store
 from tasks.store.runs import Run
 
@@ -60,11 +60,19 @@ def open_policies(store: Store, run: Run, seed: int) -> dict[str, Answerer]:
 
     Raises:
         ConfigurationError: The run's record, of an earlier release, has no configuration.
+        DamagedArtifactError: The store no longer has one.
     """
     if not run.config:
         raise ConfigurationError(f"the record of run {run.id} has no configuration: run again, and ask that run")
-    found = {name: store.find(run.artifacts[made]) for name, made in POLICIES.items()}
-    return {name: Answerer(policy, run.config, seed) for name, policy in found.items() if policy is not None}
+    return {name: Answerer(_stored(store, run, made), run.config, seed) for name, made in POLICIES.items()}
+
+
+def _stored(store: Store, run: Run, name: str) -> Artifact:
+    if (policy := store.find(run.artifacts[name])) is None:
+        raise DamagedArtifactError(
+            f"{store.uri}/{run.artifacts[name]} is missing or damaged: ask another run with --run"
+        )
+    return policy
 
 
 def typed_lines() -> Iterator[str]:
