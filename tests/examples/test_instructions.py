@@ -10,8 +10,6 @@ from tasks.data.records import parse_record
 from tasks.examples import instructions as made
 from tasks.rewards.constraints import KINDS, constraints_kept, read_constraints
 
-WHOLE = 0.5
-"""The SFT model keeps about this share of its constraints, the aligned one more: trivial answers stay well below."""
 SENTENCE = (
     "The old house by the river has a small garden with many flowers and a quiet path to the water there."  # 20 words
 )
@@ -35,7 +33,7 @@ def test_topics_and_combinations_are_held_out():
     shapes = [{frozenset(json.loads(row["metadata"])) for row in drawn(side)} for side in (False, True)]
     assert not shapes[0] & shapes[1]
     kinds = [{kind for shape in own for kind in shape} for own in shapes]
-    assert kinds[0] == kinds[1] == KINDS.keys(), "every kind is learned, and asked for again"
+    assert kinds[0] == kinds[1] == set(made.SAYS) <= KINDS.keys(), "every kind is learned, and asked for again"
 
 
 @pytest.mark.parametrize("held_out", [False, True])
@@ -53,7 +51,7 @@ def test_how_constraints_are_said():
     assert made.say("sentences", 1) == "Write exactly one sentence."
     assert made.say("items", 3) == "Make it a numbered list of exactly three items."
     assert made.say("contains", "lamp") == 'Use the word "lamp".'
-    assert made.say("lower_case", True) == "Use no capital letters."
+    assert made.say("ends", "thank you") == 'End with "thank you".'
 
 
 def mean_reward(answer) -> float:
@@ -65,14 +63,13 @@ def mean_reward(answer) -> float:
     ("answer", "most"),
     [
         (lambda prompt: "", 0),
-        (lambda prompt: "yes", 0.3),
-        (lambda prompt: prompt, 0.4),
-        (lambda prompt: SENTENCE, 0.4),
-        (lambda prompt: SENTENCE.lower(), 0.5),
+        (lambda prompt: "yes", 0.15),
+        (lambda prompt: prompt, 0.35),
+        (lambda prompt: SENTENCE, 0.3),
     ],
-    ids=["empty", "yes", "echo", "sentence", "lower"],
+    ids=["empty", "yes", "echo", "sentence"],
 )
-def test_trivial_answers_keep_few(answer, most):
+def test_trivial_answers_to_held_out_instructions_keep_few(answer, most):
     assert mean_reward(answer) <= most
 
 

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.examples.kept import ALL, kept_rows, read_kept
+from tasks.rewards.constraints import constraints_kept
 from tasks.store.artifacts import Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
@@ -31,7 +32,7 @@ def found(tmp_path):
     prompts = commit(store, "prompts", "rows.parquet", asked)
     rows = [
         {"policy": policy, "prompt_id": id_, "completion_id": number, "completion": text, "reward_name": name}
-        | {"reward": 0.0}
+        | {"reward": constraints_kept([], text, {"metadata": json.dumps(CONSTRAINTS[id_])})}
         for (policy, id_), texts in SAID.items()
         for number, text in enumerate(texts)
         for name in ("gold", "reward_model")
@@ -45,9 +46,14 @@ def commit(store, kind, name, rows):
 
 
 def test_each_completion_counts_once(found):
-    assert found["words"] == {"sft": {"p": 0.5, "q": 0}, "aligned": {"p": 1, "q": 0.5}}
-    assert found["lower_case"] == {"sft": {"p": 0.5}, "aligned": {"p": 1}}
-    assert found[ALL] == {"sft": {"p": 0.5, "q": 0}, "aligned": {"p": 1, "q": 0.5}}
+    assert {name: shares.tolist() for name, shares in found.items()} == {
+        ("words", "sft"): [0.5, 0],
+        ("words", "aligned"): [1, 0.5],
+        ("lower_case", "sft"): [0.5],
+        ("lower_case", "aligned"): [1],
+        (ALL, "sft"): [0.5, 0],
+        (ALL, "aligned"): [1, 0.5],
+    }
 
 
 def test_rows_have_rates_and_the_gain_with_its_interval(found):
