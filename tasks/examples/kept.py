@@ -15,7 +15,7 @@ from tasks.store.parquet import read_file
 
 ALL = "all constraints"
 Kept = Mapping[tuple[str, str], np.ndarray]
-"""Kind of a constraint and policy -> (prompts,) share of each prompt's completions that keep it, ordered by prompt_id."""
+"""Kind of a constraint and policy -> (prompts,) share of each prompt's completions that keep it, by prompt_id."""
 
 
 def read_kept(evaluation: Artifact, prompts: Artifact) -> Kept:
