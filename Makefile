@@ -9,13 +9,16 @@ STAMP := .venv/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help quickstart install test test-slow check bench bench-system faults evidence docs up down ui browse clean
+.PHONY: help quickstart chat install test test-slow check bench bench-system faults evidence docs up down ui browse clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 quickstart: install ## Install, then run the whole pipeline on a small model
 	$(PYTHON_IN_VENV) -m flows.quickstart
+
+chat: install ## Align a real chat model, which a package carries, on instructions with constraints (a quarter of an hour)
+	$(PYTHON_IN_VENV) -m flows.chat
 
 install: $(STAMP) ## Make .venv for this machine, CPU or NVIDIA GPU; does nothing when up to date
 

@@ -22,7 +22,7 @@ from tasks.pipeline.dry_run import pending
 from tasks.pipeline.pace import Mean, Tell
 from tasks.pipeline.progress import Progress, track
 from tasks.pipeline.stage import stage
-from tasks.rewards.functions import GoldReward, gold_rewards
+from tasks.rewards.functions import Answer, GoldReward, gold_rewards
 from tasks.sampling.drawing import completion_rows
 from tasks.sampling.samples import Sample
 from tasks.store.artifacts import NOTHING, Artifact, sha256_of
@@ -56,7 +56,10 @@ def labelled_rows(
         ConfigurationError: A reward is no finite number.
     """
     rows = sort_rows(drawn).to_pylist()
-    given = [(prompts[row["prompt_id"]], row["completion"]) for row in rows]
+    asked = [row["prompt_id"] for row in rows]
+    given = [
+        Answer(prompts[id_], row["completion"], prompts.metadata(id_)) for id_, row in zip(asked, rows, strict=True)
+    ]
     rewards = gold_rewards(gold, given, tell).tolist()
     for prompt_id, own in itertools.groupby(zip(rows, rewards, strict=True), key=lambda each: each[0]["prompt_id"]):
         texts, of_prompt = zip(*((row["completion"], reward) for row, reward in own), strict=True)

@@ -193,6 +193,7 @@ class Function(Section):
     """A Python function named `module:function`, called with further keyword options."""
 
     function: Annotated[str, NOT_IN_KEY] = Field(pattern=r"^[\w.]+:\w+$")
-    """For a gold reward: `f(messages, completion, **options) -> float`."""
+    """For a gold reward: `f(messages, completion, **options) -> float`. One that has a parameter `metadata` gets the
+    prompt's, as a dictionary of its columns `metadata` and `id`."""
     options: Annotated[dict[str, Any], NOT_IN_KEY] = {}
     """Keyword options. Stages that call the function are keyed by its source, its options, and the files they name."""

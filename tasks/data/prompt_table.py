@@ -19,9 +19,10 @@ class PromptTable:
 
     def __init__(self, prompts: Artifact) -> None:
         """Read a prompts artifact."""
-        table = read_table(prompts, ["prompt_id", "messages"])
+        table = read_table(prompts, ["prompt_id", "messages", "metadata"])
         self.ids: list[str] = table["prompt_id"].to_pylist()
         self._messages = table["messages"]  # in chunks, since an Arrow array holds no more than 2 GB of text
+        self._metadata = table["metadata"]
         self._rows = {prompt_id: row for row, prompt_id in enumerate(self.ids)}
 
     def __contains__(self, prompt_id: str) -> bool:
@@ -31,6 +32,11 @@ class PromptTable:
     def __getitem__(self, prompt_id: str) -> Messages:
         """Return the conversation of a prompt."""
         return list(self._messages[self._rows[prompt_id]].as_py())
+
+    def metadata(self, prompt_id: str) -> str | None:
+        """Return the JSON of a prompt's columns `metadata` and `id`; None where its row had neither."""
+        text: str | None = self._metadata[self._rows[prompt_id]].as_py()
+        return text
 
 
 def hash_fraction(text: str) -> float:

@@ -12,7 +12,7 @@ from tasks.data.prompt_table import PromptTable
 from tasks.evaluation.named_rewards import GOLD
 from tasks.pipeline.pace import Mean
 from tasks.pipeline.progress import Progress
-from tasks.rewards.functions import GoldReward, gold_rewards
+from tasks.rewards.functions import Answer, GoldReward, gold_rewards
 from tasks.rewards.scoring import score_slices
 from tasks.sampling.completions import sample_slices
 from tasks.store.artifacts import Artifact, DamagedArtifactError
@@ -79,7 +79,8 @@ def draw(
     if settings.gold.function is not None:
         table, texts = PromptTable(prompts), rows["completion"].to_pylist()
         asked = zip(rows["prompt_id"].to_pylist(), texts, strict=True)
-        given, progress = [(table[id_], text) for id_, text in asked], Progress("gold rewards", len(texts))
+        given = [Answer(table[id_], text, table.metadata(id_)) for id_, text in asked]
+        progress = Progress("gold rewards", len(texts))
         rewards[GOLD] = gold_rewards(settings.gold, given, progress.counting(Mean("reward")))
         progress.close()
     return Drawn(rows, rewards, {store.folder_of(slice_.part): slice_.part.digest for slice_ in used})

@@ -62,7 +62,7 @@ def choose_run(store: Store, wanted: str) -> Run:
     run = _newest_finished(store, runs, damaged) if wanted == "last" else find_run(runs, wanted)
     if run.status != "finished":
         state = "is under way" if run.in_use() else "was interrupted"
-        raise ConfigurationError(f"run {run.id} {state}: only a finished run is published; run it to its end")
+        raise ConfigurationError(f"run {run.id} {state}: only a finished run has an aligned model; run it to its end")
     if "aligned" not in run.artifacts:
         has = ", ".join(run.artifacts) or "nothing"
         raise ConfigurationError(f"run {run.id} has no aligned model, but {has}: choose another run")

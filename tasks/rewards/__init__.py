@@ -8,5 +8,6 @@ calibration.py  how far a reward model is right on held-out pairs
 scored.py       completions and rewards joined
 candidates.py   both as arrays, a row a prompt
 functions.py    functions that a configuration names
-gold.py         known rewards
+gold.py         known rewards: facts, a sentiment lexicon
+constraints.py  a known reward: the constraints of an instruction that an answer keeps
 """

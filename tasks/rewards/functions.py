@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,18 @@ from tasks.config.errors import ConfigurationError
 from tasks.config.sections import NOT_IN_KEY, Function, Section
 from tasks.pipeline.pace import Tell
 
-Reward = Callable[[list[dict], str], float]
+Reward = Callable[..., float]
+METADATA = "metadata"
+"""Parameter by which a function asks for the metadata of the prompt."""
+
+
+class Answer(NamedTuple):
+    """A completion with what is known of its prompt."""
+
+    messages: list[dict]
+    completion: str
+    metadata: str | None = None
+    """JSON of the prompt's columns `metadata` and `id`, as the table of prompts has it."""
 
 
 class GoldReward(Section):
@@ -56,13 +67,24 @@ def load_function(function: Function) -> Reward:
         )
     signature = inspect.signature(found)
     try:
-        signature.bind([], "", **function.options)
+        signature.bind([], "", **_asked(found), **function.options)
     except TypeError as error:
         raise ConfigurationError(
             f"function = {function.function!r}: options {sorted(function.options)} do not fit ({error}); "
-            f"it takes (messages, completion) and then options, and is {name}{signature}"
+            f"it takes (messages, completion), the prompt's metadata if it wants them, and options, and is "
+            f"{name}{signature}"
         ) from error
     return functools.partial(found, **function.options)
+
+
+def _asked(found: Callable[..., Any], metadata: str | None = None) -> dict[str, Any]:
+    """Return the prompt's metadata as the argument of a function that has a parameter of this name."""
+    return {METADATA: metadata_of(metadata)} if METADATA in inspect.signature(found).parameters else {}
+
+
+def metadata_of(text: str | None) -> dict[str, Any]:
+    """Return the metadata of a prompt as its table has it: columns by name, none where there are none."""
+    return dict(json.loads(text or "{}"))
 
 
 def function_digest(function: Function) -> str:
@@ -110,14 +132,12 @@ def load_gold(gold: GoldReward) -> Reward:
     return load_function(gold.function)
 
 
-def gold_rewards(
-    gold: GoldReward, given: Sequence[tuple[list[dict], str]], tell: Tell = lambda rewards: None
-) -> np.ndarray:
+def gold_rewards(gold: GoldReward, given: Sequence[Answer], tell: Tell = lambda rewards: None) -> np.ndarray:
     """Return the gold reward of each completion, (completions,) float64.
 
     Args:
         gold: Names a function.
-        given: Each completion's prompt and text.
+        given: The completions, each with its prompt.
         tell: Hears of each reward.
 
     Raises:
@@ -126,13 +146,13 @@ def gold_rewards(
     assert gold.function is not None
     reward = load_gold(gold)
     found = np.empty(len(given))
-    for place, (messages, text) in enumerate(given):
-        found[place] = reward(messages, text)
+    for place, each in enumerate(given):
+        found[place] = reward(each.messages, each.completion, **_asked(reward, each.metadata))
         tell(found[place : place + 1])
     if (bad := np.flatnonzero(~np.isfinite(found))).size:
         raise ConfigurationError(
             f"evaluation.gold_reward = {gold.function.function} gives {bad.size} of {found.size} completions no finite "
-            f"reward, first {given[bad[0]][1][:80]!r}: return a number for every text"
+            f"reward, first {given[bad[0]].completion[:80]!r}: return a number for every text"
         )
     return found
 

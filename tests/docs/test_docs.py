@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import make_store
-import pyarrow as pa
 import pytest
 from runs import ROOT
 
@@ -20,10 +19,6 @@ import flows.quickstart
 from flows.command_line import load_config
 from tasks.data.feedback import COLUMNS as FEEDBACK
 from tasks.data.records import parse_record
-from tasks.store.artifacts import Provenance
-from tasks.store.drafts import Draft
-from tasks.store.folders import Store
-from tasks.store.parquet import table_bytes
 from tasks.store.schemas import SCHEMAS
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "tasks/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,6 +31,7 @@ RUN_BY = {
     "make test": ".ci/run",
     "make docs": "test_make_docs",
     "make quickstart": "test_the_quickstart",
+    "make chat": "test_the_chain_of_chat",
     "make up": "test_make_up",
     "source .rsdpo/up/env": "test_the_env_file_can_be_sourced",
     "make bench": "test_both_sides",
@@ -46,6 +42,7 @@ RUN_BY = {
     "python -m flows.rs_dpo": "test_a_dry_run_prints_a_table",
     "python -m flows.compare": "test_a_dry_run_lists_the_runs",
     "python -m flows.rounds": "test_what_is_typed_wrong_in_rounds_is_refused",
+    "python -m flows.ask": "test_both_policies_answer_and_a_seed_answers_again",
     "python -m flows.add_prompts": "test_the_report_for_people",
     "python -m flows.add_preferences": "test_new_known_and_duplicate_preferences",
     "python -m flows.publish": "test_what_a_dry_run_prints",
@@ -61,7 +58,7 @@ RUN_BY = {
     "python docs/rewards.py": "test_the_plot",
 }
 """Beginning of a command -> the test that runs it."""
-COMMANDS = ("compare", "rounds", "add_prompts", "add_preferences", "publish", "browse", "store", "status")
+COMMANDS = ("compare", "rounds", "ask", "add_prompts", "add_preferences", "publish", "browse", "store", "status")
 PARSERS = {f"flows.{name}": importlib.import_module(f"flows.{name}")._parser for name in COMMANDS}
 PARSERS["flows.rs_dpo"] = flows.command_line._parser
 
@@ -141,7 +138,7 @@ def test_readme_is_read_in_two_minutes():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 200
     assert [line.removeprefix("## ") for line in lines if line.startswith("## ")] == [
-        "Two commands",
+        "Three commands",
         "What comes out",
         "The flow",
         "Your own model and data",
@@ -229,40 +226,6 @@ def test_make_docs(tmp_path):
     assert len(pages) > 9
     for page in pages:
         assert not re.search(r"""<(script|img|link)[^>]+(src|href)=["']https?:""", page.read_text()), page
-
-
-def commit(store, stage, kind, files, rows, **stats):
-    draft = Draft(store, Provenance(stage=stage, version=1, key="0" * 64))
-    draft.commit(kind, files, "d", rows=rows, stats=stats)
-
-
-def test_the_plot(monkeypatch, tmp_path, capsys):
-    """Of two prompts the one with the lower id is printed, with the first sample of each policy."""
-    store = Store(str(tmp_path / "store"))
-    samples = [
-        {"policy": policy, "prompt_id": prompt, "completion_id": number, "completion": f"{policy} {number}"}
-        | {"reward_name": "gold", "reward": reward + number}
-        for policy, reward in (("sft", 0.0), ("aligned", 1.0))
-        for prompt in "ba"
-        for number in range(2)
-    ]
-    prompts = [
-        {"prompt_id": each, "messages": [{"role": "user", "content": f"{each}?"}], "source": ""} for each in "ab"
-    ]
-    held_out = table_bytes(pa.Table.from_pylist(prompts, SCHEMAS["prompts"]), "prompts")
-    evaluation = table_bytes(pa.Table.from_pylist(samples, SCHEMAS["evaluation"]), "evaluation")
-    commit(store, "load_held_out", "prompts", {"rows-000000.parquet": held_out}, 2)
-    policies = {"sft": {}, "aligned": {}}
-    commit(
-        store, "evaluate_policy", "evaluation", {"samples.parquet": evaluation}, 8, reference="sft", policies=policies
-    )
-    module = runpy.run_path(str(ROOT / "docs/rewards.py"))
-    module["main"].__globals__["PLOT"] = tmp_path / "rewards.svg"
-    monkeypatch.setattr(sys, "argv", ["rewards.py", store.uri, "--prompts", "1"])
-    module["main"]()
-    rows = capsys.readouterr().out.splitlines()[2:]
-    assert rows == ["| a? | sft | sft 0 | 0.00 |", "| a? | aligned | aligned 0 | 1.00 |"]
-    assert (tmp_path / "rewards.svg").read_text().startswith("<?xml")
 
 
 SMALL = ["data.max_prompts=24", "data.max_evaluation_prompts=8", "sft.max_steps=30", "reward_model.max_steps=12"]

@@ -203,5 +203,5 @@ def test_a_reward_that_is_no_number_is_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     half = functions.find_gold(Function(function="half:reward"))
     with pytest.raises(ConfigurationError, match="half:reward gives 1 of 3 completions no finite reward, first ''"):
-        functions.gold_rewards(half, [([], "1.5"), ([], ""), ([], "2")])
-    assert functions.gold_rewards(half, [([], "1.5"), ([], "2")]).tolist() == [1.5, 2]
+        functions.gold_rewards(half, [functions.Answer([], text) for text in ("1.5", "", "2")])
+    assert functions.gold_rewards(half, [functions.Answer([], text) for text in ("1.5", "2")]).tolist() == [1.5, 2]

@@ -1,0 +1,52 @@
+"""A real chat model, offline: fetch SmolLM2-135M-Instruct, write instructions with constraints, run RS-DPO on them.
+
+$ python -m flows.chat
+"""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.command_line import main, stop
+from flows.rs_dpo import rs_dpo
+from tasks.config.errors import ConfigurationError
+from tasks.examples.instructions import write_instructions
+from tasks.examples.kept import kept_rows, read_kept
+from tasks.examples.smollm2 import fetch_model
+from tasks.store.artifacts import Artifact
+
+CONFIG = "configs/smollm2_instructions.yaml"
+FOLDER = ".rsdpo/chat"
+RESAMPLES = 10_000
+
+
+def print_kept(artifacts: dict[str, Artifact]) -> None:
+    """Print which constraints the policies keep."""
+    found = read_kept(artifacts["evaluation"], artifacts["held_out"])
+    table = Table("constraint", "prompts", "sft", "aligned", "gain", title="Constraints kept on held-out prompts")
+    for row in kept_rows(found, "sft", "aligned", RESAMPLES, seed=0):
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def print_next_steps(seconds: float) -> None:
+    """Print how to try the result by hand."""
+    print(f"\nDone in {seconds:.0f} s. Ask both policies something, or give no question for a prompt line:")
+    print('  .venv/bin/python -m flows.ask .rsdpo "Describe the sea in one sentence of at most 20 words."')
+
+
+if __name__ == "__main__":
+    start = time.monotonic()
+    try:
+        write_instructions(FOLDER)
+        fetch_model(FOLDER)
+    except ConfigurationError as error:
+        stop(error)
+    except OSError as error:
+        stop(error, status=1)
+    artifacts = main(rs_dpo, [CONFIG, *sys.argv[1:]])
+    if artifacts and "prediction" not in artifacts:
+        print_kept(artifacts)
+        print_next_steps(time.monotonic() - start)
