@@ -4,7 +4,7 @@ import pytest
 from runs import ROOT
 
 from flows.command_line import read_file
-from flows.rounds import round_config
+from flows.rounds import history_of, round_config
 from tasks.rounds.outcome import Round, best_round, why_ended
 from tasks.rounds.page import rounds_page
 from tasks.rounds.settings import RoundsConfig
@@ -47,6 +47,28 @@ def test_the_page_is_a_curve_and_a_table():
     page = rounds_page(rounds((1, 2), (2, 4)), "store", "the best is round 2").decode()
     assert page.count("<svg") == 1
     assert "from 0 to 2" in page
+
+
+def test_a_reward_model_that_is_ready_cannot_be_refreshed_and_one_on_a_file_can(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    settings = RoundsConfig(base="configs/quickstart.yaml", reward_model="refreshed")
+    assert round_config(settings, 2).sampling.seed == 1
+    ready = settings.model_copy(update={"set": {"reward_model.ready_model": "somewhere"}})
+    with pytest.raises(ValueError, match=r"leave reward_model\.ready_model out, or set fixed"):
+        round_config(ready, 1)
+
+
+def test_a_longer_loop_shares_its_history_and_another_source_of_preferences_does_not(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    settings = RoundsConfig(base="configs/quickstart.yaml", reward_model="refreshed")
+    same = {"rounds": 9, "patience": 4, "max_kl": 3, "set": {"store": "elsewhere", "monitors.kl_sequence.high": 9}}
+    assert history_of(settings.model_copy(update=same)) == history_of(settings)
+    for other in (
+        {"keep_pairs": True},
+        {"set": {"data.preferences": "added"}},
+        {"set": {"data.preferences": "p.jsonl"}},
+    ):
+        assert history_of(settings.model_copy(update=other)) != history_of(settings)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("rounds*.yaml")), ids=lambda path: path.name)
