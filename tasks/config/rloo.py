@@ -68,9 +68,9 @@ class Rollouts(Section):
     temperature: float = 1.0
     """As `sampling.temperature`; the log-probabilities of the training are of the same one."""
     top_p: float = 1.0
-    """As `sampling.top_p`."""
+    """As `sampling.top_p`; the log-probabilities of the training are over the whole vocabulary all the same."""
     top_k: int = 0
-    """As `sampling.top_k`."""
+    """As `sampling.top_k`; likewise."""
     max_new_tokens: int = 256
     """As `sampling.max_new_tokens`."""
     scoring: ScoringConfig = ScoringConfig()

@@ -41,12 +41,8 @@ class RolloutRewards:
         self.rule, self.tokenizer, self.end_ids = config.rollouts.truncated, tokenizer, set(end_ids)
         self.model = RewardModel(Path(config.reward_model), config.rollouts.scoring, config.trust_reward_model)
 
-    def __call__(self, prompts: list[Messages], completion_ids: list[list[int]], **_: Any) -> list[float | None]:
-        """Return the reward of each completion; None for one that is dropped or longer than the model's context."""
-        return [each.reward for each in self.rollouts(prompts, completion_ids)]
-
-    def rollouts(self, prompts: list[Messages], completion_ids: list[list[int]]) -> list[Rollout]:
-        """Return what was drawn, with its rewards.
+    def __call__(self, prompts: list[Messages], completion_ids: list[list[int]]) -> list[Rollout]:
+        """Return what was drawn, with its rewards: none for what is dropped, or longer than the model's context.
 
         Args:
             prompts: The conversation of each completion.
@@ -88,7 +84,7 @@ class OnlineTrainer(RLOOTrainer):
         self, inputs: Any, prompts: list[Messages], completions: Any, completion_ids: list[list[int]]
     ) -> torch.Tensor:
         """Return (completions, 1) rewards of all devices; NaN: none, of which TRL's own method warns one by one."""
-        rollouts = self.rewards.rollouts(prompts, completion_ids)
+        rollouts = self.rewards(prompts, completion_ids)
         self.drawn.add(gather_object(rollouts))
         rewards = [np.nan if each.reward is None else each.reward for each in rollouts]
         return gather(torch.tensor(rewards, dtype=torch.float32, device=self.accelerator.device)[:, None])

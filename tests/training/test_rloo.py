@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pair_tables import commit, draft
+from safetensors.numpy import load_file
 from transformers import AutoModelForSequenceClassification
 
 from tasks.config.errors import ConfigurationError
@@ -92,9 +93,8 @@ def test_a_completion_has_the_reward_that_scoring_gives_it(home, start, reward_m
     for rule in ("keep", "drop"):
         rollouts = Rollouts(max_new_tokens=12, truncated=rule)
         rewards = RolloutRewards(RlooJob(rollouts=rollouts, **rest), tokenizer, sorted(stop_ids(folder, tokenizer)))
-        found = rewards.rollouts(
-            [messages[row["prompt_id"]] for row in completions], [row["token_ids"] for row in completions]
-        )
+        ids = [row["token_ids"] for row in completions]
+        found = rewards([messages[row["prompt_id"]] for row in completions], ids)
         by_id = {(row["prompt_id"], row["completion_id"]): row["reward"] for row in expected}
         for own, row in zip(found, completions, strict=True):
             assert own.truncated == (row["finish_reason"] == "length")
@@ -129,6 +129,16 @@ def test_models_are_kept_along_the_training(tmp_path, start, reward_model, promp
     found = snapshots(model, start)
     assert list(found) == ["step-2"]
     assert found["step-2"].kind == ("model" if lora is None else "adapter")
+
+
+def test_how_many_are_forwarded_at_once_changes_nothing(tmp_path, start, reward_model, prompts):
+    models = [
+        train(Store(str(tmp_path / str(micro))), start, reward_model, prompts, micro_batch_size=micro)
+        for micro in (1, 4)
+    ]
+    assert models[0].stats["drawn"] == models[1].stats["drawn"]
+    one, other = (load_file(model_folder(model) / "model.safetensors") for model in models)
+    assert max(np.abs(one[name] - other[name]).max() for name in one) < 1e-4
 
 
 def test_where_all_is_truncated_nothing_is_learned_and_said(tmp_path, start, reward_model, prompts):
