@@ -25,10 +25,21 @@ from tasks.store.schemas import SCHEMAS
 )
 def test_a_curve_says_what_it_cannot_show(tmp_path, losses, caption):
     rows = [{"step": step, "metric": "loss", "value": loss} for step, loss in enumerate(losses, 1)]
-    files = {"training_log.parquet": table_bytes(pa.Table.from_pylist(rows, SCHEMAS["training_log"]), "training_log")}
-    store = Store(str(tmp_path))
-    out = Draft(store, Provenance(stage="train_dpo", version=1, key="0" * 64))
-    config = Config.model_validate({"data": {"prompts": "x"}, "sft": {"ready_model": "y"}})
-    facts = Facts(store, config, artifacts={"train_dpo": out.commit("model", files, "1" * 64)})
-    _, curve = training_section(facts).blocks
+    _, curve = training_section(logged(tmp_path, "train_dpo", rows)).blocks
     assert curve.caption == caption
+
+
+def logged(folder, stage, rows):
+    """Return the facts of a run whose training has logged some rows."""
+    files = {"training_log.parquet": table_bytes(pa.Table.from_pylist(rows, SCHEMAS["training_log"]), "training_log")}
+    store = Store(str(folder))
+    out = Draft(store, Provenance(stage=stage, version=1, key="0" * 64))
+    config = Config.model_validate({"data": {"prompts": "x"}, "sft": {"ready_model": "y"}})
+    return Facts(store, config, artifacts={stage: out.commit("model", files, "1" * 64)})
+
+
+def test_rloo_shows_what_it_draws(tmp_path):
+    rows = [{"step": step, "metric": "reward", "value": step / 10} for step in range(1, 4)]
+    rows += [{"step": step, "metric": "kl", "value": step / 100} for step in range(1, 4)]
+    reward, kl = training_section(logged(tmp_path, "train_rloo", rows)).blocks
+    assert (reward.caption, kl.caption) == ("Reward of what RLOO draws", "KL of what RLOO draws")
