@@ -15,7 +15,7 @@ import pyarrow as pa
 from scipy.stats import binomtest
 
 from tasks.comparison.frontier import Curve, common_kl, curve
-from tasks.comparison.halves import told_apart, usual_range
+from tasks.comparison.halves import LEAST_SEEDS, told_apart, usual_range
 from tasks.store.folders import open_store
 from tasks.store.parquet import read_table
 
@@ -51,7 +51,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     draws, found, usual = np.random.default_rng(0), [], dict[int, tuple[float, float]]()
-    for arm, own in curves(models(options.comparison)).items():
+    arms = curves(models(options.comparison))
+    if few := [arm for arm, own in arms.items() if len(own) < LEAST_SEEDS]:
+        raise SystemExit(f"{', '.join(few)}: fewer than {LEAST_SEEDS} seeds cannot be split; ten or more are better")
+    for arm, own in arms.items():
         kl = common_kl({arm: own})
         count = told_apart(np.array([each.at(kl) for each in own]), options.splits, draws)
         if len(own) not in usual:
