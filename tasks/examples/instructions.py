@@ -53,12 +53,12 @@ COMBINATIONS = (
 HELD_OUT_COMBINATIONS = (
     ("words", "contains", "begins", "sentences"),
     ("words", "contains", "begins", "ends"),
-    ("words", "contains", "items", "ends"),
-    ("words", "contains", "sentences", "ends"),
+    ("words", "begins", "sentences"),
+    ("words", "items"),
 )
-WINDOWS = ((18, 30), (28, 45))
-"""Least and most words: about as many as the model says by itself, so that neither shorter nor longer answers keep more
-(of pairs of its answers that keep unlike shares, the longer one kept more in half), and so far apart that no one length
+WINDOWS = ((14, 24), (22, 36))
+"""Least and most words, around the lengths of the model's own answers, so that neither shorter nor longer ones keep more:
+of pairs of its answers that keep unlike shares, the longer one keeps more in half. There are two, so that no one length
 is right for all instructions."""
 OPENINGS = ("Here is", "Many people", "In my view", "Every time")
 CLOSINGS = ("the end", "thank you", "and that is all", "or so they say")
