@@ -57,9 +57,11 @@ HELD_OUT_COMBINATIONS = (
     ("words", "items"),
 )
 WINDOWS = ((14, 24), (22, 36))
-"""Least and most words, around the lengths of the model's own answers, so that neither shorter nor longer ones keep more:
-of pairs of its answers that keep unlike shares, the longer one keeps more in half. There are two, so that no one length
-is right for all instructions."""
+"""Least and most words, around the lengths of the model's own answers.
+
+Neither shorter nor longer answers keep more: of pairs that keep unlike shares, the longer one keeps more in half. There
+are two windows, so that no one length is right for all instructions.
+"""
 OPENINGS = ("Here is", "Many people", "In my view", "Every time")
 CLOSINGS = ("the end", "thank you", "and that is all", "or so they say")
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
