@@ -41,31 +41,35 @@ a farm in spring: lambs mud       fixing a bicycle: chain tools      a train sta
 a quiet evening: sofa book        picking berries: basket forest     a football match: goal team
 a cat at home: purr milk
 """
-ASKS = ("Write about {}.", "Tell me something about {}.", "What can you say about {}?", "Describe {} to a child.")
+ASKS = ("Write about {}.", "Tell me about {}.", "Describe {}.", "Say something about {}.")
 
 COMBINATIONS = (
-    ("words", "sentences", "contains"),
-    ("words", "sentences", "begins"),
-    ("words", "contains", "ends"),
+    ("words", "contains"),
     ("words", "contains", "begins"),
-    ("words", "items", "contains"),
+    ("words", "contains", "ends"),
+    ("words", "contains", "sentences"),
+    ("words", "contains", "items"),
 )
 HELD_OUT_COMBINATIONS = (
-    ("words", "sentences", "ends"),
-    ("words", "begins", "ends"),
+    ("words", "contains", "begins", "sentences"),
+    ("words", "contains", "begins", "ends"),
+    ("words", "begins", "sentences"),
     ("words", "items"),
-    ("words", "sentences", "contains", "begins"),
 )
-WINDOWS = ((8, 15), (15, 25), (25, 40))
-"""Least and most words. They hardly overlap, so that no one length is right for all instructions."""
+WINDOWS = ((14, 24), (22, 36))
+"""Least and most words, around the lengths of the model's own answers.
+
+Neither shorter nor longer answers keep more: of pairs that keep unlike shares, the longer one keeps more in half. There
+are two windows, so that no one length is right for all instructions.
+"""
 OPENINGS = ("Here is", "Many people", "In my view", "Every time")
 CLOSINGS = ("the end", "thank you", "and that is all", "or so they say")
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 
 SAYS = {
-    "words": "Use at least {0[0]} and at most {0[1]} words.",
+    "words": "Use {0[0]} to {0[1]} words.",
     "sentences": "Write exactly {0} sentence{1}.",
-    "items": "Make it a numbered list of exactly {0} item{1}.",
+    "items": "Make a numbered list of exactly {0} item{1}.",
     "contains": 'Use the word "{0}".',
     "begins": 'Begin with "{0}".',
     "ends": 'End with "{0}".',
@@ -80,11 +84,10 @@ def read_topics(table: str) -> dict[str, list[str]]:
 
 
 def draw_constraints(kinds: Sequence[str], own_words: Sequence[str], rng: random.Random) -> dict[str, Any]:
-    """Return a bound for each kind, at random; a list and several sentences get room for as many words."""
+    """Return a bound for each kind, at random."""
     sentences, items = rng.choice((1, 1, 2)), rng.choice((3, 4))
-    windows = WINDOWS[1:] if "items" in kinds or ("sentences" in kinds and sentences > 1) else WINDOWS
     bounds = {
-        "words": list(rng.choice(windows)),
+        "words": list(rng.choice(WINDOWS)),
         "sentences": sentences,
         "items": items,
         "contains": rng.choice(own_words),

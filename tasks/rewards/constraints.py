@@ -37,18 +37,19 @@ def _has_words(text: str, bound: list[int]) -> bool:
     return least <= len(words(text)) <= most
 
 
-def _plain(text: str) -> str:
-    """Return a text's words with one space between them, by which phrases are compared."""
-    return " ".join(words(text))
+def _plain(text: str, phrase: str = "") -> str:
+    """Return a text's words with one space between them; where a phrase is quoted, as a prompt does, it is left out."""
+    used = re.sub(rf"[\"“]{re.escape(phrase)}[\"”]", " ... ", text, flags=re.I) if phrase else text
+    return " ".join(words(used))
 
 
 KINDS: dict[str, Callable[[str, Any], bool]] = {
     "words": _has_words,
     "sentences": lambda text, number: sentences(text) == number,
     "items": lambda text, number: items(text) == number,
-    "contains": lambda text, word: word.lower() in words(text),
-    "begins": lambda text, phrase: f"{_plain(text)} ".startswith(f"{_plain(phrase)} "),
-    "ends": lambda text, phrase: f" {_plain(text)}".endswith(f" {_plain(phrase)}"),
+    "contains": lambda text, word: f" {_plain(word)} " in f" {_plain(text, word)} ",
+    "begins": lambda text, phrase: f"{_plain(text, phrase)} ".startswith(f"{_plain(phrase)} "),
+    "ends": lambda text, phrase: f" {_plain(text, phrase)}".endswith(f" {_plain(phrase)}"),
     "lower_case": lambda text, wanted: text == text.lower(),
 }
 """Kind of a constraint -> whether a text keeps it, given the bound.
@@ -57,9 +58,12 @@ words       [least, most] words
 sentences   so many sentences
 items       a list of so many items
 contains    this word
-begins      these are the first words; case and punctuation do not count
-ends        these are the last words; case and punctuation do not count
+begins      these are the first words
+ends        these are the last words
 lower_case  no capital letter; the bound is true
+
+Of words and phrases, neither case nor punctuation counts, and one in quotation marks is not used, but repeated from the
+prompt.
 """
 
 

@@ -40,16 +40,16 @@ def test_topics_and_combinations_are_held_out():
 def test_an_instruction_says_what_is_checked(held_out):
     for row in drawn(held_out):
         constraints = read_constraints({"metadata": row["metadata"]})
-        assert constraints["words"][0] >= 8, "no short answer keeps all"
+        assert constraints["words"][0] >= 14, "no short answer keeps all"
         for kind, bound in constraints.items():
             assert row["prompt"].count(made.say(kind, bound)) == 1
         assert json.loads(parse_record(row, "prompts").metadata)["metadata"] == row["metadata"]
 
 
 def test_how_constraints_are_said():
-    assert made.say("words", [8, 15]) == "Use at least 8 and at most 15 words."
+    assert made.say("words", [8, 15]) == "Use 8 to 15 words."
     assert made.say("sentences", 1) == "Write exactly one sentence."
-    assert made.say("items", 3) == "Make it a numbered list of exactly three items."
+    assert made.say("items", 3) == "Make a numbered list of exactly three items."
     assert made.say("contains", "lamp") == 'Use the word "lamp".'
     assert made.say("ends", "thank you") == 'End with "thank you".'
 
@@ -64,7 +64,7 @@ def mean_reward(answer) -> float:
     [
         (lambda prompt: "", 0),
         (lambda prompt: "yes", 0.15),
-        (lambda prompt: prompt, 0.35),
+        (lambda prompt: prompt, 0.2),
         (lambda prompt: SENTENCE, 0.3),
     ],
     ids=["empty", "yes", "echo", "sentence"],

@@ -40,6 +40,9 @@ def metadata(constraints: object) -> dict[str, str]:
         ("items", 2, "1.\n2.", False),
         ("contains", "lamp", "The Lamp is lit.", True),
         ("contains", "lamp", "The lamps are lit.", False),
+        ("contains", "lamp", 'Use the word "lamp".', False),  # repeated from the prompt
+        ("contains", "lamp", 'The lamp is called "Lamp".', True),
+        ("contains", "well-read", "A well-read lamp.", True),
         ("begins", "In my view", "In my view, it rains.", True),
         ("begins", "In my view", "in my view it rains", True),
         ("begins", "In my view", "It rains, in my view.", False),
@@ -47,6 +50,8 @@ def metadata(constraints: object) -> dict[str, str]:
         ("ends", "so they say", "It rains, so they say.", True),
         ("ends", "so they say", "It rains, also they say.", False),
         ("ends", "so they say", "So they say it rains.", False),
+        ("ends", "so they say", 'It rains. End with "so they say".', False),
+        ("begins", "so they say", '"So they say", it rains.', False),
         ("lower_case", True, "it rains.", True),
         ("lower_case", True, "It rains.", False),
         ("lower_case", True, "42!", False),  # without a word
