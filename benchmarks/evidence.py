@@ -41,9 +41,10 @@ FEW = 6
 """Arms up to which each pair has a sentence; of more, a table says which are told apart."""
 
 
-def run(config: Path) -> dict[str, Any]:
+def run(config: Path, overrides: list[str]) -> dict[str, Any]:
     """Run a comparison; return its last line of JSON."""
-    command = [sys.executable, "-m", "flows.compare", str(config.relative_to(ROOT)), "--json"]
+    changed = [part for override in overrides for part in ("--set", override)]
+    command = [sys.executable, "-m", "flows.compare", str(config.relative_to(ROOT)), *changed, "--json"]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -54,10 +55,11 @@ def sections(text: str) -> dict[str, str]:
     return {piece.partition("\n")[0]: f"## {piece.rstrip()}\n" for piece in re.split(r"^## ", text, flags=re.M)[1:]}
 
 
-def section(name: str, found: dict[str, Any]) -> str:
+def section(name: str, found: dict[str, Any], overrides: list[str]) -> str:
     """Return what a comparison has found as Markdown, and write its figures."""
     page = Path(found["page"].removeprefix("file://")).read_text()
-    lines = [f"## {name}", "", f"`{SHIPPED[name].relative_to(ROOT)}`, {machine()}.", "", *figures(name, page)]
+    changed = "".join(f" with `{override}`" for override in overrides)
+    lines = [f"## {name}", "", f"`{SHIPPED[name].relative_to(ROOT)}`{changed}, {machine()}.", "", *figures(name, page)]
     for part in found["parts"]:
         lines += part_lines(part)
     return "\n".join(lines)
@@ -117,8 +119,10 @@ def main() -> None:
     """Run, and write the page after each comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=list(SHIPPED), choices=list(SHIPPED), metavar="NAME")
-    for name in parser.parse_args().only:
-        made = section(name, run(SHIPPED[name]))
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="as in flows.compare")
+    options = parser.parse_args()
+    for name in options.only:
+        made = section(name, run(SHIPPED[name], options.set), options.set)
         there = {**sections(PAGE.read_text()), name: made.rstrip() + "\n"}
         PAGE.write_text("\n".join([HEAD, *(there[name] for name in SHIPPED if name in there)]))
 
