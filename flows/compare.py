@@ -126,7 +126,9 @@ def foresee_arms(runs: Runs) -> None:
                 foresee(flow_of(config), config.sections())
         seen.add(arm)
     if straight := sorted({arm for (arm, _), config in runs.items() if not config.alignment.snapshots}):
-        warn(f"snapshots = 0 in {', '.join(straight)}: the way there is taken for a straight line from sft")
+        warn(
+            f"snapshots = 0 in {', '.join(straight)}: the way there is taken for a straight line from sft over sqrt(KL)"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -25,8 +25,20 @@ class Curve(NamedTuple):
         return float(self.kl[-1])
 
     def at(self, kl: float) -> float | None:
-        """Return the reward at a KL, on the straight line between the two models next to it; None beyond the last."""
-        return float(np.interp(kl, self.kl, self.reward)) if kl <= self.reach else None
+        """Return the reward at a KL, between the two models next to it; None beyond the last."""
+        return float(self.between(np.array(kl))) if kl <= self.reach else None
+
+    def between(self, kl: np.ndarray) -> np.ndarray:
+        """Return rewards at KLs, on straight lines between models over sqrt(KL), in which rewards rise about evenly.
+
+        Over KL itself a curve is bent (arXiv:2210.10760): lines there would put a training whose first model is far
+        from the reference below one whose models are near.
+
+        Args:
+            kl: (...) nats a completion, none beyond the last model.
+        """
+        rewards: np.ndarray = np.interp(np.sqrt(kl), np.sqrt(self.kl), self.reward)
+        return rewards
 
 
 class Band(NamedTuple):
@@ -49,7 +61,7 @@ def curve(points: Sequence[tuple[float, float]], reference: float) -> Curve:
 def band(curves: Sequence[Curve]) -> Band:
     """Return mean and interval of an arm's curves, as far as all of its seeds reach."""
     kl = np.linspace(0, min(each.reach for each in curves), POINTS)
-    return band_of(kl, np.array([np.interp(kl, each.kl, each.reward) for each in curves]))
+    return band_of(kl, np.array([each.between(kl) for each in curves]))
 
 
 def band_of(at: np.ndarray, values: np.ndarray) -> Band:

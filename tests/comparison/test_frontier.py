@@ -6,13 +6,19 @@ import pytest
 from tasks.comparison.frontier import band, common_kl, curve
 
 
-def test_a_reward_between_two_models_is_on_the_line_between_them():
-    found = curve([(4.0, 3.0), (2.0, 2.0)], reference=1.0)
+def test_a_reward_between_two_models_is_on_the_line_between_them_over_the_root_of_kl():
+    found = curve([(16.0, 4.0), (4.0, 3.0)], reference=1.0)
     assert found.at(0) == 1
-    assert found.at(1) == 1.5
-    assert found.at(3) == 2.5
+    assert found.at(1) == 2  # sqrt: half way from 0 to 2
     assert found.at(4) == 3
-    assert found.at(4.1) is None, "nothing is guessed beyond the last model"
+    assert found.at(9) == 3.5  # half way from 2 to 4
+    assert found.at(16) == 4
+    assert found.at(16.1) is None, "nothing is guessed beyond the last model"
+
+
+def test_a_reward_that_rises_with_the_root_of_kl_is_the_same_wherever_models_are_kept():
+    near, far = (curve([(kl, 1 + kl**0.5) for kl in kept], 1.0) for kept in ((1.0, 2.0), (9.0, 16.0)))
+    assert near.at(1.5) == pytest.approx(far.at(1.5)) == pytest.approx(1 + 1.5**0.5)
 
 
 def test_an_estimate_below_zero_is_at_the_reference():
@@ -22,7 +28,9 @@ def test_an_estimate_below_zero_is_at_the_reference():
 def test_a_band_ends_where_the_first_seed_does():
     found = band([curve([(4.0, 3.0)], 1.0), curve([(2.0, 2.0)], 1.0)])
     assert found.at[[0, -1]].tolist() == [0, 2]
-    assert found.mean[-1] == 2
+    assert found.mean[-1] == pytest.approx(
+        (1 + 2 * 0.5**0.5 + 2) / 2
+    )  # at 2 nats: the first is at sqrt(2 / 4) of its way
     assert found.low[0] == found.high[0] == 1
     wider = band([curve([(2.0, 3.0)], 1.0), curve([(2.0, 2.0)], 1.0)])
     assert wider.mean[-1] == 2.5
