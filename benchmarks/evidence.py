@@ -72,9 +72,15 @@ def figures(name: str, page: str) -> list[str]:
     for svg, caption in re.findall(r"(<svg.*?</svg>)\s*<figcaption>(.*?)</figcaption>", main, re.S):
         if not caption.startswith("Each pair of arms"):
             figure = DOCS / "img" / f"compare_{name}{f'_{len(lines) // 2}' if lines else ''}.svg"
-            figure.write_text(re.sub(r"var\(--(\w+)\)", lambda match: COLOURS[match[1]], svg) + "\n")
+            figure.write_text(alone(svg) + "\n")
             lines += [f"![{html.unescape(caption)}](img/{figure.name})", ""]
     return lines
+
+
+def alone(svg: str) -> str:
+    """Return a figure of a page as a file of its own, with colours and with the namespaces that a page needs not."""
+    named = svg.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"', 1)
+    return re.sub(r"var\(--(\w+)\)", lambda match: COLOURS[match[1]], named)
 
 
 def part_lines(part: dict[str, Any]) -> list[str]:

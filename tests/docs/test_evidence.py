@@ -2,6 +2,7 @@
 
 import runpy
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from runs import ROOT
@@ -67,5 +68,18 @@ def test_figures_are_those_of_the_comparison_but_for_pairs_of_arms(evidence, tmp
     page = f"<nav>What with 9 pairs each?</nav>{figures}<h2>What with 9 pairs each?</h2>{figures}"
     lines = evidence["figures"]("x", page)
     assert lines == ["![Reward > 0](img/compare_x.svg)", "", "![Sweep](img/compare_x_1.svg)", ""]
-    assert (tmp_path / "img/compare_x.svg").read_text() == "<svg>#9a6700</svg>\n"
+    assert ElementTree.parse(tmp_path / "img/compare_x.svg").getroot().text == "#9a6700"
     assert {path.name for path in Path(tmp_path / "img").iterdir()} == {"compare_x.svg", "compare_x_1.svg"}
+
+
+@pytest.mark.parametrize("figure", sorted((ROOT / "docs/img").glob("*.svg")), ids=lambda path: path.name)
+def test_each_figure_is_a_file_that_a_browser_draws(figure):
+    root = ElementTree.parse(figure).getroot()  # raises where a namespace is missing
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_a_figure_of_a_page_has_its_namespaces_and_colours_as_a_file(evidence):
+    page = '<svg viewBox="0 0 1 1"><use xlink:href="#a" style="fill: var(--one)"/></svg>'
+    root = ElementTree.fromstring(evidence["alone"](page))
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "var(" not in ElementTree.tostring(root, encoding="unicode")
