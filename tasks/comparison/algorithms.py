@@ -9,6 +9,11 @@ from tasks.pipeline.configuration import Config, RlooRun
 ALGORITHM, DEFAULT = "algorithm", "rs_dpo"
 ALGORITHMS: Mapping[str, type[Config]] = {DEFAULT: Config, "rloo": RlooRun}
 """Name -> the configuration of its runs."""
+WITHOUT: Mapping[type[Config], frozenset[str]] = {
+    Config: frozenset({"train_rloo"}),
+    RlooRun: frozenset({"train_dpo", "score_completions"}),
+}
+"""Configuration -> the stages on GPUs that its runs do not have."""
 READ_BY = {"pairs": (DEFAULT,), "dpo": (DEFAULT,), "rloo": ("rloo",), "pairs.truncated": (DEFAULT, "rloo")}
 """Section, or a setting that is read otherwise than its section -> the algorithms that read it. Others: all."""
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, field_validator
 
-from tasks.comparison.algorithms import ALGORITHM, ALGORITHMS, algorithm_of, check_own, check_shared, reads
+from tasks.comparison.algorithms import ALGORITHM, ALGORITHMS, WITHOUT, algorithm_of, check_own, check_shared, reads
 from tasks.config.compute import GPU_STAGES
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import Section
@@ -122,10 +122,10 @@ def configurations(comparison: ComparisonConfig, arms: list[Arm], load: Load) ->
 
 def _check_pools(at_once: int, config: Config) -> None:
     """Refuse runs side by side that would compute on one machine."""
-    inline = GPU_STAGES.keys() - config.compute.deployments().keys()
+    inline = GPU_STAGES.keys() - WITHOUT[type(config)] - config.compute.deployments().keys()
     if at_once > 1 and inline:
         raise ConfigurationError(
-            f"at_once = {at_once} needs a deployment in compute.{min(inline)} and every other field of compute: "
+            f"at_once = {at_once} needs a deployment in compute.{min(inline)} and for every other stage on GPUs: "
             "trainings side by side on one machine slow each other down. Send the stages to a pool, or leave at_once "
             "out"
         )

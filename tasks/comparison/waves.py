@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
-from pydantic import BaseModel
+from tasks.pipeline.configuration import Config, RlooRun
 
 SHARED = (
     {"data", "sft"},
@@ -15,16 +15,17 @@ SHARED = (
 Key = TypeVar("Key", bound=Hashable)
 
 
-def waves(runs: Mapping[Key, BaseModel]) -> list[list[Key]]:
+def waves(runs: Mapping[Key, Config]) -> list[list[Key]]:
     """Return runs in waves: those of one wave share nothing but what the waves before have computed.
 
     So the first run goes alone, since all share its policy; then the first one of each seed, and so on. Within a wave
-    runs keep their order.
+    runs keep their order, those of RLOO behind the others: they leave no completions and no rewards that another finds.
 
     Args:
         runs: What names a run -> its configuration.
     """
-    waiting, there, found = list(runs), set[str](), list[list[Key]]()
+    waiting = sorted(runs, key=lambda key: isinstance(runs[key], RlooRun))
+    there, found = set[str](), list[list[Key]]()
     shared = {key: {config.model_dump_json(include=own) for own in SHARED} for key, config in runs.items()}
     while waiting:
         wave, claimed = list[Key](), set[str]()

@@ -74,6 +74,10 @@ def test_what_cannot_be_compared_is_refused(fields, message):
 def test_runs_go_at_once_where_every_gpu_stage_has_a_pool():
     pools = {f"compute.{stage}": f"{stage}/gpu" for stage in GPU_STAGES}
     assert len(runs(at_once=2, set=pools)) == 5
+    no_rloo = {name: pool for name, pool in pools.items() if name != "compute.train_rloo"}
+    assert len(runs(at_once=2, set=no_rloo)) == 5, "no run has the stage"
+    with pytest.raises(ConfigurationError, match=r"compute\.train_rloo"):
+        runs(at_once=2, set=no_rloo, arms={"online": {"algorithm": "rloo"}})
     assert len(runs(at_once=1)) == 5
 
 

@@ -35,6 +35,11 @@ def test_arms_of_one_weak_reward_model_wait_for_the_first_of_them():
     assert found[2] == [("weak", 1), ("other", 0)]
 
 
+def test_runs_of_rloo_do_not_stand_for_completions_that_others_draw():
+    found, _ = ordered(1, online={"algorithm": "rloo"}, a={}, b={"pairs.eta": 0.9})
+    assert found == [[("a", 0)], [("b", 0), ("online", 0)]]
+
+
 def test_every_run_has_one_wave_and_shares_nothing_new_within_it():
     arms = {
         f"a{n}": {"pairs.eta": 0.8 + n % 3 / 20, "sampling.k": 8 + n // 3, "dpo.beta": 0.1 + n / 50} for n in range(6)
