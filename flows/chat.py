@@ -9,9 +9,8 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from flows.command_line import main, stop
+from flows.command_line import main
 from flows.rs_dpo import rs_dpo
-from tasks.config.errors import ConfigurationError
 from tasks.examples.instructions import write_instructions
 from tasks.examples.kept import kept_rows, read_kept
 from tasks.examples.smollm2 import fetch_model
@@ -20,6 +19,16 @@ from tasks.store.artifacts import Artifact
 CONFIG = "configs/smollm2_instructions.yaml"
 FOLDER = ".rsdpo/chat"
 RESAMPLES = 10_000
+
+
+def prepare() -> None:
+    """Write the instructions, and fetch the model where it is not there.
+
+    Raises:
+        ConfigurationError: The model cannot be fetched.
+    """
+    write_instructions(FOLDER)
+    fetch_model(FOLDER)
 
 
 def print_kept(artifacts: dict[str, Artifact]) -> None:
@@ -39,14 +48,7 @@ def print_next_steps(seconds: float) -> None:
 
 if __name__ == "__main__":
     start = time.monotonic()
-    try:
-        write_instructions(FOLDER)
-        fetch_model(FOLDER)
-    except ConfigurationError as error:
-        stop(error)
-    except OSError as error:
-        stop(error, status=1)
-    artifacts = main(rs_dpo, [CONFIG, *sys.argv[1:]])
+    artifacts = main(rs_dpo, [CONFIG, *sys.argv[1:]], prepare=prepare)
     if artifacts and "prediction" not in artifacts:
         print_kept(artifacts)
         print_next_steps(time.monotonic() - start)

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -29,6 +29,8 @@ from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.filesystem import STORE_ERRORS
 
 S = TypeVar("S", bound=Section)
+Pipeline = Flow[..., dict[str, Artifact]]
+Prepare = Callable[[], object]
 FAILS = (DamagedArtifactError, DeploymentFailedError, DeploymentRunError, MonitorError, ServerError, *STORE_ERRORS)
 """What may pass when the store, a worker or the network is mended, or another range is set."""
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -36,15 +38,16 @@ _OTHER_VARIABLE = re.compile(r"\$\{\s*[\w.]+\s*(:[^}]*)?\}")
 """How other programs write variables: `${NAME:-default}`, `${oc.env:NAME}`, `${ NAME }`."""
 
 
-def main(flow: Flow[..., dict[str, Artifact]], arguments: list[str] | None = None) -> dict[str, Artifact]:
+def main(flow: Pipeline, arguments: list[str] | None = None, prepare: Prepare | None = None) -> dict[str, Artifact]:
     """Run a flow on a configuration file; exit with one message where it cannot run.
 
     The exit status is 2 where something is typed wrong, 1 where the store, a worker or anything else fails (run again),
     128 and its number after a signal. What else there is to say of a failure is in a file that the message names.
+    `prepare` makes what the configuration reads, once the settings are known to be right.
     """
     options = _parser().parse_args(arguments)
     with ends_with_a_message():
-        return _run(flow, options)
+        return _run(flow, options, prepare)
     raise AssertionError("a command that goes wrong ends its process")
 
 
@@ -69,12 +72,14 @@ def ends_with_a_message() -> Iterator[None]:
             stop(error, status=int(error.code or 0))  # by a signal
 
 
-def _run(flow: Flow[..., dict[str, Artifact]], options: argparse.Namespace) -> dict[str, Artifact]:
+def _run(flow: Pipeline, options: argparse.Namespace, prepare: Prepare | None) -> dict[str, Artifact]:
     try:
         pilot = [] if options.pilot is None else [f"data.pilot={options.pilot}"]
         parameters = load_config(options.config, [*options.set, *pilot]).sections()
     except ValidationError as error:  # of the configuration, and of nothing that is read or asked later
         raise ConfigurationError(explain(error)) from error
+    if prepare is not None:
+        prepare()
     if not options.dry_run:
         check_places()
     with RunLog(unless=(ConfigurationError,)):
@@ -143,7 +148,7 @@ def read_section(kind: type[S], path: str, overrides: list[str]) -> S:
         raise ConfigurationError(explain(error)) from error
 
 
-def foresee(flow: Flow[..., dict[str, Artifact]], parameters: dict[str, Any]) -> Plan:
+def foresee(flow: Pipeline, parameters: dict[str, Any]) -> Plan:
     """Go through a flow without running it: read the data, check the models, look every stage up in the store."""
     with tempfile.TemporaryDirectory(prefix="rs-dpo-plan-") as folder:
         plan = Plan(Path(folder))

@@ -9,7 +9,7 @@ import time
 
 from prefect import flow
 
-from flows.command_line import load_config, main, stop
+from flows.command_line import load_config, main
 from flows.rs_dpo import rs_dpo
 from tasks.examples.world import write_world
 from tasks.models.loading import model_folder
@@ -39,10 +39,6 @@ def print_next_steps(aligned: Artifact, seconds: float) -> None:
 
 if __name__ == "__main__":
     start = time.monotonic()
-    try:
-        write_world(WORLD)
-    except OSError as error:
-        stop(error, status=1)
-    artifacts = main(rs_dpo, [CONFIG, *sys.argv[1:]])
+    artifacts = main(rs_dpo, [CONFIG, *sys.argv[1:]], prepare=lambda: write_world(WORLD))
     if artifacts and "prediction" not in artifacts:
         print_next_steps(artifacts["aligned"], time.monotonic() - start)

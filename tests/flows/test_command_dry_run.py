@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from command_lines import PAIRS, files, overrides
 
 from flows.command_line import main
@@ -53,3 +54,11 @@ def test_a_dry_run_ends_with_what_the_run_would_warn_of(folder, capsys):
 def test_a_dry_run_leaves_no_temporary_folder(folder, capsys):
     plan(folder, capsys)
     assert list((folder / "tmp").iterdir()) == []
+
+
+def test_what_the_configuration_reads_is_made_only_where_the_settings_are_right(folder):
+    made = []
+    with pytest.raises(SystemExit):
+        main(rs_dpo, [str(folder / "run.yaml"), "--set", "dpo.betta=1"], prepare=lambda: made.append("wrong"))
+    main(rs_dpo, [str(folder / "run.yaml"), "--dry-run"], prepare=lambda: made.append("right"))
+    assert made == ["right"]
