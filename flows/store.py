@@ -4,6 +4,7 @@ python -m flows.store STORE
 python -m flows.store STORE --lineage 159241bd
 python -m flows.store STORE --pair 3fa90c
 python -m flows.store prune STORE --keep-last 5 --dry-run
+python -m flows.store compact STORE
 """
 
 import argparse
@@ -24,14 +25,16 @@ from rich.tree import Tree
 from flows.command_line import stop
 from tasks.config.errors import ConfigurationError
 from tasks.inspection.browse import find_run, show_prompt
-from tasks.inspection.catalog import Catalog, Entry, read_catalog
+from tasks.inspection.catalog import Catalog, Entry, check_there, read_catalog
 from tasks.inspection.lineage import find_entry, trace
 from tasks.inspection.printable import printable
 from tasks.inspection.prune import prune
 from tasks.pipeline.pace import duration_text
 from tasks.store.artifacts import DamagedArtifactError
+from tasks.store.compaction import compact_store
 from tasks.store.filesystem import STORE_ERRORS
 from tasks.store.folders import Store
+from tasks.store.growing import replaced_by
 from tasks.store.runs import Run, list_runs
 
 Facts = dict[str, Any]
@@ -47,14 +50,14 @@ COLUMNS = {
 def main(arguments: list[str] | None = None) -> None:
     """Print what is asked for; exit with 2 and one message where something is wrong."""
     given = sys.argv[1:] if arguments is None else arguments
-    if not given or given[0] not in ("list", "prune", "-h", "--help"):
+    if not given or given[0] not in (*COMMANDS, "-h", "--help"):
         given = ["list", *given]
     parser = _parser()
     options = parser.parse_args(given)
     if options.command == "list" and options.run and not options.pair:
         parser.error("--run goes with --pair")
     try:
-        facts, text = (_prune if options.command == "prune" else _look)(options)
+        facts, text = COMMANDS[options.command](options)
     except (ConfigurationError, ValidationError, DamagedArtifactError, *STORE_ERRORS) as error:
         stop(error)
     if options.json:
@@ -98,6 +101,18 @@ def _prune(options: argparse.Namespace) -> tuple[Facts, list[Any]]:
     count = f"{verb} {decimal(pruned.size)}: folders {len(entries)}, run records {len(pruned.runs)}."
     lines = [Text(f"{decimal(entry['size']):>9}  {entry['folder']}") for entry in entries]
     return facts, [*lines, *(Text(f"{'':>9}  runs/{run.id}") for run in pruned.runs), count]
+
+
+def _compact(options: argparse.Namespace) -> tuple[Facts, list[Any]]:
+    store = Store(options.store)
+    check_there(store)
+    tables = [
+        {"table": table.folder, "merged": sum(len(replaced_by(part)) for part in merged), "into": len(merged)}
+        for table, merged in compact_store(store)
+    ]
+    lines = [Text(f"{each['merged']} parts merged into {each['into']}  {each['table']}") for each in tables]
+    last = "The parts that were merged stay for what names them, until `prune` finds nothing that does."
+    return {"tables": tables}, [*lines, last] if lines else ["No table has several small parts."]
 
 
 def _entry(entry: Entry) -> Facts:
@@ -212,6 +227,9 @@ def _prompt_page(shown: Facts) -> list[Any]:
     return [Text(printable(line)) for line in lines]
 
 
+COMMANDS = {"list": _look, "prune": _prune, "compact": _compact}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m flows.store", description="Look at a store: without a command, list what it holds."
@@ -225,7 +243,8 @@ def _parser() -> argparse.ArgumentParser:
     tidy = commands.add_parser("prune", help="delete what no kept run reaches")
     tidy.add_argument("--keep-last", type=int, required=True, metavar="N", help="finished runs to keep")
     tidy.add_argument("--dry-run", action="store_true", help="print what would go, and delete nothing")
-    for command in (look, tidy):
+    merge = commands.add_parser("compact", help="merge the small parts of tables, so that look-ups stay short")
+    for command in (look, tidy, merge):
         command.add_argument("store", help="a folder, file:///... or s3://bucket/prefix")
         command.add_argument("--json", action="store_true", help="print one line of JSON")
     return parser

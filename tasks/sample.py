@@ -11,6 +11,7 @@ from tasks.pipeline.options import Work
 from tasks.pipeline.shards import balance
 from tasks.pipeline.stage import stage
 from tasks.sampling.completions import completion_stats, completions_table, missing_completions, sample_slices
+from tasks.sampling.last_list import note_last
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
@@ -38,7 +39,8 @@ def _split(
     store: Store, policy: Artifact, prompts: Artifact, sampling: SamplingConfig, shards: int
 ) -> list[dict[str, Artifact]]:
     """Return shards of the prompts whose completions are missing, of like expected tokens."""
-    table, missing = PromptTable(prompts), missing_completions(store, policy, prompts, sampling)
+    missing = missing_completions(store, policy, prompts, sampling)
+    table = PromptTable(prompts, only=missing)
     tokenizer, longest, ids = model_tokenizer(policy), sampling.max_new_tokens, list(missing)
     costs = [len(encode_prompt(tokenizer, table[id_])) + longest * len(missing[id_]) for id_ in ids]
     return [{"prompts": shard_of(store, prompts, [ids[i] for i in own])} for own in balance(costs, shards)]
@@ -57,4 +59,7 @@ def _split(
 def sample_completions(out: Draft, policy: Artifact, prompts: Artifact, sampling: SamplingConfig) -> Artifact:
     """Draw k completions a prompt: y_1 .. y_k ~ pi_SFT(. | x)."""
     slices, sampled = sample_slices(out.store, policy, prompts, sampling)
-    return commit_slices(out, "completions", slices, {"sampled_prompts": sampled, **completion_stats(slices)})
+    stats = {"sampled_prompts": sampled, **completion_stats(slices)}
+    completions = commit_slices(out, "completions", slices, stats)
+    note_last(completions_table(out.store, policy, sampling), out.folder, prompts, sampling.k)
+    return completions

@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
 from tasks.store.artifacts import Artifact, DamagedArtifactError, sha256_of
+from tasks.store.compaction import compact
 from tasks.store.drafts import canonical_json, keyed
 from tasks.store.filesystem import in_parallel
 from tasks.store.folders import AT_ONCE, Store
-from tasks.store.growing import READ_AHEAD, GrowingTable
+from tasks.store.growing import READ_AHEAD, GrowingTable, index_parts
 from tasks.store.parquet import read_columns, read_table
 from tasks.store.schemas import SCHEMAS
 
@@ -60,7 +61,9 @@ class AddedRows(NamedTuple):
         new = [row for id_, row in rows.items() if id_ not in known]
         if new:
             number = int(_name(parts[-1]).partition("-")[0]) + 1 if parts else 0
-            table.append(f"{number:08d}-{_hash(new)}", pa.Table.from_pylist(new, schema=SCHEMAS[self.kind]))
+            part = table.append(f"{number:08d}-{_hash(new)}", pa.Table.from_pylist(new, schema=SCHEMAS[self.kind]))
+            index_parts(store, {store.folder_of(part): part.digest})
+            compact(table, table.look())
         return len(new)
 
     def find(self, store: Store) -> Artifact:

@@ -10,16 +10,22 @@ from tasks.data.conversations import Messages
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft, provenance_of
 from tasks.store.folders import Store
-from tasks.store.parquet import read_table, table_bytes
-from tasks.store.schemas import format_digest, rows_digest
+from tasks.store.parquet import read_table, read_tables, table_bytes
+from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
+
+NO_PROMPTS = SCHEMAS["prompts"].empty_table().select(["prompt_id", "messages", "metadata"])
 
 
 class PromptTable:
     """Prompts by prompt_id."""
 
-    def __init__(self, prompts: Artifact) -> None:
-        """Read a prompts artifact."""
-        table = read_table(prompts, ["prompt_id", "messages", "metadata"])
+    def __init__(self, prompts: Artifact, only: Collection[str] | None = None) -> None:
+        """Read a prompts artifact: all of its prompts, or some, whose ids are given."""
+        tables = read_tables(prompts, ["prompt_id", "messages", "metadata"])
+        if only is not None:
+            wanted = pa.array(only, pa.string())
+            tables = (table.filter(pc.is_in(table["prompt_id"], wanted)) for table in tables)
+        table = pa.concat_tables([NO_PROMPTS, *tables])
         self.ids: list[str] = table["prompt_id"].to_pylist()
         self._messages = table["messages"]  # in chunks, since an Arrow array holds no more than 2 GB of text
         self._metadata = table["metadata"]

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tasks.config.errors import ConfigurationError
-from tasks.store.artifacts import Artifact, DamagedArtifactError, Manifest
+from tasks.store.artifacts import MANIFEST, Artifact, DamagedArtifactError, Manifest
 from tasks.store.filesystem import in_parallel, persist
-from tasks.store.folders import MANIFEST, Store, read_manifest
+from tasks.store.folders import Store, read_manifest
 
 READERS = 32
 _KEY = r"[0-9a-f]{64}"

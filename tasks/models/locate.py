@@ -12,10 +12,10 @@ from tasks.config.sections import ModelSource
 from tasks.models.form import DOWNLOADED
 from tasks.models.gguf import SUFFIX, unpack
 from tasks.models.licence import CARD, LICENCES
-from tasks.store.artifacts import Artifact
+from tasks.store.artifacts import MANIFEST, Artifact
 from tasks.store.copies import copy_folder, fetch
 from tasks.store.filesystem import as_meant, open_fs, persist
-from tasks.store.folders import MANIFEST, read_manifest
+from tasks.store.folders import read_manifest
 from tasks.store.scratch import scratch_folder
 
 

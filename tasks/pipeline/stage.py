@@ -13,6 +13,7 @@ from prefect import Task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
+from prefect.runtime import task_run
 from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
@@ -84,7 +85,7 @@ class Stage(Generic[P]):
         run = self.task
         if self.name in site.compute.deployments():
             run = run.with_options(retries=CRASHES, retry_delay_seconds=CRASH_SECONDS)
-        artifact: Any = run(draft, site, arguments)
+        artifact: Any = run(draft, site, arguments, found)
         return self._seen(site, found or artifact)
 
     def draft(self, site: Site, *args: P.args, **kwargs: P.kwargs) -> Draft:
@@ -100,9 +101,12 @@ class Stage(Generic[P]):
             site.watcher.saw(self.name, artifact)
         return artifact
 
-    def _run(self, draft: Draft, site: Site, arguments: Arguments) -> Artifact | State[Artifact]:
-        """Run as a Prefect task."""
-        found = draft.find()
+    def _run(
+        self, draft: Draft, site: Site, arguments: Arguments, found: Artifact | None
+    ) -> Artifact | State[Artifact]:
+        """Run as a Prefect task; `found` is the output where it was there before."""
+        if found is None and task_run.run_count > 1:  # somebody may have computed it since the first attempt
+            found = draft.find()
         artifact = found or self._compute(draft, site, arguments)
         page = stage_page(
             draft.provenance, artifact, _call(self.options.get("page", stats_lines), {"artifact": artifact})
@@ -114,7 +118,7 @@ class Stage(Generic[P]):
         """Compute and commit the output: on the stage's deployment where there is one, else here."""
         if self.name not in site.compute.deployments():
             return self._body(draft, arguments)
-        while (artifact := draft.find()) is None:
+        while True:
             work = self._work(draft, arguments)
             if not work.missing():
                 return self._body(draft, arguments)
@@ -122,7 +126,8 @@ class Stage(Generic[P]):
                 compute_in_shards(work.lock, lambda: self._shards(site, draft, arguments))
             else:
                 self._dispatch(draft, self._order(site, arguments))
-        return artifact
+            if (artifact := draft.find()) is not None:
+                return artifact
 
     def _dispatch(self, draft: Draft, order: Order) -> None:
         """Have the stage's deployment compute the output, or wait for the runs that work on it already."""

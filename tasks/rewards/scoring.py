@@ -20,7 +20,7 @@ from tasks.models.weight_files import register_oasst
 from tasks.models.weights import load_weights
 from tasks.pipeline.pace import Mean, Tell
 from tasks.pipeline.progress import Progress
-from tasks.rewards.table import find_rewards, rewards_part, rewards_table
+from tasks.rewards.table import find_rewards, merge_rewards, rewards_part, rewards_table
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
 from tasks.store.growing import Slice, read_ahead
@@ -101,13 +101,14 @@ def score_slices(
 ) -> tuple[list[Slice], int]:
     """Return slices with the rewards of completions, and how many completions were scored for them."""
     table = rewards_table(store, reward_model, scoring)
-    found = find_rewards(table, completions)
+    found = merge_rewards(table, find_rewards(table, completions))
     slices, todo = ([slice_ for own in found for slice_ in getattr(own, side)] for side in ("rewards", "unscored"))
     scored = []
     if todo:
         warn_of_loss(reward_model, scoring.dtype, "scoring.dtype")
         model = RewardModel(model_folder(reward_model), scoring, trusts_remote_code(reward_model))
-        messages = PromptTable(prompts)
+        ids = {id_ for rows in read_ahead(todo, ["prompt_id"]) for id_ in rows["prompt_id"].unique().to_pylist()}
+        messages = PromptTable(prompts, only=ids)
         progress, mean = Progress("scoring completions", sum(slice_.num_rows() for slice_ in todo)), Mean("reward")
         for slice_, rows in zip(todo, read_ahead(todo), strict=True):
             given = _score_rows(model, messages, rows, lambda values: progress.advance(len(values)))

@@ -6,6 +6,7 @@ to look rewards up.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -15,10 +16,21 @@ from tasks.store.artifacts import Artifact
 from tasks.store.cover import select_slices, slices_of
 from tasks.store.drafts import keyed
 from tasks.store.filesystem import in_parallel
-from tasks.store.folders import AT_ONCE, Store
-from tasks.store.growing import GrowingTable, Slice, completions_of, part_name
+from tasks.store.folders import AT_ONCE, Store, reference
+from tasks.store.growing import (
+    MERGED,
+    GrowingTable,
+    Parts,
+    Slice,
+    completions_of,
+    part_name,
+    read_ahead,
+    replaced_by,
+)
 
 TABLE_VERSION = 4
+NAME = 32
+"""Digits of the digest that name a part."""
 
 
 def rewards_table(store: Store, reward_model: Artifact, scoring: ScoringConfig) -> GrowingTable:
@@ -30,6 +42,7 @@ def rewards_table(store: Store, reward_model: Artifact, scoring: ScoringConfig) 
 class Found(NamedTuple):
     """The rewards of a slice of completions, as far as they are stored."""
 
+    completions: Slice
     rewards: list[Slice]
     unscored: list[Slice]
     """The completions without a reward."""
@@ -37,15 +50,33 @@ class Found(NamedTuple):
 
 def find_rewards(table: GrowingTable, completions: list[Slice]) -> list[Found]:
     """Look up the rewards of each slice of completions, by the parts that the completions are in."""
-    names = defaultdict(list)
-    for name in table.store.list(table.folder):
+    parts, names = table.look(), defaultdict(list)
+    for name in parts.sizes:
         names[scored_part(name)].append(name)
-    return list(in_parallel(lambda own: _find(table, own, names.get(part_of(own), [])), completions, AT_ONCE))
+    return list(in_parallel(lambda own: _find(parts, own, names.get(part_of(own), [])), completions, AT_ONCE))
+
+
+def merge_rewards(table: GrowingTable, found: Iterable[Found]) -> list[Found]:
+    """Return what was found, the rewards of merged completions merged into a part too, as their own name asks for.
+
+    Raises:
+        StoreError: A part could not be written.
+    """
+    return [_merge(table, own) if len(own.rewards) > 1 and _is_all_scored(own) else own for own in found]
+
+
+def _is_all_scored(found: Found) -> bool:
+    return found.completions.is_whole and not found.unscored
+
+
+def _merge(table: GrowingTable, found: Found) -> Found:
+    rows = pa.concat_tables(read_ahead(found.rewards))
+    return found._replace(rewards=[Slice(table.append(part_of(found.completions), rows))])
 
 
 def part_of(completions: Slice) -> str:
     """Return the name of the part of rewards that scores all of the part that a slice is of."""
-    return completions.part.digest[:32]
+    return completions.part.digest[:NAME]
 
 
 def scored_part(name: str) -> str:
@@ -72,14 +103,23 @@ def rewards_part(completions: Slice, rows: pa.Table) -> str:
     return f"{part_of(completions)}-{part_name([f'{prompt_id} {number}' for prompt_id, number in ids])[:16]}"
 
 
-def _find(table: GrowingTable, completions: Slice, names: list[str]) -> Found:
+def _scores_of_merged(completions: Slice) -> list[str]:
+    """Return the names of the parts that score what a part of completions was merged of."""
+    if MERGED not in completions.part.uri:
+        return []
+    merged = reference(completions.part.uri)
+    return [digest[:NAME] for digest in replaced_by(merged).values()]
+
+
+def _find(parts: Parts, completions: Slice, names: list[str]) -> Found:
     """Look up the rewards of a slice among the parts that score its part."""
     name = part_of(completions)
-    if name in names and (part := table.find(name)) is not None:
-        return Found([completions._replace(part=part, group=None)], [])
-    parts = [part for other in names if other != name and (part := table.find(other)) is not None]
-    if not parts:
-        return Found([], [completions])
-    selection = select_slices(parts, completions.completions())
+    if name in names and (part := parts(name)) is not None:
+        return Found(completions, [completions._replace(part=part, group=None)], [])
+    some = [part for other in (*names, *_scores_of_merged(completions)) if other != name and (part := parts(other))]
+    if not some:
+        return Found(completions, [], [completions])
+    selection = select_slices(some, completions.completions())
     held = completions_of(completions.part)
-    return Found(selection.slices(), slices_of(completions.part, held, selection.missing) if selection.missing else [])
+    rest = slices_of(completions.part, held, selection.missing) if selection.missing else []
+    return Found(completions, selection.slices(), rest)

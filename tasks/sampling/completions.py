@@ -11,8 +11,10 @@ from tasks.models.updates import warn_of_loss
 from tasks.pipeline.progress import log, track
 from tasks.sampling.drawing import Drawing, Request, cut_into_parts, requests_for
 from tasks.sampling.engines import open_engine
+from tasks.sampling.last_list import merged_parts, prompt_ids, read_last
 from tasks.store.artifacts import Artifact
-from tasks.store.cover import Selection, select_slices
+from tasks.store.compaction import compact
+from tasks.store.cover import Selection
 from tasks.store.drafts import keyed
 from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable, Slice, read_ahead
@@ -33,17 +35,22 @@ def completions_table(store: Store, policy: Artifact, decoding: Decoding) -> Gro
     return GrowingTable(store, "completions", keyed("completions", TABLE_VERSION, decides, inputs, config))
 
 
-def select_completions(store: Store, policy: Artifact, prompts: PromptTable, decoding: Decoding) -> Selection:
+def select_completions(store: Store, policy: Artifact, prompts: Artifact, decoding: Decoding) -> Selection:
     """Return what the store has of the prompts' k completions, and what is missing."""
-    every = frozenset(range(decoding.k))
-    return select_slices(completions_table(store, policy, decoding).parts(), dict.fromkeys(prompts.ids, every))
+    table = completions_table(store, policy, decoding)
+    found, ids = table.look(), prompt_ids(prompts)
+    slices, ids = read_last(table, found, ids, decoding.k)
+    selection = Selection(dict.fromkeys(ids.to_pylist(), frozenset(range(decoding.k))))
+    selection.begin(slices, merged_parts(slices, found))
+    selection.search(found.each(besides={slice_.part.uri for slice_ in slices if slice_.is_whole}))
+    return selection
 
 
 def missing_completions(
     store: Store, policy: Artifact, prompts: Artifact, decoding: Decoding
 ) -> dict[str, frozenset[int]]:
     """Return which of the prompts' k completions are not in the store: their ids by prompt."""
-    return select_completions(store, policy, PromptTable(prompts), decoding).missing
+    return select_completions(store, policy, prompts, decoding).missing
 
 
 def sample_slices(store: Store, policy: Artifact, prompts: Artifact, decoding: Decoding) -> tuple[list[Slice], int]:
@@ -54,11 +61,13 @@ def sample_slices(store: Store, policy: Artifact, prompts: Artifact, decoding: D
     before, as far as the kernels round alike in batches of any shape. In float32 on CPU they do; in bfloat16 on GPUs a
     logit's last bit may flip a token, and the rest of the completion is then another draw from the same distribution.
     """
-    table, wanted = completions_table(store, policy, decoding), PromptTable(prompts)
-    selection = select_completions(store, policy, wanted, decoding)
+    table = completions_table(store, policy, decoding)
+    compact(table, table.look())
+    selection = select_completions(store, policy, prompts, decoding)
     sampled = len(selection.missing)
     if sampled:
-        for part, requests in _draw(table, policy, wanted, selection, decoding):
+        texts = PromptTable(prompts, only=selection.missing)
+        for part, requests in _draw(table, policy, texts, selection, decoding):
             selection.add(part, dict.fromkeys(request.prompt_id for request in requests))
     return selection.slices(), sampled
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from fsspec.implementations.local import LocalFileSystem
 
 from tasks.config.errors import ConfigurationError
-from tasks.store.artifacts import Artifact, DamagedArtifactError, FileEntry, sha256_of
+from tasks.store.artifacts import Artifact, DamagedArtifactError, FileEntry
 from tasks.store.filesystem import open_fs, persist
 from tasks.store.folders import read_files
+from tasks.store.hashed import file_sha256
 from tasks.store.scratch import cache_folder, scratch_folder
 from tasks.store.verify import read_with, verify
 
@@ -86,5 +87,5 @@ def _put_in_place(scratch: Path, copy: Path, files: Mapping[str, FileEntry]) -> 
 def _check_copies(folder: Path, files: Mapping[str, FileEntry]) -> None:
     """Raise DamagedArtifactError where a local copy is missing or differs from its entry."""
     for name, entry in files.items():
-        if not (folder / name).is_file() or sha256_of(folder / name) != entry.sha256:
+        if not (folder / name).is_file() or file_sha256(folder / name) != entry.sha256:
             raise DamagedArtifactError(f"{folder / name} does not match the hash of {entry.path}; run again")

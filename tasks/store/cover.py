@@ -29,6 +29,22 @@ class Selection:
         self._links: list[tuple[str, str]] = []
         """Two parts each that share a prompt, by their URIs."""
 
+    def begin(self, slices: Iterable[Slice], merged: Mapping[str, Artifact]) -> None:
+        """Begin with slices of prompts that are none of the wanted ones.
+
+        Args:
+            slices: As an earlier selection returned them.
+            merged: URI of a part that all counts -> the part that has its rows now.
+        """
+        first: dict[int, str] = {}
+        for slice_ in slices:
+            part = merged.get(slice_.part.uri, slice_.part)
+            if slice_.group is not None:
+                self._links.append((first.setdefault(slice_.group, part.uri), part.uri))
+            if part is slice_.part:
+                self._slices.append(slice_)
+        self._slices += [Slice(part) for part in {part.uri: part for part in merged.values()}.values()]
+
     def take(self, part: Artifact, held: Held) -> None:
         """Take the completions of a part that are still missing."""
         taken: dict[str, frozenset[int]] = {}
@@ -39,6 +55,15 @@ class Selection:
                 self._settle(prompt_id, wanted - ids, part.uri)
         if taken:
             self._slices += slices_of(part, held, taken)
+
+    def search(self, parts: Iterable[Artifact]) -> None:
+        """Take what is missing from parts, in this order, and read no more of them than needed."""
+        if not self.missing:
+            return
+        for part, held in in_parallel(lambda part: (part, completions_of(part)), parts, AT_ONCE):
+            self.take(part, held)
+            if not self.missing:
+                return
 
     def add(self, part: Artifact, prompt_ids: Iterable[str]) -> None:
         """Take the whole of a part that was made of the missing completions of some prompts."""
@@ -68,12 +93,7 @@ def select_slices(parts: Iterable[Artifact], wanted: Mapping[str, frozenset[int]
         wanted: Prompt -> ids of its completions.
     """
     selection = Selection(wanted)
-    if not selection.missing:
-        return selection
-    for part, held in in_parallel(lambda part: (part, completions_of(part)), parts, AT_ONCE):
-        selection.take(part, held)
-        if not selection.missing:
-            break
+    selection.search(parts)
     return selection
 
 

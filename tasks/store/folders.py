@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from tasks.config.errors import ConfigurationError
 from tasks.store.artifacts import (
+    MANIFEST,
     Artifact,
     Content,
     DamagedArtifactError,
@@ -39,11 +40,15 @@ from tasks.store.filesystem import (
     remove,
     write_file,
 )
+from tasks.store.hashed import remember
+from tasks.store.index import look_at
+from tasks.store.listing import size_and_tag
 from tasks.store.verify import etag_of, read_entry, verify
 
-MANIFEST = "manifest.json"
 AT_ONCE = 16
 """Folders that are looked up at once; each look-up waits for a few requests, one after another."""
+FEW = 4
+"""Parts that are visited one by one; of more, their table is listed."""
 
 
 class Store:
@@ -127,7 +132,7 @@ class Store:
             size = len(data) if isinstance(data, bytes) else data.stat().st_size
             etag = etag_of(data) if self.uri.startswith("s3://") else ""
             entries[name] = FileEntry(path=f"{content}/{name}", size=size, sha256=hashes[name], etag=etag)
-            self._put(data, f"{folder}/{content}/{name}")
+            self._put(data, f"{folder}/{content}/{name}", hashes[name])
         if not replace and (found := self.find(folder)) is not None:
             return found
         created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -161,10 +166,7 @@ class Store:
             verify(uri, manifest.files.values())
         except DamagedArtifactError:
             return None
-        parts = zip(in_parallel(self.find, manifest.parts, AT_ONCE), manifest.parts.values(), strict=True)
-        if any(found is None or found.digest != digest for found, digest in parts):
-            return None
-        return _artifact(uri, manifest)
+        return _artifact(uri, manifest) if self._have(manifest.parts) else None
 
     def has_manifest(self, folder: str) -> bool:
         """Tell whether something was committed in a folder, damaged by now or not.
@@ -190,9 +192,24 @@ class Store:
         for path in (self.path(f"{folder}/{MANIFEST}"), self.path(folder)):
             persist(lambda path=path: remove(self.fs, path), f"{self.uri}/{folder}", "written")  # type: ignore[misc]
 
-    def _put(self, data: Content, relative: str) -> None:
-        path = self.path(relative)
-        persist(lambda: write_file(self.fs, path, data), f"{self.uri}/{relative}", "written")
+    def _have(self, parts: Mapping[str, str]) -> bool:
+        """Tell whether all of some parts of tables, whose digests are given, are there and undamaged."""
+        tables = {folder.rpartition("/")[0] for folder in parts} if len(parts) > FEW else set()
+        known = {
+            f"{table}/{name}": part.digest
+            for table in tables
+            for name, part in look_at(f"{self.uri}/{table}").known.items()
+        }
+        unknown = {folder: digest for folder, digest in parts.items() if known.get(folder) != digest}
+        found = zip(in_parallel(self.find, unknown, AT_ONCE), unknown.values(), strict=True)
+        return all(part is not None and part.digest == digest for part, digest in found)
+
+    def _put(self, data: Content, relative: str, sha256: str | None = None) -> None:
+        """Write a file; on a local disk its hash, where it is known, is kept, so that no look-up reads it again."""
+        path, uri = self.path(relative), f"{self.uri}/{relative}"
+        persist(lambda: write_file(self.fs, path, data), uri, "written")
+        if sha256 is not None and uri.startswith("file:"):
+            remember(uri, *size_and_tag(self.fs, path), sha256)
 
 
 def open_store(uri: str) -> Store:
@@ -249,6 +266,15 @@ def read_bytes(artifact: Artifact, name: str) -> bytes:
         DamagedArtifactError: The file is missing or differs from the manifest.
     """
     return read_entry(artifact.uri, read_files(artifact)[name])
+
+
+def reference(uri: str) -> Artifact:
+    """Return the artifact in a committed folder, whose content is verified when it is read.
+
+    Raises:
+        DamagedArtifactError: There is none.
+    """
+    return _artifact(uri, read_manifest(uri))
 
 
 def _artifact(uri: str, manifest: Manifest) -> Artifact:

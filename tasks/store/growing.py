@@ -6,7 +6,7 @@ A part is a committed folder under `tables/<kind>/<table key>/<part>`. A stage's
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +16,15 @@ import pyarrow.compute as pc
 from tasks.store.artifacts import Artifact, Manifest, Provenance, safe_path, sha256_of
 from tasks.store.drafts import Draft
 from tasks.store.filesystem import in_parallel
-from tasks.store.folders import AT_ONCE, Store, read_bytes
+from tasks.store.folders import AT_ONCE, Store, read_bytes, read_manifest
+from tasks.store.index import facts_of, look_at, write_index
 from tasks.store.parquet import read_columns, read_table, table_bytes
 from tasks.store.schemas import SCHEMAS, add_digests, format_digest, rows_digest
 
 SLICES = "slices.json"
+MERGED = "-merged-"
+"""In the names of parts that hold the rows of others; their stats name these by digest, as `REPLACES`."""
+REPLACES = "replaces"
 READ_AHEAD = 4
 """Parts that are held in memory at once."""
 
@@ -98,10 +102,21 @@ class GrowingTable:
         """Return a part by name, or None where it is missing or damaged."""
         return self.store.find(f"{self.folder}/{name}")
 
+    @property
+    def uri(self) -> str:
+        """Return the URI of the table's folder."""
+        return f"{self.store.uri}/{self.folder}"
+
     def parts(self) -> Iterator[Artifact]:
-        """Return the complete, undamaged parts, in the order of their names; each is looked up as it is asked for."""
-        found = in_parallel(self.find, self.store.list(self.folder), AT_ONCE)
-        return (part for part in found if part is not None)
+        """Return the complete, undamaged parts, in the order of their names; each is looked up as it is asked for.
+
+        Parts that were merged are left out where the part that holds their rows is there.
+        """
+        return self.look().each()
+
+    def look(self) -> "Parts":
+        """Return the parts that are there now: one listing; those that it does not show to be whole are visited."""
+        return Parts(self)
 
     def append(self, name: str, table: pa.Table, **stats: Any) -> Artifact:
         """Commit rows as a part; one of this name that is there already stays, since others may have read it.
@@ -119,6 +134,45 @@ class GrowingTable:
         manifest = Manifest(kind=self.kind, digest=digest, rows=table.num_rows, stats=stats, provenance=self.provenance)
         files = {"rows.parquet": table_bytes(table, self.kind)}
         return self.store.commit(f"{self.folder}/{name}", files, manifest, replace=False)
+
+
+class Parts:
+    """The parts of a table, as one listing shows them.
+
+    `sizes` has the bytes of each part's files by its name, in the order of the names.
+    """
+
+    def __init__(self, table: GrowingTable) -> None:
+        """List the table."""
+        self._table = table
+        self._known, self.sizes = look_at(table.uri)
+
+    def __call__(self, name: str) -> Artifact | None:
+        """Return a part, or None where it is missing or damaged."""
+        if name not in self.sizes:
+            return None
+        facts = self._known.get(name)
+        return facts.artifact(f"{self._table.uri}/{name}") if facts else self._table.find(name)
+
+    def merged(self) -> list[Artifact]:
+        """Return the parts that hold the rows of others."""
+        found = in_parallel(self, [name for name in self.sizes if MERGED in name], AT_ONCE)
+        return [part for part in found if part is not None]
+
+    def current(self) -> list[str]:
+        """Return the names of the parts, in their order, but for those whose rows a merged part has."""
+        replaced = {name for part in self.merged() for name in replaced_by(part)}
+        return [name for name in self.sizes if name not in replaced]
+
+    def each(self, besides: Collection[str] = ()) -> Iterator[Artifact]:
+        """Return the current parts, those at some URIs left out; each is looked up as it is asked for."""
+        rest = [name for name in self.current() if f"{self._table.uri}/{name}" not in besides]
+        return (part for part in in_parallel(self, rest, AT_ONCE) if part is not None)
+
+
+def replaced_by(part: Artifact) -> dict[str, str]:
+    """Return name -> digest of the parts whose rows a merged part holds; nothing of another part."""
+    return part.stats.get(REPLACES, {})
 
 
 def completions_of(part: Artifact) -> list[tuple[frozenset[int], list[str]]]:
@@ -190,7 +244,27 @@ def commit_slices(draft: Draft, kind: str, slices: list[Slice], stats: dict[str,
     rows, digest = sum(rows for rows, _ in measures), format_digest(add_digests(digest for _, digest in measures))
     parts = {str(item["part"]): str(item["digest"]) for item in listing}
     files = {SLICES: json.dumps(listing, indent=0).encode()}
+    index_parts(draft.store, parts)
     return draft.commit(kind, files, digest, rows=rows, stats=stats, parts=parts)
+
+
+def index_parts(store: Store, parts: Mapping[str, str]) -> None:
+    """Enter parts into the indexes of their tables, so that look-ups need not visit them.
+
+    Args:
+        store: Where they are.
+        parts: Folder -> digest.
+    """
+    tables: dict[str, dict[str, str]] = defaultdict(dict)
+    for folder, digest in parts.items():
+        table, _, name = folder.rpartition("/")
+        tables[f"{store.uri}/{table}"][name] = digest
+    for uri, own in tables.items():
+        known = look_at(uri).known
+        new = [name for name, digest in own.items() if name not in known or known[name].digest != digest]
+        facts = in_parallel(lambda name, uri=uri: (name, facts_of(read_manifest(f"{uri}/{name}"))), new, AT_ONCE)
+        if added := {name: part for name, part in facts if part is not None}:
+            write_index(uri, known | added)
 
 
 def read_slices(store: Store, artifact: Artifact) -> list[Slice]:

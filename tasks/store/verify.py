@@ -4,15 +4,16 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tasks.store.artifacts import Content, DamagedArtifactError, FileEntry
 from tasks.store.filesystem import open_fs, persist, read_chunks
+from tasks.store.hashed import forget, recall, remember
+from tasks.store.listing import size_and_tag
 
 T = TypeVar("T")
 PIECE = 50 << 20
 """Bytes that s3fs uploads at once; what has two of them or more goes up in pieces."""
-_verified: set[tuple[str, str, str]] = set()  # files that this process has compared with their manifests
 
 
 def read_entry(uri: str, entry: FileEntry) -> bytes:
@@ -50,6 +51,7 @@ def read_with(uri: str, entry: FileEntry, consume: Callable[[Iterator[bytes]], T
 
         result = consume(hashed())
         if sha256.hexdigest() != entry.sha256:
+            forget(where)  # else look-ups would go on taking the file for what it was
             raise DamagedArtifactError(f"{where} does not match the hash in its manifest; run again")
         return result
 
@@ -78,33 +80,43 @@ def _etag(pieces: Iterator[bytes], size: int) -> str:
 
 
 def verify(uri: str, entries: Iterable[FileEntry]) -> None:
-    """Compare files with the manifest: by ETag, or by reading what this process has not read and compared before.
+    """Compare files with the manifest: by what is known of them, or by reading what this machine has not read before.
 
     Raises:
         DamagedArtifactError: A file is missing or differs from its entry.
         StoreError: The store cannot be read.
     """
     for entry in entries:
-        path, tag = _find_file(uri, entry)
-        if (entry.etag and tag == entry.etag) or (path, entry.sha256, tag) in _verified:
+        tag = _find_file(uri, entry)
+        if is_known(f"{uri}/{entry.path}", entry, tag):
             continue
         read_with(uri, entry, lambda chunks: deque(chunks, maxlen=0))
-        _verified.add((path, entry.sha256, tag))
+        remember(f"{uri}/{entry.path}", entry.size, tag, entry.sha256)
 
 
-def _find_file(uri: str, entry: FileEntry) -> tuple[str, str]:
-    """Return the path of a file and its ETag, or the time when it was written; its size is checked."""
+def is_known(where: str, entry: FileEntry, tag: str) -> bool:
+    """Tell whether a file of the entry's size and of this tag has its content: by its ETag, or as this machine read it.
+
+    Args:
+        where: The file's URI.
+        entry: What the manifest says of it.
+        tag: See `size_and_tag`.
+    """
+    return bool(entry.etag and tag == entry.etag) or recall(where, entry.size, tag) == entry.sha256
+
+
+def _find_file(uri: str, entry: FileEntry) -> str:
+    """Return the tag of a file, whose size is checked."""
     where = f"{uri}/{entry.path}"
     fs, path = open_fs(where)
 
-    def attempt() -> dict[str, Any]:
-        info: dict[str, Any] = fs.info(path)
-        if info["size"] != entry.size:
-            raise DamagedArtifactError(f"{where} has {info['size']} bytes instead of {entry.size}; run again")
-        return info
+    def attempt() -> str:
+        size, tag = size_and_tag(fs, path)
+        if size != entry.size:
+            raise DamagedArtifactError(f"{where} has {size} bytes instead of {entry.size}; run again")
+        return tag
 
     try:
-        info = persist(attempt, where, "read")
+        return persist(attempt, where, "read")
     except FileNotFoundError as error:
         raise DamagedArtifactError(f"{where} is missing; run again") from error
-    return path, str(info.get("ETag") or info.get("mtime")).strip('"')

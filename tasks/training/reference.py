@@ -5,6 +5,7 @@ compute. So it serves every later run, whatever its threshold, loss or machine, 
 """
 
 import itertools
+import math
 import os
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -22,9 +23,11 @@ from tasks.models.loading import device, load_policy, model_folder, trusts_remot
 from tasks.pipeline.jobs import Job, run_job
 from tasks.pipeline.progress import Progress, log
 from tasks.store.artifacts import Artifact, DamagedArtifactError
+from tasks.store.compaction import compact
 from tasks.store.drafts import keyed
+from tasks.store.filesystem import in_parallel
 from tasks.store.folders import Store, read_manifest
-from tasks.store.growing import GrowingTable, part_name
+from tasks.store.growing import READ_AHEAD, GrowingTable, index_parts, part_name
 from tasks.store.parquet import read_table
 
 TABLE_VERSION = 2
@@ -76,6 +79,7 @@ def find_ref_logps(store: Store, reference: Artifact, dpo: DpoConfig, folder: Pa
     """
     table = ref_logps_table(store, reference, dpo)
     wanted = sequences_of(folder)
+    compact(table, table.look())
     found, parts = look_up(table, wanted)
     if missing := len(wanted) - len(found):
         log(f"log-probabilities under the reference: {missing} completions to compute, {len(found)} are in the store")
@@ -90,6 +94,7 @@ def find_ref_logps(store: Store, reference: Artifact, dpo: DpoConfig, folder: Pa
         )
         run_job(job)
         found, parts = look_up(table, wanted)
+    index_parts(store, parts)
     if lost := wanted - found.keys():
         raise DamagedArtifactError(f"{table.folder} lacks {len(lost)} completions, first {min(lost)}: run again")
     return RefLogps(found, parts, missing)
@@ -104,20 +109,27 @@ def look_up(table: GrowingTable, wanted: set[str]) -> tuple[dict[str, float], di
     """
     found: dict[str, float] = {}
     parts: dict[str, str] = {}
-    for part in table.parts():
-        if read_manifest(part.uri).provenance.key != table.provenance.key:
-            raise DamagedArtifactError(f"{part.uri} was computed for another reference model or data type: delete it")
-        rows = read_table(part, ["sequence_id", "logps"])
-        rows = rows.filter(pc.is_in(rows["sequence_id"], pa.array(wanted - found.keys(), pa.string())))
-        if not np.isfinite(rows["logps"].to_numpy()).all():
+    ids = pa.array(wanted, pa.string())
+    for part, rows in in_parallel(lambda part: (part, _read_wanted(table, part, ids)), table.parts(), READ_AHEAD):
+        new = {id_: logps for id_, logps in rows if id_ not in found}
+        if not all(map(math.isfinite, new.values())):
             raise ConfigurationError(
                 f"{part.uri} holds log-probabilities that are no numbers: the reference model is broken, name "
                 "another in sft.ready_model, or train it anew"
             )
-        if rows.num_rows:
-            found |= dict(zip(rows["sequence_id"].to_pylist(), rows["logps"].to_pylist(), strict=True))
+        if new:
+            found |= new
             parts[table.store.folder_of(part)] = part.digest
     return found, parts
+
+
+def _read_wanted(table: GrowingTable, part: Artifact, ids: pa.Array) -> list[tuple[str, float]]:
+    """Return the rows of a part with some ids: id and log-probability."""
+    if read_manifest(part.uri).provenance.key != table.provenance.key:
+        raise DamagedArtifactError(f"{part.uri} was computed for another reference model or data type: delete it")
+    rows = read_table(part, ["sequence_id", "logps"])
+    rows = rows.filter(pc.is_in(rows["sequence_id"], ids))
+    return list(zip(rows["sequence_id"].to_pylist(), rows["logps"].to_pylist(), strict=True))
 
 
 def fit(job: Job) -> None:

@@ -1,0 +1,82 @@
+"""Hashes of files that this machine has read, kept between processes: what has not changed is not read again to look.
+
+A file is told by its place, its size and a tag: the ETag on S3; on a disk the times of its last changes and its inode,
+which no copy and no tool that sets times back can repeat. What is computed with is compared with its hash all the same.
+Without this memory, or with a damaged one, files are read once more.
+"""
+
+import os
+import sqlite3
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tasks.store.artifacts import sha256_of
+from tasks.store.scratch import cache_folder
+
+_BUSY_SECONDS = 10.0
+_TABLE = "CREATE TABLE IF NOT EXISTS hashes (place TEXT PRIMARY KEY, size INTEGER, tag TEXT, sha256 TEXT) WITHOUT ROWID"
+
+
+def tag_of(stat: os.stat_result) -> str:
+    """Return what tells a local file from what stood in its place before, but for its size."""
+    return f"{stat.st_mtime_ns}-{stat.st_ctime_ns}-{stat.st_ino}"
+
+
+def recall(place: str, size: int, tag: str) -> str | None:
+    """Return the SHA-256 of a file that this machine has read, None where it has not, or the file is another by now."""
+    row = _ask("SELECT size, tag, sha256 FROM hashes WHERE place = ?", place)
+    return row[2] if row is not None and row[:2] == (size, tag) else None
+
+
+def remember(place: str, size: int, tag: str, sha256: str) -> None:
+    """Keep the SHA-256 of a file, whose size and tag were read before its content."""
+    _ask("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?)", place, size, tag, sha256)
+
+
+def forget(place: str) -> None:
+    """Forget a file that turned out to hold something else than was remembered."""
+    _ask("DELETE FROM hashes WHERE place = ?", place)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a local file: from memory where it has not changed since, else by reading it.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    stat, place = path.stat(), os.path.abspath(path)
+    known = recall(place, stat.st_size, tag_of(stat))
+    if known is None:
+        known = sha256_of(path)
+        remember(place, stat.st_size, tag_of(stat), known)
+    return known
+
+
+_lock = threading.Lock()
+
+
+def _ask(statement: str, *values: Any) -> tuple[Any, ...] | None:
+    """Return a row of the memory; whatever goes wrong with it costs a reading, never a run."""
+    path = cache_folder() / "hashes.sqlite"
+    with _lock:
+        try:
+            row: tuple[Any, ...] | None = _connect(os.getpid(), path).execute(statement, values).fetchone()
+        except sqlite3.OperationalError:  # another process is busy with it, or the disk is full
+            return None
+        except (sqlite3.DatabaseError, OSError):  # damaged, or no place for it
+            _connect.cache_clear()
+            path.unlink(missing_ok=True)
+            return None
+    return row
+
+
+@lru_cache(maxsize=4)
+def _connect(process: int, path: Path) -> sqlite3.Connection:  # a connection must not be carried over a fork
+    path.parent.mkdir(parents=True, exist_ok=True)
+    memory = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    memory.execute("PRAGMA synchronous = OFF")  # what is lost or damaged is read again
+    memory.execute("PRAGMA journal_mode = MEMORY")
+    memory.execute(_TABLE)
+    return memory
