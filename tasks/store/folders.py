@@ -9,6 +9,7 @@ import os
 import re
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -132,7 +133,8 @@ class Store:
             size = len(data) if isinstance(data, bytes) else data.stat().st_size
             etag = etag_of(data) if self.uri.startswith("s3://") else ""
             entries[name] = FileEntry(path=f"{content}/{name}", size=size, sha256=hashes[name], etag=etag)
-            self._put(data, f"{folder}/{content}/{name}", hashes[name])
+            self._put(data, f"{folder}/{content}/{name}")
+            self._know(f"{folder}/{content}/{name}", hashes[name])
         if not replace and (found := self.find(folder)) is not None:
             return found
         created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -204,12 +206,16 @@ class Store:
         found = zip(in_parallel(self.find, unknown, AT_ONCE), unknown.values(), strict=True)
         return all(part is not None and part.digest == digest for part, digest in found)
 
-    def _put(self, data: Content, relative: str, sha256: str | None = None) -> None:
-        """Write a file; on a local disk its hash, where it is known, is kept, so that no look-up reads it again."""
-        path, uri = self.path(relative), f"{self.uri}/{relative}"
-        persist(lambda: write_file(self.fs, path, data), uri, "written")
-        if sha256 is not None and uri.startswith("file:"):
-            remember(uri, *size_and_tag(self.fs, path), sha256)
+    def _put(self, data: Content, relative: str) -> None:
+        path = self.path(relative)
+        persist(lambda: write_file(self.fs, path, data), f"{self.uri}/{relative}", "written")
+
+    def _know(self, relative: str, sha256: str) -> None:
+        """Keep the hash of a file that was just written to a local disk, so that no look-up has to read it."""
+        uri = f"{self.uri}/{relative}"
+        if uri.startswith("file:"):
+            with suppress(FileNotFoundError):  # another process may have deleted it
+                remember(uri, *size_and_tag(self.fs, self.path(relative)), sha256)
 
 
 def open_store(uri: str) -> Store:

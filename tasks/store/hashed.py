@@ -8,6 +8,7 @@ Without this memory, or with a damaged one, files are read once more.
 import os
 import sqlite3
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,12 @@ def _ask(statement: str, *values: Any) -> tuple[Any, ...] | None:
     with _lock:
         try:
             row: tuple[Any, ...] | None = _connect(os.getpid(), path).execute(statement, values).fetchone()
-        except sqlite3.OperationalError:  # another process is busy with it, or the disk is full
+        except (sqlite3.OperationalError, OSError):  # another process is busy with it, or there is no place for it
             return None
-        except (sqlite3.DatabaseError, OSError):  # damaged, or no place for it
+        except sqlite3.DatabaseError:  # damaged
             _connect.cache_clear()
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             return None
     return row
 
