@@ -29,9 +29,10 @@ from prefect.states import Cancelling
 
 from flows.command_line import load_config
 from infra.stack import ROOT, Stack
-from tasks.store.folders import Store, read_manifest
-from tasks.store.growing import read_slices
+from tasks.store.folders import Store
+from tasks.store.manifests import read_manifest
 from tasks.store.runs import read_runs
+from tasks.store.slices import read_slices
 
 STAGES = (
     "train_sft",

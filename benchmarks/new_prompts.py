@@ -24,7 +24,8 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterNam
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 
-from tasks.store.folders import Store, read_manifest
+from tasks.store.folders import Store
+from tasks.store.manifests import read_manifest
 from tasks.store.runs import read_runs
 
 BEFORE = ("", "Please tell me: ", "A quick question. ", "I wonder: ", "Hello! ")

@@ -32,9 +32,9 @@ from tasks.sampling.drawing import prompt_seed
 from tasks.sampling.vllm_engine import VllmEngine
 from tasks.store.artifacts import Artifact, Manifest, Provenance
 from tasks.store.folders import Store
-from tasks.store.growing import Slice
 from tasks.store.parquet import table_bytes
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.store.slices import Slice
 
 SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
     "cpu": (64, {"max_new_tokens": 24, "part_size": 8}),

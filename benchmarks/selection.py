@@ -38,9 +38,9 @@ from tasks.selection.threshold import gap_threshold, select_pairs
 from tasks.store.artifacts import Artifact, Manifest, Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.growing import Slice, commit_slices
 from tasks.store.parquet import table_bytes
 from tasks.store.schemas import SCHEMAS
+from tasks.store.slices import Slice, commit_slices
 
 K, TAU, ETA = 16, 1.0, 0.85
 PAPER = {"pairs a prompt": 3.17, "prompts with pairs": 0.26, "paired completions a prompt": 2.43}

@@ -15,7 +15,7 @@ from _side_by_side import faster, report
 from pilot import run
 
 from tasks.examples.world import write_world
-from tasks.store.folders import read_manifest
+from tasks.store.manifests import read_manifest
 
 
 def step_seconds(world: Path, store: Path, seed: int, snapshots: int, lora: str) -> float:

@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 
 from tasks.inspection.catalog import Catalog, read_catalog
 from tasks.store.artifacts import Artifact
-from tasks.store.folders import Store, read_bytes
+from tasks.store.folders import Store
+from tasks.store.manifests import read_bytes
 from tasks.store.parquet import read_table
 
 PLOT = Path(__file__).parent / "img/rewards.svg"

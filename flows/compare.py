@@ -29,7 +29,8 @@ from tasks.pipeline.progress import Progress, warn
 from tasks.report.blocks import Table
 from tasks.store.artifacts import Artifact, sha256_of
 from tasks.store.drafts import Draft, provenance_of
-from tasks.store.folders import open_store, read_files
+from tasks.store.folders import open_store
+from tasks.store.manifests import read_files
 from tasks.store.parquet import table_bytes
 from tasks.store.runs import RunRecord
 

@@ -27,9 +27,10 @@ from tasks.sampling.drawing import completion_rows
 from tasks.sampling.samples import Sample
 from tasks.store.artifacts import NOTHING, Artifact, sha256_of
 from tasks.store.drafts import Draft
-from tasks.store.growing import GrowingTable, Slice, commit_slices, read_slices, read_whole_prompts, sort_rows
+from tasks.store.growing import GrowingTable
 from tasks.store.parquet import conversation_files, read_tables
 from tasks.store.schemas import SCHEMAS, format_digest
+from tasks.store.slices import Slice, commit_slices, read_slices, read_whole_prompts, sort_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

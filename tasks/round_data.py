@@ -16,11 +16,11 @@ from tasks.pipeline.stage import stage
 from tasks.store.artifacts import Artifact
 from tasks.store.cover import join_slices
 from tasks.store.drafts import Draft
-from tasks.store.folders import read_bytes, read_files
-from tasks.store.growing import commit_slices, raise_ids, read_slices
+from tasks.store.manifests import read_bytes, read_files
 from tasks.store.parquet import read_tables, table_bytes
 from tasks.store.schemas import add_digests, format_digest, rows_digest
 from tasks.store.scratch import scratch_folder
+from tasks.store.slices import commit_slices, raise_ids, read_slices
 
 
 class Found(Section):

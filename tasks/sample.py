@@ -15,7 +15,7 @@ from tasks.sampling.last_list import note_last
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.growing import commit_slices
+from tasks.store.slices import commit_slices
 
 
 def _preview(

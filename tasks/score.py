@@ -17,7 +17,7 @@ from tasks.rewards.table import count_unscored, rewards_table, unscored
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft, provenance_of
 from tasks.store.folders import Store
-from tasks.store.growing import commit_slices, groups_of, read_ahead, read_slices
+from tasks.store.slices import commit_slices, groups_of, read_ahead, read_slices
 
 BINS = 20
 """Bins of the histogram of rewards."""

@@ -16,9 +16,9 @@ from tasks.browser.repeats import REPEATS
 from tasks.browser.run_files import RunFiles, other_rewards
 from tasks.browser.scored import scored_parts
 from tasks.store.artifacts import Artifact, DamagedArtifactError
-from tasks.store.growing import read_ahead, read_slices
 from tasks.store.parquet import read_tables
 from tasks.store.schemas import SCHEMAS
+from tasks.store.slices import read_ahead, read_slices
 
 TITLES = {
     "given": "prompts",

@@ -12,7 +12,8 @@ from tasks.inspection.catalog import Catalog, Entry
 from tasks.selection.strategies import PairsConfig
 from tasks.store.artifacts import Artifact, DamagedArtifactError, is_safe
 from tasks.store.filesystem import in_parallel
-from tasks.store.folders import AT_ONCE, Store, read_manifest
+from tasks.store.folders import AT_ONCE, Store
+from tasks.store.manifests import read_manifest
 from tasks.store.runs import RUNS, Run
 
 NAMES = (*MADE_BY, "evaluation")

@@ -12,8 +12,8 @@ from tasks.rewards.scored import read_scored
 from tasks.selection.pairs import Candidates
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
-from tasks.store.growing import read_slices, read_whole_prompts
 from tasks.store.schemas import SCHEMAS
+from tasks.store.slices import read_slices, read_whole_prompts
 
 READ = [*COLUMNS, "token_ids"]
 

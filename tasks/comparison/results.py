@@ -12,7 +12,7 @@ from tasks.comparison.frontier import Curve, curve
 from tasks.evaluation.named_rewards import PROXY
 from tasks.planning.costs import dpo_tokens
 from tasks.store.artifacts import Artifact
-from tasks.store.folders import read_files, read_manifest
+from tasks.store.manifests import read_files, read_manifest
 from tasks.store.parquet import read_file, read_table
 from tasks.store.schemas import SCHEMAS
 

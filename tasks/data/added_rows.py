@@ -17,9 +17,10 @@ from tasks.store.compaction import compact
 from tasks.store.drafts import canonical_json, keyed
 from tasks.store.filesystem import in_parallel
 from tasks.store.folders import AT_ONCE, Store
-from tasks.store.growing import READ_AHEAD, GrowingTable, index_parts
+from tasks.store.growing import GrowingTable, index_parts
 from tasks.store.parquet import read_columns, read_table
 from tasks.store.schemas import SCHEMAS
+from tasks.store.slices import READ_AHEAD
 
 _BATCH = 1_000
 

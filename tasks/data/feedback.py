@@ -13,7 +13,7 @@ from tasks.data.sources import read_rows
 from tasks.data.tally import Tally
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
-from tasks.store.growing import read_ahead, read_slices
+from tasks.store.slices import read_ahead, read_slices
 
 COLUMNS = ("prompt_id", "chosen_id", "rejected_id", "annotator")
 

@@ -21,7 +21,7 @@ from tasks.pipeline.progress import Progress
 from tasks.sampling.completions import sample_slices
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
-from tasks.store.growing import Slice, read_sorted
+from tasks.store.slices import Slice, read_sorted
 
 
 class KlSettings(NamedTuple):

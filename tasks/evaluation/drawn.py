@@ -17,8 +17,8 @@ from tasks.rewards.scoring import score_slices
 from tasks.sampling.completions import sample_slices
 from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.folders import Store
-from tasks.store.growing import Slice, read_sorted
 from tasks.store.schemas import SCHEMAS
+from tasks.store.slices import Slice, read_sorted
 
 IDS = ["prompt_id", "completion_id"]
 

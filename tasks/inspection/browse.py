@@ -12,9 +12,9 @@ from tasks.inspection.catalog import Catalog, Entry
 from tasks.rewards.table import part_of, scored_part
 from tasks.store.filesystem import in_parallel
 from tasks.store.folders import Store
-from tasks.store.growing import Slice, groups_of, read_ahead, read_group, read_slices
 from tasks.store.parquet import read_tables
 from tasks.store.runs import Run
+from tasks.store.slices import Slice, groups_of, read_ahead, read_group, read_slices
 
 READERS = 8
 MADE_BY = {

@@ -10,7 +10,8 @@ from typing import Any
 from tasks.config.errors import ConfigurationError
 from tasks.store.artifacts import MANIFEST, Artifact, DamagedArtifactError, Manifest
 from tasks.store.filesystem import in_parallel, persist
-from tasks.store.folders import Store, read_manifest
+from tasks.store.folders import Store
+from tasks.store.manifests import read_manifest
 
 READERS = 32
 _KEY = r"[0-9a-f]{64}"

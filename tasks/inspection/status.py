@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from tasks.store.artifacts import DamagedArtifactError, Manifest
 from tasks.store.filesystem import in_parallel
-from tasks.store.folders import Store, read_manifest
+from tasks.store.folders import Store
+from tasks.store.manifests import read_manifest
 from tasks.store.runs import Run
 
 READERS = 32

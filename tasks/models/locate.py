@@ -15,7 +15,7 @@ from tasks.models.licence import CARD, LICENCES
 from tasks.store.artifacts import MANIFEST, Artifact
 from tasks.store.copies import copy_folder, fetch
 from tasks.store.filesystem import as_meant, open_fs, persist
-from tasks.store.folders import read_manifest
+from tasks.store.manifests import read_manifest
 from tasks.store.scratch import scratch_folder
 
 

@@ -14,7 +14,8 @@ from tasks.planning.estimates import Estimate, exactly
 from tasks.planning.observed import IN_PAIRS, PAIRS, TOKENS
 from tasks.store.artifacts import Artifact, Manifest
 from tasks.store.filesystem import in_parallel
-from tasks.store.folders import AT_ONCE, Store, read_manifest
+from tasks.store.folders import AT_ONCE, Store
+from tasks.store.manifests import read_manifest
 from tasks.store.parquet import read_file
 
 SETUP_BOUNDS, PHASE_BOUNDS, SLACK = (0.3, 1.3), (0.7, 1.3), 1.0

@@ -16,8 +16,9 @@ from tasks.planning.estimates import Estimate, exactly
 from tasks.planning.observed import DIFFERENT, IN_PAIRS, PAIRS, TOKENS, WITH_PAIR, above, neighbours, observe
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import keyed
-from tasks.store.folders import Store, read_manifest
+from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable
+from tasks.store.manifests import read_manifest
 from tasks.store.parquet import read_table
 
 Artifacts = Mapping[str, Artifact]

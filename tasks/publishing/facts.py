@@ -10,7 +10,8 @@ from tasks.inspection.browse import find_run
 from tasks.selection.strategies import CONTROLS
 from tasks.store.artifacts import Artifact, Manifest
 from tasks.store.filesystem import in_parallel
-from tasks.store.folders import Store, read_manifest
+from tasks.store.folders import Store
+from tasks.store.manifests import read_manifest
 from tasks.store.runs import Run, list_runs
 
 READERS = 16

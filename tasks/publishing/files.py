@@ -10,7 +10,8 @@ from tasks.publishing.card import CARD, card_text
 from tasks.publishing.facts import ModelFacts, aligned_model, base_model, is_ready
 from tasks.store.artifacts import Content, Manifest
 from tasks.store.copies import fetch
-from tasks.store.folders import Store, read_bytes
+from tasks.store.folders import Store
+from tasks.store.manifests import read_bytes
 
 ADAPTER_CONFIG = "adapter_config.json"
 OF_THE_MODEL = ("config.json", "generation_config.json", INDEX)

@@ -10,7 +10,8 @@ from tasks.monitors.judging import Verdict
 from tasks.pipeline.configuration import Config
 from tasks.planning.prediction import Planned
 from tasks.store.artifacts import NOTHING, Artifact, Manifest
-from tasks.store.folders import Store, read_files, read_manifest
+from tasks.store.folders import Store
+from tasks.store.manifests import read_files, read_manifest
 from tasks.store.parquet import read_file
 from tasks.store.runs import Run
 

@@ -12,8 +12,8 @@ from tasks.rewards.table import part_of, scored_part
 from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.filesystem import in_parallel
 from tasks.store.folders import Store
-from tasks.store.growing import READ_AHEAD, Slice, groups_of, read_ahead, read_group, read_slices
 from tasks.store.schemas import SCHEMAS
+from tasks.store.slices import READ_AHEAD, Slice, groups_of, read_ahead, read_group, read_slices
 
 KEYS = ["prompt_id", "completion_id"]
 

@@ -23,7 +23,7 @@ from tasks.pipeline.progress import Progress
 from tasks.rewards.table import find_rewards, merge_rewards, rewards_part, rewards_table
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
-from tasks.store.growing import Slice, read_ahead
+from tasks.store.slices import Slice, read_ahead
 
 
 class RewardModel:

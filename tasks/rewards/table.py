@@ -16,17 +16,10 @@ from tasks.store.artifacts import Artifact
 from tasks.store.cover import select_slices, slices_of
 from tasks.store.drafts import keyed
 from tasks.store.filesystem import in_parallel
-from tasks.store.folders import AT_ONCE, Store, reference
-from tasks.store.growing import (
-    MERGED,
-    GrowingTable,
-    Parts,
-    Slice,
-    completions_of,
-    part_name,
-    read_ahead,
-    replaced_by,
-)
+from tasks.store.folders import AT_ONCE, Store
+from tasks.store.growing import MERGED, GrowingTable, Parts, part_name, replaced_by
+from tasks.store.manifests import reference
+from tasks.store.slices import Slice, completions_of, read_ahead
 
 TABLE_VERSION = 4
 NAME = 32

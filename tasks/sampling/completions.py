@@ -17,7 +17,8 @@ from tasks.store.compaction import compact
 from tasks.store.cover import Selection
 from tasks.store.drafts import keyed
 from tasks.store.folders import Store
-from tasks.store.growing import GrowingTable, Slice, read_ahead
+from tasks.store.growing import GrowingTable
+from tasks.store.slices import Slice, read_ahead
 
 TABLE_VERSION = 3
 DECIDES_A_COMPLETION = frozenset(Decoding.model_fields) - {"k"}

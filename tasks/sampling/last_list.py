@@ -13,9 +13,10 @@ from pydantic import BaseModel, ValidationError
 
 from tasks.store.artifacts import Artifact, DamagedArtifactError, SafePath
 from tasks.store.filesystem import open_fs, persist, read_small_file
-from tasks.store.folders import reference
-from tasks.store.growing import GrowingTable, Parts, Slice, read_slices, replaced_by
+from tasks.store.growing import GrowingTable, Parts, replaced_by
+from tasks.store.manifests import reference
 from tasks.store.parquet import read_columns
+from tasks.store.slices import Slice, read_slices
 
 LAST = "last.json"
 

@@ -15,9 +15,11 @@ import pyarrow as pa
 
 from tasks.store.artifacts import Artifact, Provenance, sha256_of
 from tasks.store.filesystem import in_parallel
-from tasks.store.folders import Store, read_manifest
-from tasks.store.growing import MERGED, READ_AHEAD, REPLACES, GrowingTable, Parts, index_parts, replaced_by
+from tasks.store.folders import Store
+from tasks.store.growing import MERGED, REPLACES, GrowingTable, Parts, index_parts, replaced_by
+from tasks.store.manifests import read_manifest
 from tasks.store.parquet import read_table
+from tasks.store.slices import READ_AHEAD
 
 SMALL = 128 << 10
 """Bytes below which a run takes a part for small."""

@@ -10,8 +10,8 @@ from fsspec.implementations.local import LocalFileSystem
 from tasks.config.errors import ConfigurationError
 from tasks.store.artifacts import Artifact, DamagedArtifactError, FileEntry
 from tasks.store.filesystem import open_fs, persist
-from tasks.store.folders import read_files
 from tasks.store.hashed import file_sha256
+from tasks.store.manifests import read_files
 from tasks.store.scratch import cache_folder, scratch_folder
 from tasks.store.verify import read_with, verify
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from tasks.store.artifacts import Artifact
 from tasks.store.filesystem import in_parallel
 from tasks.store.folders import AT_ONCE
-from tasks.store.growing import Slice, completions_of
+from tasks.store.slices import Slice, completions_of
 
 Held = list[tuple[frozenset[int], list[str]]]
 """What a part holds, as `completions_of` returns it: ids of completions, and the prompts that have just these."""

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from pydantic import ValidationError
-
 from tasks.config.errors import ConfigurationError
 from tasks.store.artifacts import (
     MANIFEST,
@@ -22,7 +20,6 @@ from tasks.store.artifacts import (
     DamagedArtifactError,
     FileEntry,
     Manifest,
-    checksum_of,
     hashes_digest,
     is_safe,
     library_versions,
@@ -37,14 +34,14 @@ from tasks.store.filesystem import (
     in_parallel,
     open_fs,
     persist,
-    read_small_file,
     remove,
     write_file,
 )
 from tasks.store.hashed import remember
 from tasks.store.index import look_at
 from tasks.store.listing import size_and_tag
-from tasks.store.verify import etag_of, read_entry, verify
+from tasks.store.manifests import as_artifact, read_manifest
+from tasks.store.verify import etag_of, verify
 
 AT_ONCE = 16
 """Folders that are looked up at once; each look-up waits for a few requests, one after another."""
@@ -142,7 +139,7 @@ class Store:
         self._put(full.sealed().model_dump_json(indent=2).encode(), f"{folder}/{MANIFEST}")
         uri = f"{self.uri}/{folder}"
         # A server that replaces a file by removing it first has none for a moment, where another writer commits too.
-        return _artifact(uri, persist(lambda: read_manifest(uri), uri, "read"))
+        return as_artifact(uri, persist(lambda: read_manifest(uri), uri, "read"))
 
     def write_beside(self, folder: str, name: str, data: bytes) -> str:
         """Write a file that a folder's manifest does not name, in place of an earlier one; return its URI.
@@ -168,7 +165,7 @@ class Store:
             verify(uri, manifest.files.values())
         except DamagedArtifactError:
             return None
-        return _artifact(uri, manifest) if self._have(manifest.parts) else None
+        return as_artifact(uri, manifest) if self._have(manifest.parts) else None
 
     def has_manifest(self, folder: str) -> bool:
         """Tell whether something was committed in a folder, damaged by now or not.
@@ -227,61 +224,3 @@ def open_store(uri: str) -> Store:
     store = Store(uri)
     store.check_writable()
     return store
-
-
-def read_manifest(uri: str) -> Manifest:
-    """Return the manifest of a committed folder.
-
-    Raises:
-        DamagedArtifactError: There is none, or it cannot be parsed.
-        StoreError: The store cannot be read.
-    """
-    fs, path = open_fs(f"{uri}/{MANIFEST}")
-    try:
-        return persist(lambda: _parse(read_small_file(fs, path), uri), uri, "read")
-    except FileNotFoundError as error:
-        raise DamagedArtifactError(f"{uri} has no {MANIFEST}: it was never completed; run again") from error
-
-
-def _parse(content: bytes, uri: str) -> Manifest:
-    try:
-        manifest = Manifest.model_validate_json(content)
-    except ValidationError as error:
-        raise DamagedArtifactError(f"{uri}/{MANIFEST} is damaged; delete it and run again") from error
-    if checksum_of(content) != manifest.checksum:
-        raise DamagedArtifactError(f"{uri}/{MANIFEST} does not match its own checksum; delete it and run again")
-    return manifest
-
-
-def read_files(artifact: Artifact) -> dict[str, FileEntry]:
-    """Return the file names and entries of an artifact, in order.
-
-    Raises:
-        DamagedArtifactError: The folder holds something else by now, or nothing.
-    """
-    manifest = read_manifest(artifact.uri)
-    if manifest.digest != artifact.digest:
-        raise DamagedArtifactError(f"{artifact.uri} now holds {manifest.digest}, not {artifact.digest}; run again")
-    return dict(sorted(manifest.files.items()))
-
-
-def read_bytes(artifact: Artifact, name: str) -> bytes:
-    """Return the content of one file of an artifact.
-
-    Raises:
-        DamagedArtifactError: The file is missing or differs from the manifest.
-    """
-    return read_entry(artifact.uri, read_files(artifact)[name])
-
-
-def reference(uri: str) -> Artifact:
-    """Return the artifact in a committed folder, whose content is verified when it is read.
-
-    Raises:
-        DamagedArtifactError: There is none.
-    """
-    return _artifact(uri, read_manifest(uri))
-
-
-def _artifact(uri: str, manifest: Manifest) -> Artifact:
-    return Artifact(uri=uri, **manifest.model_dump(include={"kind", "digest", "rows", "stats"}))

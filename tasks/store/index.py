@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from tasks.store.artifacts import MANIFEST, Artifact, FileEntry, Manifest, SafePath, is_safe, sha256_of
+from tasks.store.artifacts import Artifact, FileEntry, SafePath, is_safe, sha256_of
 from tasks.store.filesystem import open_fs, persist, read_small_file, write_file
 from tasks.store.listing import Told, list_files
+from tasks.store.manifests import read_sealed
 from tasks.store.verify import is_known
 
 INDEX = "index.json"
@@ -30,18 +31,27 @@ class PartFacts(BaseModel):
     stats: dict[str, Any] = {}
     file: FileEntry
     """The part's only file."""
+    manifest: FileEntry
+    """The manifest itself."""
 
     def artifact(self, uri: str) -> Artifact:
         """Return the part, which is at a URI."""
-        return Artifact(uri=uri, **self.model_dump(exclude={"file"}))
+        return Artifact(uri=uri, **self.model_dump(exclude={"file", "manifest"}))
 
 
-def facts_of(manifest: Manifest) -> PartFacts | None:
-    """Return what the index keeps of a part; None where it is no single file, and so nothing to index."""
+def facts_of(uri: str) -> PartFacts | None:
+    """Return what the index keeps of the part at a URI; None where it has not a single file, and so nothing to index.
+
+    Raises:
+        DamagedArtifactError: It has no manifest, or a damaged one.
+        StoreError: The store cannot be read.
+    """
+    manifest, entry = read_sealed(uri)
     if len(manifest.files) != 1:
         return None
     (file,) = manifest.files.values()
-    return PartFacts(**manifest.model_dump(include={"kind", "digest", "rows", "stats"}), file=file)
+    facts = manifest.model_dump(include={"kind", "digest", "rows", "stats"})
+    return PartFacts(**facts, file=file, manifest=entry)
 
 
 class _Index(BaseModel):
@@ -67,7 +77,11 @@ def look_at(uri: str) -> Look:
     fs, root = open_fs(uri)
     files = persist(lambda: list_files(fs, root), uri, "read")
     facts = read_index(uri) if INDEX in files else {}
-    known = {name: part for name, part in facts.items() if _is_there(f"{uri}/{name}", name, part.file, files)}
+    known = {
+        name: part
+        for name, part in facts.items()
+        if all(_is_there(uri, name, file, files) for file in (part.manifest, part.file))
+    }
     sizes: Counter[str] = Counter()
     for path, (size, _) in files.items():
         sizes[path.partition("/")[0]] += size if "/" in path else 0
@@ -95,9 +109,9 @@ def write_index(uri: str, parts: Mapping[str, PartFacts]) -> None:
     persist(lambda: write_file(fs, path, index.model_dump_json().encode()), uri, "written")
 
 
-def _is_there(where: str, name: str, file: FileEntry, files: Mapping[str, Told]) -> bool:
+def _is_there(uri: str, name: str, file: FileEntry, files: Mapping[str, Told]) -> bool:
     size, tag = files.get(f"{name}/{file.path}", (-1, ""))
-    return f"{name}/{MANIFEST}" in files and size == file.size and is_known(f"{where}/{file.path}", file, tag)
+    return size == file.size and is_known(f"{uri}/{name}/{file.path}", file, tag)
 
 
 def _checksum(parts: Mapping[str, PartFacts]) -> str:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from tasks.store.artifacts import Artifact, DamagedArtifactError, FileEntry
 from tasks.store.filesystem import CHUNK, open_fs, persist
-from tasks.store.folders import read_bytes, read_files
+from tasks.store.manifests import read_bytes, read_files
 from tasks.store.schemas import SCHEMAS, add_digests, rows_digest
 from tasks.store.verify import read_entry
 

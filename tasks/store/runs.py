@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.store.artifacts import Artifact, DamagedArtifactError, Manifest, Provenance, SafePath, sha256_of
 from tasks.store.filesystem import in_parallel
-from tasks.store.folders import Store, read_manifest
+from tasks.store.folders import Store
+from tasks.store.manifests import read_manifest
 
 RUNS = "runs"
 KIND = "run"

@@ -14,8 +14,8 @@ from tasks.lm.tokens import encode_prompt
 from tasks.pipeline.progress import Progress
 from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.folders import Store
-from tasks.store.growing import read_slices, read_whole_prompts
 from tasks.store.parquet import read_tables
+from tasks.store.slices import read_slices, read_whole_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

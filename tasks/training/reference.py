@@ -26,9 +26,11 @@ from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.compaction import compact
 from tasks.store.drafts import keyed
 from tasks.store.filesystem import in_parallel
-from tasks.store.folders import Store, read_manifest
-from tasks.store.growing import READ_AHEAD, GrowingTable, index_parts, part_name
+from tasks.store.folders import Store
+from tasks.store.growing import GrowingTable, index_parts, part_name
+from tasks.store.manifests import read_manifest
 from tasks.store.parquet import read_table
+from tasks.store.slices import READ_AHEAD
 
 TABLE_VERSION = 2
 WITHOUT_REF = "examples_without_ref.parquet"

@@ -11,10 +11,11 @@ from tasks.browser.filters import Filters
 from tasks.browser.prompts import list_prompts, show_prompt
 from tasks.selection.strategies import PairsConfig
 from tasks.store.artifacts import sha256_of
-from tasks.store.folders import Store, read_files
-from tasks.store.growing import Slice, commit_slices, read_slices
+from tasks.store.folders import Store
+from tasks.store.manifests import read_files
 from tasks.store.parquet import read_table, table_bytes
 from tasks.store.runs import RunRecord
+from tasks.store.slices import Slice, commit_slices, read_slices
 
 BIDI, NUL = "abc\u202edcba\u2066x", "a\x00b"
 HOSTILE = [

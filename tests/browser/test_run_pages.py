@@ -12,8 +12,8 @@ from tasks.browser.filters import FLAGS, ORDERS, Filters
 from tasks.browser.prompts import list_prompts, show_prompt
 from tasks.rewards.candidates import gather
 from tasks.selection.threshold import select_pairs
-from tasks.store.growing import read_slices, read_sorted
 from tasks.store.parquet import read_table
+from tasks.store.slices import read_slices, read_sorted
 
 
 def rows_of(browsed, name, number=0):

@@ -14,8 +14,8 @@ from tasks.browser.prompts import show_prompt
 from tasks.selection.strategies import PairsConfig
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
-from tasks.store.growing import read_slices, read_sorted
 from tasks.store.parquet import read_table
+from tasks.store.slices import read_slices, read_sorted
 
 CONFIG = PairsConfig(strategy="shuffled", tau=0.5, max_pairs=20, rip={"most_gap": 3.0})
 

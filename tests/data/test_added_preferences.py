@@ -9,7 +9,7 @@ from tasks.data.added_preferences import ADDED_PREFERENCES, collect_preferences
 from tasks.data.tally import Tally, read_records
 from tasks.prompts import find_data
 from tasks.store.artifacts import NOTHING, DamagedArtifactError
-from tasks.store.folders import read_files
+from tasks.store.manifests import read_files
 from tasks.store.parquet import read_table
 from tasks.training_data import load_preferences
 

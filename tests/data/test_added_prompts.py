@@ -10,7 +10,8 @@ from tasks.data.prompt_table import PromptTable
 from tasks.data.tally import Tally, read_records
 from tasks.prompts import collect_prompts, find_data, load_held_out, load_prompts
 from tasks.store.artifacts import NOTHING, DamagedArtifactError
-from tasks.store.folders import Store, read_files
+from tasks.store.folders import Store
+from tasks.store.manifests import read_files
 from tasks.store.parquet import read_table
 
 

@@ -13,8 +13,9 @@ from tasks.data.records import prompt_id
 from tasks.store.artifacts import Artifact, Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.growing import GrowingTable, Slice, commit_slices
+from tasks.store.growing import GrowingTable
 from tasks.store.schemas import SCHEMAS
+from tasks.store.slices import Slice, commit_slices
 
 pytestmark = pytest.mark.usefixtures("server")
 TEXTS = ("yes", "no", "\n\nHuman: really?\n\nAssistant: [1]", "no", "")

@@ -16,7 +16,7 @@ from flows.rounds import main
 from tasks.config.sections import DataSource
 from tasks.examples.world import write_world
 from tasks.store.artifacts import Artifact
-from tasks.store.folders import read_manifest
+from tasks.store.manifests import read_manifest
 from tasks.store.parquet import read_table
 
 

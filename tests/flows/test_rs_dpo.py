@@ -11,9 +11,9 @@ from runs import digests, on_small_world, written
 from tasks.examples.world import write_world
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
-from tasks.store.growing import read_slices
 from tasks.store.parquet import read_table
 from tasks.store.runs import list_runs
+from tasks.store.slices import read_slices
 
 
 @pytest.fixture(scope="module")

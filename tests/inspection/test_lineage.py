@@ -6,7 +6,8 @@ from chains import Origin, checkpoint, hex_of, output, part
 from tasks.inspection.catalog import read_catalog
 from tasks.inspection.lineage import find_entry, settings_of, source_path, trace
 from tasks.store.artifacts import Provenance
-from tasks.store.folders import Store, read_files
+from tasks.store.folders import Store
+from tasks.store.manifests import read_files
 
 DATA, MODEL = hex_of("a data file"), hex_of("store_model base")
 SOURCE = {"path": "s3://bucket/prompts.jsonl", "revision": None, "split": "train"}

@@ -13,11 +13,13 @@ from runs import ROOT
 from flows.store import main
 from tasks.store.artifacts import Artifact, Provenance
 from tasks.store.drafts import Draft
-from tasks.store.folders import Store, read_files
-from tasks.store.growing import GrowingTable, Slice, commit_slices
+from tasks.store.folders import Store
+from tasks.store.growing import GrowingTable
+from tasks.store.manifests import read_files
 from tasks.store.parquet import table_bytes
 from tasks.store.runs import Run, RunRecord
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.store.slices import Slice, commit_slices
 
 ASKED, OTHER = "3fa90c" + "0" * 58, "3fb" + "1" * 61
 TEXTS, REWARDS = ["red", "\x1b[2Jblue", "[bold]green"], [2.0, -1.5, 0.25]

@@ -21,8 +21,8 @@ from tasks.reward_model import check_preferences
 from tasks.sft import check_demonstrations
 from tasks.store.artifacts import NOTHING, Artifact
 from tasks.store.folders import Store
-from tasks.store.growing import read_slices
 from tasks.store.parquet import read_table
+from tasks.store.slices import read_slices
 from tasks.training_data import load_demonstrations, load_preferences
 
 NUMBERS = count()

@@ -7,7 +7,8 @@ from imports import stored
 from runs import ROOT
 
 from tasks.models.licence import card_facts, find_licence, hub_commit
-from tasks.store.folders import Store, read_files
+from tasks.store.folders import Store
+from tasks.store.manifests import read_files
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from tasks.pipeline.dispatch import DeploymentFailedError, DeploymentRunError, c
 from tasks.pipeline.jobs import die_with_parent
 from tasks.pipeline.site import Site, open_site
 from tasks.store.artifacts import Artifact
-from tasks.store.folders import read_bytes
+from tasks.store.manifests import read_bytes
 
 COMPUTE = ComputeConfig(train_sft="train-sft/test")
 POOL = "test-dispatch"

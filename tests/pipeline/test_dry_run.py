@@ -9,7 +9,8 @@ from doubles import Double
 from tasks.pipeline.dry_run import PLAN, Plan, pending
 from tasks.store.artifacts import NOTHING, Artifact
 from tasks.store.drafts import Draft
-from tasks.store.folders import Store, read_bytes, read_manifest
+from tasks.store.folders import Store
+from tasks.store.manifests import read_bytes, read_manifest
 
 
 def test_a_ready_output_takes_the_stage_s_place(tmp_path):

@@ -21,9 +21,11 @@ from tasks.pipeline.site import Site
 from tasks.selection.pairs import Candidates
 from tasks.store.artifacts import Artifact, Provenance
 from tasks.store.drafts import Draft
-from tasks.store.folders import Store, read_bytes
-from tasks.store.growing import GrowingTable, Slice, commit_slices
+from tasks.store.folders import Store
+from tasks.store.growing import GrowingTable
+from tasks.store.manifests import read_bytes
 from tasks.store.schemas import SCHEMAS
+from tasks.store.slices import Slice, commit_slices
 
 ROOMS = sorted(path.parent for path in (ROOT / "tasks").glob("*/__init__.py"))
 BLOCKS = [

@@ -15,7 +15,8 @@ from tasks.pipeline.site import Site
 from tasks.pipeline.stage import stage
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft, stage_key
-from tasks.store.folders import Store, read_bytes, read_files, read_manifest
+from tasks.store.folders import Store
+from tasks.store.manifests import read_bytes, read_files, read_manifest
 
 # A stage in a flow
 

@@ -13,7 +13,8 @@ from tasks.pipeline.site import Site
 from tasks.publishing.card import card_text, write_card
 from tasks.publishing.facts import gather
 from tasks.store.copies import fetch
-from tasks.store.folders import Store, read_manifest
+from tasks.store.folders import Store
+from tasks.store.manifests import read_manifest
 from tasks.store.runs import Run, RunRecord
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from tasks.rewards.candidates import gather
 from tasks.store.artifacts import DamagedArtifactError, Provenance
-from tasks.store.folders import Store, read_files
-from tasks.store.growing import GrowingTable, Slice
+from tasks.store.folders import Store
+from tasks.store.growing import GrowingTable
+from tasks.store.manifests import read_files
+from tasks.store.slices import Slice
 
 COMPLETIONS = [("b", 0, "x", "stop"), ("b", 1, "y", "length"), ("a", 0, "x", "stop"), ("a", 2, "x", "stop")]
 REWARDS = [("b", 0, 0.5), ("b", 1, 1.5), ("a", 0, 2.5), ("a", 2, 3.5)]

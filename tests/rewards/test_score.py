@@ -22,9 +22,10 @@ from tasks.score import reward_stats, score_completions
 from tasks.store.artifacts import Artifact, Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.growing import GrowingTable, Slice, commit_slices, read_slices
+from tasks.store.growing import GrowingTable
 from tasks.store.parquet import read_table, table_bytes
 from tasks.store.schemas import SCHEMAS
+from tasks.store.slices import Slice, commit_slices, read_slices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,10 +11,12 @@ from tasks.round_data import Found, join_completions, join_pairs, keep_preferenc
 from tasks.store.artifacts import Artifact, Provenance
 from tasks.store.cover import join_slices
 from tasks.store.drafts import Draft
-from tasks.store.folders import Store, read_bytes
-from tasks.store.growing import SLICES, GrowingTable, Slice, commit_slices, groups_of, read_group, read_slices
+from tasks.store.folders import Store
+from tasks.store.growing import GrowingTable
+from tasks.store.manifests import read_bytes
 from tasks.store.parquet import read_table
 from tasks.store.schemas import SCHEMAS
+from tasks.store.slices import SLICES, Slice, commit_slices, groups_of, read_group, read_slices
 from tasks.training.dpo_examples import ExampleBuilder
 
 K = 2

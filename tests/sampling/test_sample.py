@@ -22,9 +22,9 @@ from tasks.sampling.transformers_engine import TransformersEngine
 from tasks.store.artifacts import Artifact, Manifest, Provenance
 from tasks.store.filesystem import StoreError
 from tasks.store.folders import Store
-from tasks.store.growing import Slice
 from tasks.store.parquet import read_table, table_bytes
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.store.slices import Slice
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PROMPTS, K = 21, 2

@@ -19,9 +19,10 @@ from tasks.selection.strategies import SETTINGS, PairsConfig
 from tasks.store.artifacts import Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.growing import GrowingTable, Slice, commit_slices
+from tasks.store.growing import GrowingTable
 from tasks.store.parquet import read_table
 from tasks.store.schemas import SCHEMAS, format_digest
+from tasks.store.slices import Slice, commit_slices
 
 # A row
 

@@ -9,7 +9,8 @@ from commits import EVERY_STORE, MODEL, commit_model, local_files
 
 from tasks.store import copies
 from tasks.store.artifacts import DamagedArtifactError
-from tasks.store.folders import Store, read_files
+from tasks.store.folders import Store
+from tasks.store.manifests import read_files
 
 
 def copies_in(cache: Path) -> list[Path]:

@@ -6,7 +6,8 @@ from tasks.pipeline.progress import Progress, track
 from tasks.store.artifacts import Provenance, sha256_of
 from tasks.store.cost import Cost
 from tasks.store.drafts import Draft
-from tasks.store.folders import Store, read_manifest
+from tasks.store.folders import Store
+from tasks.store.manifests import read_manifest
 
 
 def test_seconds_and_peak_memory_are_those_since_it_began():

@@ -18,8 +18,10 @@ from tasks.store.copies import fetch
 from tasks.store.cover import select_slices
 from tasks.store.drafts import Draft
 from tasks.store.filesystem import StoreError, open_fs
-from tasks.store.folders import Store, open_store, read_bytes, read_files
-from tasks.store.growing import GrowingTable, commit_slices, read_ahead, read_slices
+from tasks.store.folders import Store, open_store
+from tasks.store.growing import GrowingTable
+from tasks.store.manifests import read_bytes, read_files
+from tasks.store.slices import commit_slices, read_ahead, read_slices
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from commits import EVERY_STORE, MODEL, PROVENANCE, REWARDS, commit_model, commi
 
 from tasks.store.artifacts import NOTHING, Artifact, DamagedArtifactError, files_digest, sha256_of
 from tasks.store.filesystem import open_fs
-from tasks.store.folders import Store, read_files
+from tasks.store.folders import Store
+from tasks.store.manifests import read_files
 from tasks.store.parquet import read_table
 
 

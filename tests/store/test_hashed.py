@@ -11,8 +11,9 @@ from commits import MODEL, commit_model
 from tasks.store import hashed, verify
 from tasks.store.artifacts import DamagedArtifactError, sha256_of
 from tasks.store.copies import fetch
-from tasks.store.folders import Store, read_files
+from tasks.store.folders import Store
 from tasks.store.hashed import file_sha256, forget, recall, remember, tag_of
+from tasks.store.manifests import read_files
 from tasks.store.scratch import cache_folder
 
 

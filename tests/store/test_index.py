@@ -8,12 +8,15 @@ import pytest
 from commits import EVERY_STORE
 from small_stores import PROVENANCE, completions
 
-from tasks.store import folders
-from tasks.store.artifacts import Artifact, Manifest, Provenance
+from tasks.store import manifests
+from tasks.store.artifacts import Artifact, Provenance
 from tasks.store.drafts import Draft
-from tasks.store.folders import Store, read_files
-from tasks.store.growing import GrowingTable, Slice, commit_slices, index_parts, read_slices
+from tasks.store.filesystem import read_small_file
+from tasks.store.folders import Store
+from tasks.store.growing import GrowingTable, index_parts
 from tasks.store.index import INDEX
+from tasks.store.manifests import read_files
+from tasks.store.slices import Slice, commit_slices, read_slices
 
 DAMAGES = ["flip", "truncate", "delete"]
 OUT = Provenance(stage="sample_completions", version=1, key="c" * 64)
@@ -22,13 +25,14 @@ OUT = Provenance(stage="sample_completions", version=1, key="c" * 64)
 @pytest.fixture
 def visits(monkeypatch) -> Counter[str]:
     """Count the manifests that are read, by folder name."""
-    read, seen = folders.read_manifest, Counter()
+    seen: Counter[str] = Counter()
 
-    def counted(uri: str) -> Manifest:
-        seen[uri.rpartition("/")[2]] += 1
-        return read(uri)
+    def counted(fs, path: str) -> bytes:
+        if path.endswith("/manifest.json"):
+            seen[path.split("/")[-2]] += 1
+        return read_small_file(fs, path)
 
-    monkeypatch.setattr(folders, "read_manifest", counted)
+    monkeypatch.setattr(manifests, "read_small_file", counted)
     return seen
 
 
@@ -66,9 +70,11 @@ def test_parts_that_came_later_are_visited_until_they_are_in_a_list(store, visit
 
 @EVERY_STORE
 @pytest.mark.parametrize("how", DAMAGES)
-def test_damage_to_an_indexed_part_is_noticed(store, how, damage):
+@pytest.mark.parametrize("which", ["rows.parquet", "manifest.json"])
+def test_damage_to_an_indexed_part_is_noticed(store, which, how, damage):
     parts, listed = commit(store, "abcdefgh")
-    damage(f"{parts[3].uri}/{read_files(parts[3])['rows.parquet'].path}", how)
+    file = which if which == "manifest.json" else read_files(parts[3])[which].path
+    damage(f"{parts[3].uri}/{file}", how)
     assert store.find(store.folder_of(listed)) is None
     assert list(table_of(store).parts()) == [*parts[:3], *parts[4:]]
     assert table_of(store).append("d", completions("d")) == parts[3]

@@ -11,7 +11,8 @@ from s3fs import S3FileSystem
 
 from tasks.store import copies
 from tasks.store.artifacts import DamagedArtifactError
-from tasks.store.folders import Store, open_store, read_manifest
+from tasks.store.folders import Store, open_store
+from tasks.store.manifests import read_manifest
 
 ODD_PATHS = [
     "..",

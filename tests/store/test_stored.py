@@ -11,8 +11,8 @@ from flows.command_line import foresee, load_config
 from flows.rs_dpo import rs_dpo
 from tasks.inspection.catalog import read_catalog
 from tasks.store.folders import Store
-from tasks.store.growing import read_slices
 from tasks.store.parquet import read_table
+from tasks.store.slices import read_slices
 
 STORES = sorted((ROOT / "tests/stores").iterdir())
 

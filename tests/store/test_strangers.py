@@ -7,8 +7,9 @@ from small_stores import PROVENANCE, commit, content_of
 
 from tasks.store.artifacts import Artifact, DamagedArtifactError, Manifest, files_digest
 from tasks.store.copies import fetch
-from tasks.store.folders import Store, read_manifest
-from tasks.store.growing import read_slices
+from tasks.store.folders import Store
+from tasks.store.manifests import read_manifest
+from tasks.store.slices import read_slices
 
 
 @pytest.mark.parametrize("digest", ["../../outside", "/outside", "", ".", "a b", "a\n"])

@@ -7,10 +7,12 @@ import pytest
 from tasks.store.artifacts import Artifact, DamagedArtifactError, Provenance
 from tasks.store.cover import select_slices
 from tasks.store.drafts import Draft
-from tasks.store.folders import Store, read_files
-from tasks.store.growing import GrowingTable, Slice, commit_slices, part_name, read_slices
+from tasks.store.folders import Store
+from tasks.store.growing import GrowingTable, part_name
+from tasks.store.manifests import read_files
 from tasks.store.parquet import read_table
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.store.slices import Slice, commit_slices, read_slices
 
 K = 2
 DAMAGES = ["flip", "truncate", "delete"]

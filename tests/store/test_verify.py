@@ -6,7 +6,8 @@ import pytest
 from commits import EVERY_STORE, MODEL, PROVENANCE, commit_model, commit_rewards
 
 from tasks.store.artifacts import DamagedArtifactError, Manifest
-from tasks.store.folders import Store, read_bytes, read_files, read_manifest
+from tasks.store.folders import Store
+from tasks.store.manifests import read_bytes, read_files, read_manifest
 from tasks.store.parquet import read_table
 from tasks.store.verify import etag_of
 

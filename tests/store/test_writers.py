@@ -14,8 +14,9 @@ from commits import EVERY_STORE, MODEL, commit_model, read_all
 from tasks.store.artifacts import Artifact, DamagedArtifactError, Provenance, checksum_of, files_digest
 from tasks.store.drafts import Draft
 from tasks.store.filesystem import open_fs
-from tasks.store.folders import Store, read_files
+from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable
+from tasks.store.manifests import read_files
 
 
 @EVERY_STORE

@@ -15,10 +15,10 @@ from tasks.selection.strategies import PairsConfig
 from tasks.store.artifacts import Artifact, Manifest, Provenance, sha256_of
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.growing import Slice, commit_slices
 from tasks.store.parquet import table_bytes
 from tasks.store.runs import Run, RunRecord
 from tasks.store.schemas import SCHEMAS
+from tasks.store.slices import Slice, commit_slices
 
 WORDS = np.array(["the", "fox", "seal", "harbour", "quietly", "answers", "because", "twelve", "bright", "and", "cold"])
 PROMPTS_A_PART = 256

@@ -8,7 +8,8 @@ import pytest
 
 from tasks.store import parquet
 from tasks.store.artifacts import Artifact, Content, Manifest, Provenance, files_digest
-from tasks.store.folders import Store, read_bytes, read_files
+from tasks.store.folders import Store
+from tasks.store.manifests import read_bytes, read_files
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
 
 PROVENANCE = Provenance(

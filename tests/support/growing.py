@@ -9,9 +9,9 @@ from tasks.score import score_completions
 from tasks.store.artifacts import Artifact, Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.growing import Slice
 from tasks.store.parquet import table_bytes
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.store.slices import Slice
 
 PROMPTS = 9
 ORDER = [("prompt_id", "ascending"), ("completion_id", "ascending")]

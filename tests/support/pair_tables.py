@@ -9,9 +9,10 @@ from random_groups import neox, tokenizer
 from tasks.store.artifacts import Artifact, Provenance, files_digest
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.growing import GrowingTable, Slice, commit_slices
+from tasks.store.growing import GrowingTable
 from tasks.store.parquet import table_bytes
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
+from tasks.store.slices import Slice, commit_slices
 
 NAMES = ("a", "b", "c")
 PROMPTS = {"a": "w5 w6", "b": "w7", "c": "w8 w9 w10"}

@@ -16,7 +16,8 @@ import tasks.training.trainer
 from tasks.pipeline.jobs import Job
 from tasks.store.artifacts import files_digest
 from tasks.store.copies import fetch
-from tasks.store.folders import Store, read_manifest
+from tasks.store.folders import Store
+from tasks.store.manifests import read_manifest
 from tasks.training.trained_model import discard
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -19,8 +19,8 @@ from tasks.sample import sample_completions
 from tasks.score import score_completions
 from tasks.store.artifacts import Artifact, files_digest
 from tasks.store.folders import Store
-from tasks.store.growing import read_ahead, read_slices
 from tasks.store.parquet import read_table
+from tasks.store.slices import read_ahead, read_slices
 from tasks.training.rloo_setup import RlooJob, prompt_order, steps_of
 from tasks.training.snapshots import snapshots
 

@@ -10,7 +10,8 @@ from tasks.config.errors import ConfigurationError
 from tasks.config.settings import SftConfig
 from tasks.config.training import DpoConfig
 from tasks.store.copies import fetch
-from tasks.store.folders import Store, read_files, read_manifest
+from tasks.store.folders import Store
+from tasks.store.manifests import read_files, read_manifest
 from tasks.training.trackers import check_trackers, event_files
 
 pytestmark = pytest.mark.usefixtures("one_thread")

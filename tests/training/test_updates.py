@@ -20,7 +20,8 @@ from tasks.models.updates import measure_update, stored_type, warn_of_loss
 from tasks.store.artifacts import Artifact, Provenance, files_digest
 from tasks.store.copies import fetch
 from tasks.store.drafts import Draft
-from tasks.store.folders import Store, read_manifest
+from tasks.store.folders import Store
+from tasks.store.manifests import read_manifest
 from tasks.training.trained_model import commit_model, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")

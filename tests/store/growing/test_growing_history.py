@@ -13,7 +13,8 @@ from tasks.sampling.drawing import Request, cut_into_parts, requests_for
 from tasks.store.artifacts import Provenance
 from tasks.store.cover import select_slices
 from tasks.store.folders import Store
-from tasks.store.growing import GrowingTable, Slice, commit_slices, read_whole_prompts
+from tasks.store.growing import GrowingTable
+from tasks.store.slices import Slice, commit_slices, read_whole_prompts
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,9 +14,10 @@ from tasks.pairs import build_pairs
 from tasks.sampling.completions import sample_slices
 from tasks.sampling.transformers_engine import TransformersEngine
 from tasks.selection.strategies import PairsConfig
-from tasks.store.folders import Store, read_files
-from tasks.store.growing import commit_slices, groups_of, read_whole_prompts
+from tasks.store.folders import Store
+from tasks.store.manifests import read_files
 from tasks.store.parquet import read_table
+from tasks.store.slices import commit_slices, groups_of, read_whole_prompts
 from tasks.training.dpo_examples import ExampleBuilder
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,9 +16,10 @@ from tasks.sampling.completions import sample_slices
 from tasks.score import score_completions
 from tasks.selection.strategies import PairsConfig
 from tasks.store.artifacts import Artifact
-from tasks.store.folders import Store, read_files
-from tasks.store.growing import commit_slices, read_slices
+from tasks.store.folders import Store
+from tasks.store.manifests import read_files
 from tasks.store.parquet import read_table
+from tasks.store.slices import commit_slices, read_slices
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
