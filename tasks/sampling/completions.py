@@ -42,8 +42,10 @@ def select_completions(store: Store, policy: Artifact, prompts: Artifact, decodi
     found, ids = table.look(), prompt_ids(prompts)
     slices, ids = read_last(table, found, ids, decoding.k)
     selection = Selection(dict.fromkeys(ids.to_pylist(), frozenset(range(decoding.k))))
-    selection.begin(slices, merged_parts(slices, found))
-    selection.search(found.each(besides={slice_.part.uri for slice_ in slices if slice_.is_whole}))
+    merged = merged_parts(slices, found)
+    selection.begin(slices, merged)
+    whole = {slice_.part.uri for slice_ in slices if slice_.is_whole} | {part.uri for part in merged.values()}
+    selection.search(found.each(besides=whole))
     return selection
 
 

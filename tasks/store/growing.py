@@ -106,7 +106,7 @@ class Parts:
 
 def replaced_by(part: Artifact) -> dict[str, str]:
     """Return name -> digest of the parts whose rows a merged part holds; nothing of another part."""
-    return part.stats.get(REPLACES, {})
+    return dict(part.stats.get(REPLACES, {}))
 
 
 def index_parts(store: Store, parts: Mapping[str, str]) -> None:
@@ -123,8 +123,8 @@ def index_parts(store: Store, parts: Mapping[str, str]) -> None:
     for uri, own in tables.items():
         known = look_at(uri).known
         new = [name for name, digest in own.items() if name not in known or known[name].digest != digest]
-        facts = in_parallel(lambda name, uri=uri: (name, facts_of(f"{uri}/{name}")), new, AT_ONCE)
-        if added := {name: part for name, part in facts if part is not None}:
+        facts = in_parallel(facts_of, [f"{uri}/{name}" for name in new], AT_ONCE)
+        if added := {name: part for name, part in zip(new, facts, strict=True) if part is not None}:
             write_index(uri, known | added)
 
 
