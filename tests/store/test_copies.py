@@ -15,7 +15,7 @@ from tasks.store.manifests import read_files
 
 def copies_in(cache: Path) -> list[Path]:
     assert local_files(cache / "work") in ([], [cache / "work" / f"{socket.gethostname()}.lock"])
-    return [path for path in cache.iterdir() if path.name != "work"] if cache.exists() else []
+    return [path for path in cache.glob("*") if path.name not in ("work", "hashes.sqlite")]
 
 
 @pytest.fixture
