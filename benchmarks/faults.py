@@ -1,5 +1,7 @@
 """Kill everything at random moments of every GPU stage, and compare what comes out with an undisturbed run.
 
+Meanwhile the small parts of the store's tables are merged, over and over.
+
 SIGKILL goes to the computing process, the GPU worker, the process of the pipeline, Prefect's server and the object
 store, 20 times in all. supervisord restarts what a site's supervisor would, and a pipeline that ended is started again,
 as its schedule would. After each kill the slots of the GPU limit must return to zero. At last a pipeline is cancelled,
@@ -16,6 +18,8 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
+from threading import Event, Thread
 from typing import Any, Literal, NamedTuple
 
 import httpx
@@ -29,6 +33,9 @@ from prefect.states import Cancelling
 
 from flows.command_line import load_config
 from infra.stack import ROOT, Stack
+from tasks.store.artifacts import DamagedArtifactError
+from tasks.store.compaction import compact_store
+from tasks.store.filesystem import STORE_ERRORS
 from tasks.store.folders import Store
 from tasks.store.manifests import read_manifest
 from tasks.store.runs import read_runs
@@ -222,6 +229,25 @@ def cancel(pipeline: Pipeline) -> float:
     return time.monotonic() - began
 
 
+@contextlib.contextmanager
+def compacting(uri: str) -> Iterator[Callable[[], int]]:
+    """Merge the small parts of a store's tables again and again meanwhile; give the number of parts merged so far."""
+    merged, over = [], Event()
+
+    def merge() -> None:
+        while not over.wait(1.0):
+            with contextlib.suppress(*STORE_ERRORS, DamagedArtifactError):  # the store is killed, too
+                merged.extend(part for _, parts in compact_store(Store(uri)) for part in parts)
+
+    thread = Thread(target=merge)
+    thread.start()
+    try:
+        yield lambda: len(merged)
+    finally:
+        over.set()
+        thread.join()
+
+
 def main() -> None:
     """Run it all and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -234,13 +260,15 @@ def main() -> None:
         wait_for("the undisturbed run", calm.is_done, seconds=3600)
         print(f"{'':3} {'stage':20} {'killed':9} {'after s':>7} {'until s':>7} {'rewritten':>9}", flush=True)
         stormy = Pipeline("s3://rs-dpo/stormy")
-        kills = disturb(found, stormy, options.kills, random.Random(options.seed))
-        wait_for("the end", lambda: stormy.look("evaluate_policy") == "done" and stormy.is_done(), seconds=3600)
+        with compacting(stormy.store) as merged:
+            kills = disturb(found, stormy, options.kills, random.Random(options.seed))
+            wait_for("the end", lambda: stormy.look("evaluate_policy") == "done" and stormy.is_done(), seconds=3600)
         one, other = result(calm.store), result(stormy.store)
         cancelled = cancel(Pipeline("s3://rs-dpo/cancelled"))
     differ = [name for name in one["digests"] if one["digests"][name] != other["digests"][name]]
     counts = {
         "kills": len(kills),
+        "merged_parts": merged(),
         "pipeline_starts": stormy.starts,
         "rewritten": sum(kill.rewritten for kill in kills),
         "artifacts_that_differ": len(differ),
@@ -252,7 +280,11 @@ def main() -> None:
         print(f"{name.replace('_', ' '):24} {value}")
     if options.json:
         print(json.dumps(counts))
-    wrong = [name for name in counts if name not in ("kills", "pipeline_starts", "seconds_to_cancel") and counts[name]]
+    wrong = [
+        name
+        for name in counts
+        if name not in ("kills", "merged_parts", "pipeline_starts", "seconds_to_cancel") and counts[name]
+    ]
     sys.exit(f"wrong: {', '.join([*wrong, *differ])}" if wrong else 0)
 
 

@@ -1,6 +1,7 @@
 """Completions of a policy. Imports models and what is below it.
 
 completions.py          the table of completions: what it has, what is missing
+last_list.py            the last list of slices, where the next selection begins
 drawing.py              requests through an engine into parts
 engines.py              what an engine does, and which one is opened
 vllm_engine.py          vLLM

@@ -10,7 +10,9 @@ from runs import ROOT, written
 from flows.command_line import foresee, load_config
 from flows.rs_dpo import rs_dpo
 from tasks.inspection.catalog import read_catalog
+from tasks.store.compaction import compact_store
 from tasks.store.folders import Store
+from tasks.store.growing import replaced_by
 from tasks.store.parquet import read_table
 from tasks.store.slices import read_slices
 
@@ -18,12 +20,23 @@ STORES = sorted((ROOT / "tests/stores").iterdir())
 
 
 @pytest.fixture(params=STORES, ids=lambda folder: folder.name)
-def stored(request, tmp_path, monkeypatch) -> Path:
+def as_it_was(request, tmp_path, monkeypatch) -> Path:
     """Return a copy of a store with its world, and go there."""
     folder = tmp_path / "copy"
     shutil.copytree(request.param, folder)
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(params=["as it was", "compacted"])
+def stored(request, as_it_was) -> Path:
+    """Return the copy, its small parts merged or not."""
+    if request.param == "compacted":
+        merged = {
+            table.kind: [len(replaced_by(part)) for part in parts] for table, parts in compact_store(Store("store"))
+        }
+        assert min(merged["completions"]) > 1
+    return as_it_was
 
 
 def test_every_artifact_of_a_store_is_found_again(stored, prefect_harness):
