@@ -50,7 +50,7 @@ class Requests:
         self.number = self.bytes = 0
         if store.uri.startswith("s3://"):
             fs, _ = open_fs(store.uri)
-            fs.ls(store.root)  # connects
+            fs.exists(store.root)  # connects
             events = fs.s3.meta.events
             events.register("before-send.s3", self._sent)
             events.register("after-call.s3", self._came)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.config.errors import ConfigurationError
 from tasks.models.licence import CARD
-from tasks.store.artifacts import sha256_of
+from tasks.store.hashed import file_sha256
 from tasks.store.scratch import made_once
 
 SUFFIX = ".gguf"
@@ -28,7 +28,7 @@ def unpack(file: Path) -> Path:
         _convert(file, folder)
         (folder / CARD).write_text(_card(file))
 
-    return made_once(f"gguf-{sha256_of(file)}", make)
+    return made_once(f"gguf-{file_sha256(file)}", make)
 
 
 def _convert(file: Path, folder: Path) -> None:

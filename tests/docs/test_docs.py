@@ -48,6 +48,7 @@ RUN_BY = {
     "python -m flows.publish": "test_what_a_dry_run_prints",
     "python -m flows.browse": "test_a_store_is_served_until_it_is_interrupted",
     "python -m flows.store prune": "test_pruning_tells_what_goes",
+    "python -m flows.store compact": "test_small_parts_are_merged_and_their_rows_counted_once",
     "python -m flows.store": "test_a_lineage_is_printed",
     "python -m flows.status": "test_half_a_run",
     "python -m pytest tests/selection/test_threshold.py": "test_threshold_is_strict",
@@ -112,7 +113,7 @@ def test_every_command_has_arguments_that_exist(page, command):
         source = "" if module == "pytest" else (ROOT / f"{module.replace('.', '/')}.py").read_text()
         assert not [flag for flag in arguments if flag.startswith("--") and f'"{flag}"' not in source]
         return
-    if module == "flows.store" and arguments[0] != "prune":
+    if module == "flows.store" and arguments[0] not in ("prune", "compact"):
         arguments = ["list", *arguments]
     options = PARSERS[module]().parse_args(arguments)
     if module == "flows.rs_dpo":
