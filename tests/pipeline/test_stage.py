@@ -39,6 +39,33 @@ def test_a_stage_is_computed_once(store, double, states):
     assert provenance.key == stage_key("double", 1, {"settings": Settings().key_fields()}, {"source": SOURCE.digest})
 
 
+def test_a_stage_that_is_there_is_looked_up_once(store, double, states, monkeypatch):
+    find, looked = Store.find, []
+    assert states(lambda: double(store)) == ["Completed"]
+    monkeypatch.setattr(Store, "find", lambda self, folder: looked.append(folder) or find(self, folder))
+    assert states(lambda: double(store)) == ["Cached"]
+    assert len(looked) == 1
+
+
+def test_an_attempt_after_a_failure_finds_what_another_run_has_computed_meanwhile(store, states):
+    other, failing = Double(), Double(retries=2)
+
+    class Meanwhile(RuntimeError):
+        """Raised after another run has committed the output."""
+
+        def __init__(self) -> None:
+            other.stage.body(failing.stage.draft(Site(store), SOURCE, Settings()), SOURCE, Settings())
+
+    class Late(list):
+        def pop(self, place: int) -> Exception:
+            super().pop(place)
+            return Meanwhile()
+
+    failing.errors = Late([RuntimeError()])
+    assert states(lambda: failing(store)) == ["Cached"]
+    assert (len(failing.calls), len(other.calls)) == (1, 1)
+
+
 def test_what_decides_the_output_computes_it_anew(store, double, states):
     other_input = SOURCE.model_copy(update={"digest": "6" * 64})
     newer = Double(version=2)
