@@ -113,13 +113,14 @@ def extend(store: Store, number: int) -> dict[str, float]:
     """Bring the tables to so many prompts, as a run does; return the seconds of what is not drawing and scoring."""
     prompts, clock = write_prompts(store, number), Clock()
     with clock.runs():
-        selection = select_completions(store, POLICY, prompts, SAMPLING)
+        table = completions_table(store, POLICY, SAMPLING)
+        selection = select_completions(table, table.look(), prompts, K)
     _draw_missing(store, selection)
     with clock.runs():
         drawn = commit_slices(draft(store, "sample_completions", number), "completions", selection.slices(), {})
-        note_last(completions_table(store, POLICY, SAMPLING), f"sample_completions/{number:064x}", prompts, K)
-        table = rewards_table(store, REWARD_MODEL, SCORING)
-        found = merge_rewards(table, find_rewards(table, read_slices(store, drawn)))
+        note_last(table, f"sample_completions/{number:064x}", prompts, K)
+        scored = rewards_table(store, REWARD_MODEL, SCORING)
+        found = merge_rewards(scored, find_rewards(scored, read_slices(store, drawn)))
         rewards = [slice_ for own in found for slice_ in own.rewards]
     rewards += score(store, [slice_ for own in found for slice_ in own.unscored])
     with clock.runs():

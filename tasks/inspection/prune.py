@@ -9,6 +9,7 @@ from tasks.inspection.catalog import Catalog, Entry, read_catalog
 from tasks.store.filesystem import in_parallel, persist
 from tasks.store.folders import Store
 from tasks.store.growing import REPLACES
+from tasks.store.index import drop_from_index
 from tasks.store.runs import RUNS, Run, read_runs
 
 ADDED = ("tables/prompts/", "tables/added_preferences/")
@@ -63,6 +64,9 @@ def prune(store: Store, keep_last: int, dry_run: bool = False) -> Pruned:
         for _ in in_parallel(lambda entry: store.delete(entry.folder), batch, WORKERS):
             pass
         gone.extend(batch)
+    for table in {entry.table for entry in gone if entry.sort == "part"}:
+        names = {entry.folder.rpartition("/")[2] for entry in gone if entry.table == table}
+        drop_from_index(f"{store.uri}/{table}", names)
     for run in found.runs:
         store.delete(f"{RUNS}/{run.id}")
     return Pruned(gone, found.runs)

@@ -17,7 +17,7 @@ from tasks.store.compaction import compact
 from tasks.store.cover import Selection
 from tasks.store.drafts import keyed
 from tasks.store.folders import Store
-from tasks.store.growing import GrowingTable
+from tasks.store.growing import GrowingTable, Parts
 from tasks.store.slices import Slice, read_ahead
 
 TABLE_VERSION = 3
@@ -36,12 +36,10 @@ def completions_table(store: Store, policy: Artifact, decoding: Decoding) -> Gro
     return GrowingTable(store, "completions", keyed("completions", TABLE_VERSION, decides, inputs, config))
 
 
-def select_completions(store: Store, policy: Artifact, prompts: Artifact, decoding: Decoding) -> Selection:
-    """Return what the store has of the prompts' k completions, and what is missing."""
-    table = completions_table(store, policy, decoding)
-    found, ids = table.look(), prompt_ids(prompts)
-    slices, ids = read_last(table, found, ids, decoding.k)
-    selection = Selection(dict.fromkeys(ids.to_pylist(), frozenset(range(decoding.k))))
+def select_completions(table: GrowingTable, found: Parts, prompts: Artifact, k: int) -> Selection:
+    """Return what a table, whose parts are given, has of the prompts' k completions, and what is missing."""
+    slices, ids = read_last(table, found, prompt_ids(prompts), k)
+    selection = Selection(dict.fromkeys(ids.to_pylist(), frozenset(range(k))))
     merged = merged_parts(slices, found)
     selection.begin(slices, merged)
     whole = {slice_.part.uri for slice_ in slices if slice_.is_whole} | {part.uri for part in merged.values()}
@@ -53,7 +51,8 @@ def missing_completions(
     store: Store, policy: Artifact, prompts: Artifact, decoding: Decoding
 ) -> dict[str, frozenset[int]]:
     """Return which of the prompts' k completions are not in the store: their ids by prompt."""
-    return select_completions(store, policy, prompts, decoding).missing
+    table = completions_table(store, policy, decoding)
+    return select_completions(table, table.look(), prompts, decoding.k).missing
 
 
 def sample_slices(store: Store, policy: Artifact, prompts: Artifact, decoding: Decoding) -> tuple[list[Slice], int]:
@@ -65,8 +64,10 @@ def sample_slices(store: Store, policy: Artifact, prompts: Artifact, decoding: D
     logit's last bit may flip a token, and the rest of the completion is then another draw from the same distribution.
     """
     table = completions_table(store, policy, decoding)
-    compact(table, table.look())
-    selection = select_completions(store, policy, prompts, decoding)
+    found = table.look()
+    if compact(table, found):
+        found = table.look()
+    selection = select_completions(table, found, prompts, decoding.k)
     sampled = len(selection.missing)
     if sampled:
         texts = PromptTable(prompts, only=selection.missing)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from tasks.store.artifacts import Artifact, Manifest, Provenance, sha256_of
 from tasks.store.filesystem import in_parallel
 from tasks.store.folders import AT_ONCE, Store
-from tasks.store.index import facts_of, look_at, write_index
+from tasks.store.index import facts_of, look_at, read_index, write_index
 from tasks.store.parquet import table_bytes
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
 
@@ -121,7 +121,7 @@ def index_parts(store: Store, parts: Mapping[str, str]) -> None:
         table, _, name = folder.rpartition("/")
         tables[f"{store.uri}/{table}"][name] = digest
     for uri, own in tables.items():
-        known = look_at(uri).known
+        known = read_index(uri)
         new = [name for name, digest in own.items() if name not in known or known[name].digest != digest]
         facts = in_parallel(facts_of, [f"{uri}/{name}" for name in new], AT_ONCE)
         if added := {name: part for name, part in zip(new, facts, strict=True) if part is not None}:

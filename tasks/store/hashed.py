@@ -27,8 +27,14 @@ def tag_of(stat: os.stat_result) -> str:
 
 def recall(place: str, size: int, tag: str) -> str | None:
     """Return the SHA-256 of a file that this machine has read, None where it has not, or the file is another by now."""
-    row = _ask("SELECT size, tag, sha256 FROM hashes WHERE place = ?", place)
-    return row[2] if row is not None and row[:2] == (size, tag) else None
+    rows = _ask("SELECT sha256 FROM hashes WHERE place = ? AND size = ? AND tag = ?", place, size, tag)
+    return rows[0][0] if rows else None
+
+
+def recall_below(folder: str) -> dict[str, tuple[int, str, str]]:
+    """Return place -> size, tag and SHA-256 of all files below a folder that this machine has read: one question."""
+    rows = _ask("SELECT place, size, tag, sha256 FROM hashes WHERE place > ? AND place < ?", f"{folder}/", f"{folder}0")
+    return {place: (size, tag, sha256) for place, size, tag, sha256 in rows}
 
 
 def remember(place: str, size: int, tag: str, sha256: str) -> None:
@@ -58,20 +64,19 @@ def file_sha256(path: Path) -> str:
 _lock = threading.Lock()
 
 
-def _ask(statement: str, *values: Any) -> tuple[Any, ...] | None:
-    """Return a row of the memory; whatever goes wrong with it costs a reading, never a run."""
+def _ask(statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Return rows of the memory; whatever goes wrong with it costs a reading, never a run."""
     path = cache_folder() / "hashes.sqlite"
     with _lock:
         try:
-            row: tuple[Any, ...] | None = _connect(os.getpid(), path).execute(statement, values).fetchone()
+            return _connect(os.getpid(), path).execute(statement, values).fetchall()
         except (sqlite3.OperationalError, OSError):  # another process is busy with it, or there is no place for it
-            return None
+            return []
         except sqlite3.DatabaseError:  # damaged
             _connect.cache_clear()
             with suppress(OSError):
                 path.unlink()
-            return None
-    return row
+            return []
 
 
 @lru_cache(maxsize=4)

@@ -7,7 +7,7 @@ many requests a look-up takes, never what it finds.
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -15,9 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from tasks.store.artifacts import Artifact, FileEntry, SafePath, is_safe, sha256_of
 from tasks.store.filesystem import open_fs, persist, read_small_file, write_file
-from tasks.store.listing import Told, list_files
+from tasks.store.hashed import recall_below
+from tasks.store.listing import list_files
 from tasks.store.manifests import read_sealed
-from tasks.store.verify import is_known
 
 INDEX = "index.json"
 
@@ -77,10 +77,18 @@ def look_at(uri: str) -> Look:
     fs, root = open_fs(uri)
     files = persist(lambda: list_files(fs, root), uri, "read")
     facts = read_index(uri) if INDEX in files else {}
+    read = recall_below(uri) if facts else {}
+
+    def is_known(path: str, file: FileEntry) -> bool:
+        """Tell whether a file has the content that the index says: by its ETag, or as this machine has read it."""
+        size, tag = files.get(path, (-1, ""))
+        by_tag = bool(file.etag) and tag == file.etag
+        return size == file.size and (by_tag or read.get(f"{uri}/{path}") == (size, tag, file.sha256))
+
     known = {
         name: part
         for name, part in facts.items()
-        if all(_is_there(uri, name, file, files) for file in (part.manifest, part.file))
+        if all(is_known(f"{name}/{file.path}", file) for file in (part.manifest, part.file))
     }
     sizes: Counter[str] = Counter()
     for path, (size, _) in files.items():
@@ -109,9 +117,15 @@ def write_index(uri: str, parts: Mapping[str, PartFacts]) -> None:
     persist(lambda: write_file(fs, path, index.model_dump_json().encode()), uri, "written")
 
 
-def _is_there(uri: str, name: str, file: FileEntry, files: Mapping[str, Told]) -> bool:
-    size, tag = files.get(f"{name}/{file.path}", (-1, ""))
-    return size == file.size and is_known(f"{uri}/{name}/{file.path}", file, tag)
+def drop_from_index(uri: str, names: Collection[str]) -> None:
+    """Take parts that are gone out of the index of a table.
+
+    Raises:
+        StoreError: It cannot be written.
+    """
+    facts = read_index(uri)
+    if not facts.keys().isdisjoint(names):
+        write_index(uri, {name: part for name, part in facts.items() if name not in names})
 
 
 def _checksum(parts: Mapping[str, PartFacts]) -> str:

@@ -88,21 +88,10 @@ def verify(uri: str, entries: Iterable[FileEntry]) -> None:
     """
     for entry in entries:
         tag = _find_file(uri, entry)
-        if is_known(f"{uri}/{entry.path}", entry, tag):
+        if (entry.etag and tag == entry.etag) or recall(f"{uri}/{entry.path}", entry.size, tag) == entry.sha256:
             continue
         read_with(uri, entry, lambda chunks: deque(chunks, maxlen=0))
         remember(f"{uri}/{entry.path}", entry.size, tag, entry.sha256)
-
-
-def is_known(where: str, entry: FileEntry, tag: str) -> bool:
-    """Tell whether a file of the entry's size and of this tag has its content: by its ETag, or as this machine read it.
-
-    Args:
-        where: The file's URI.
-        entry: What the manifest says of it.
-        tag: See `size_and_tag`.
-    """
-    return bool(entry.etag and tag == entry.etag) or recall(where, entry.size, tag) == entry.sha256
 
 
 def _find_file(uri: str, entry: FileEntry) -> str:

@@ -22,6 +22,7 @@ from tasks.store.cover import select_slices
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable, replaced_by
+from tasks.store.index import read_index
 from tasks.store.schemas import SCHEMAS
 from tasks.store.slices import Slice, commit_slices, read_slices
 
@@ -197,6 +198,7 @@ def test_pruning_keeps_what_was_merged_for_the_next_run_and_takes_the_small_part
     gone = {entry.folder for entry in prune(store, 1).entries}
     assert gone == {store.folder_of(own), *map(store.folder_of, parts)}
     assert list(table_of(store).parts()) == [merged]
+    assert read_index(table_of(store).uri).keys() == {merged.uri.rpartition("/")[2]}
 
 
 ADDED = AddedRows("prompts", "prompts", 1, "prompt_id")

@@ -106,17 +106,6 @@ def test_a_part_that_holds_something_else_by_now_is_not_taken_for_what_the_index
     assert store.find(store.folder_of(listed)) is None
 
 
-def test_deleted_parts_leave_the_index_with_the_next_entry(store):
-    parts, _ = commit(store, "abcdefgh")
-    store.delete(store.folder_of(parts[0]))
-    late = table_of(store).append("late", completions("late"))
-    index_parts(store, {store.folder_of(late): late.digest})
-    assert set(json.loads(store.fs.cat_file(store.path(f"{table_of(store).folder}/{INDEX}")))["parts"]) == {
-        *"bcdefgh",
-        "late",
-    }
-
-
 def test_slices_of_indexed_parts_are_read_as_they_were(store):
     parts, listed = commit(store, "abcdefgh")
     assert [slice_.part.digest for slice_ in read_slices(store, listed)] == [part.digest for part in parts]
