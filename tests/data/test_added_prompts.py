@@ -17,7 +17,8 @@ from tasks.store.parquet import read_table
 def add(store, path):
     """Add the prompts of a file; return how many were new."""
     tally = Tally(path, 0.01)
-    return ADDED_PROMPTS.append(store, collect_prompts(read_records(DataSource(path=path), "prompts", tally), tally))
+    rows = collect_prompts(read_records(DataSource(path=path), "prompts", tally), tally)
+    return ADDED_PROMPTS.append(store, {row["prompt_id"]: row for row in rows})
 
 
 def add_texts(store, folder, *texts):
