@@ -18,9 +18,10 @@ from tasks.data.columns import Role
 from tasks.data.conversations import BadRow
 from tasks.data.loading import EXAMPLE_FIELDS, PROMPT_FIELDS, commit_rows, held_out_rule, instruct, laid_out
 from tasks.data.prompt_table import hash_fraction
+from tasks.data.read_once import parse_and_keep, take_or_parse
 from tasks.data.records import Record, prompt_id, recognise
 from tasks.data.sources import read_rows, source_digest
-from tasks.data.tally import Tally, log_unread_files, read_records
+from tasks.data.tally import Parsed, Tally, log_unread_files, read_records
 from tasks.models.demands import AsRead, Reader, as_read_by
 from tasks.pipeline.stage import stage
 from tasks.store.artifacts import NOTHING, Artifact
@@ -100,7 +101,8 @@ def load_held_out(
 ) -> Artifact:
     """Load the prompts that nothing is trained on."""
     given = data.evaluation_prompts
-    records, tally = _open_prompts(given or data.prompts, source, data)
+    # The other rows of the same data are prompts, and are loaded next.
+    records, tally = _open_prompts(given or data.prompts, source, data, take_or_parse if given else parse_and_keep)
     tally.names_unread = given is not None
     found = collect_prompts(
         records,
@@ -140,7 +142,7 @@ def load_prompts(
     max_new_tokens: int,
 ) -> Artifact:
     """Load the prompts to sample completions for: x."""
-    records, tally = _open_prompts(data.prompts, source, data)
+    records, tally = _open_prompts(data.prompts, source, data, take_or_parse)
     as_read = as_read_by(_readers(base_model, reward_base), max_new_tokens)
     found = collect_prompts(records, tally, held_out_rule(held_out, data), as_read)
     with laid_out(out, "prompts", _first(found, data.max_prompts, tally)) as table:
@@ -183,14 +185,18 @@ def _find(source: DataSource | str | None, role: Role) -> Artifact:
 
 
 def _open_prompts(
-    given: DataSource | Literal["added"], source: Artifact, data: DataConfig
+    given: DataSource | Literal["added"],
+    source: Artifact,
+    data: DataConfig,
+    parse: Callable[[DataSource, str, set[str]], Iterator[Parsed]],
 ) -> tuple[Iterator[tuple[str, Record]], Tally]:
     """Return the records of the named prompts, or of the added ones, and their tally."""
     if given == "added":
         tally = Tally("data.prompts = added", data.max_bad_fraction)
         return instruct(read_added_prompts(source, tally), data), tally
     tally = Tally(given.path, data.max_bad_fraction)
-    return instruct(read_records(given, "prompts", tally), data), tally
+    parsed = parse(given, source.digest, tally.unread)
+    return instruct(read_records(given, "prompts", tally, parsed), data), tally
 
 
 def _first(rows: Iterable[dict[str, Any]], limit: int | None, tally: Tally) -> Iterator[dict[str, Any]]:
