@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from tasks.store.artifacts import Artifact, DamagedArtifactError, FileEntry
 from tasks.store.filesystem import CHUNK, open_fs, persist
@@ -60,7 +61,7 @@ def read_file(artifact: Artifact, name: str, kind: str) -> pa.Table:
 def read_columns(artifact: Artifact, names: list[str]) -> pa.Table:
     """Return some columns of a table that has been verified before, as `Store.find` does.
 
-    Of a file that takes several requests, only the pages of the columns are read.
+    Of a local file, or one that takes several requests, only the pages of the columns are read.
 
     Raises:
         DamagedArtifactError: A file is missing, or cannot be decoded.
@@ -146,10 +147,10 @@ def _parquet_files(artifact: Artifact) -> list[FileEntry]:
 
 
 def _columns_of(uri: str, entry: FileEntry, names: list[str]) -> pa.Table:
-    if entry.size <= CHUNK:
-        return pq.read_table(pa.BufferReader(read_entry(uri, entry)), columns=names)
     where = f"{uri}/{entry.path}"
     fs, path = open_fs(where)
+    if entry.size <= CHUNK and not isinstance(fs, LocalFileSystem):  # a request costs more than the other columns
+        return pq.read_table(pa.BufferReader(read_entry(uri, entry)), columns=names)
 
     def attempt() -> pa.Table:
         try:
