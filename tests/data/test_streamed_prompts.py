@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 from loaded import asked, draft, id_of, load, no_held_out, write
 
 from tasks.config.settings import DataConfig
+from tasks.data import added_rows
+from tasks.data.added_prompts import ADDED_PROMPTS
 from tasks.data.loading import commit_rows
 from tasks.data.prompt_table import PromptTable, hash_fraction
 from tasks.data.records import Record
 from tasks.data.tally import Tally
 from tasks.prompts import collect_prompts, draw_pilot, draw_share
-from tasks.store.artifacts import NOTHING
+from tasks.store.artifacts import NOTHING, sha256_of
+from tasks.store.drafts import canonical_json
 from tasks.store.folders import Store, read_bytes, read_files
 from tasks.store.parquet import read_table, stored_rows, table_bytes
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
@@ -119,3 +122,19 @@ def test_equal_preferences_are_taken_once_as_comparing_them_does(tmp_path_factor
         (p, c, repr(m)) for p, c, m in firsts
     ]
     assert found.stats["left_out"] == ({"duplicate": len(pairs) - len(firsts)} if len(pairs) > len(firsts) else {})
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 1000])
+def test_added_rows_make_the_part_that_their_own_json_names(local, monkeypatch, at_once):
+    monkeypatch.setattr(added_rows, "_BATCH", at_once)
+    records = [(f"a.jsonl line {n}", Record(row(n)["messages"], f"é{n}" if n % 2 else None)) for n in range(9)]
+    rows = list(collect_prompts(records, Tally("a.jsonl", 0.0)))
+    table = ADDED_PROMPTS.lay_out(iter(rows))
+    assert table.to_pylist() == rows
+    assert ADDED_PROMPTS.append(local, table.slice(0, 4)) == 4
+    assert ADDED_PROMPTS.append(local, table) == 5
+    (first, second) = ADDED_PROMPTS.table(local).parts()
+    for number, part, own in ((0, first, rows[:4]), (1, second, rows[4:])):
+        name = sha256_of("".join(map(canonical_json, own)).encode())[:32]
+        assert part.uri.endswith(f"/{number:08d}-{name}")
+        assert list(stored_rows(part)) == own
