@@ -31,6 +31,6 @@ def _columns_of(slice_: Slice, columns: list[str]) -> pa.Table:
     table = read_columns(slice_.part, [*columns, *(name for name, ids in chosen.items() if ids is not None)])
     for name, ids in chosen.items():
         if ids is not None:
-            wanted = pa.array(sorted(ids), table.schema.field(name).type)  # type: ignore[type-var]
+            wanted = pa.array(sorted(ids), table.schema.field(name).type)
             table = table.filter(pc.is_in(table[name], wanted))
     return table.select(columns)
