@@ -44,8 +44,8 @@ def add_preferences(
         records = read_records(source, "preferences", tally)
     else:
         records = read_feedback(source, find_sampled(home, completions), tally)
-    rows = collect_preferences(records, ADDED_PREFERENCES.ids(home), tally)
-    return report_addition(home, "preferences", tally, len(rows), ADDED_PREFERENCES.append(home, rows))
+    rows = ADDED_PREFERENCES.lay_out(collect_preferences(records, ADDED_PREFERENCES.ids(home), tally))
+    return report_addition(home, "preferences", tally, rows.num_rows, ADDED_PREFERENCES.append(home, rows))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -33,8 +33,8 @@ def add_prompts(source: DataSource, store: str = "./.rsdpo", max_bad_fraction: f
             written, or `max_bad_fraction` is out of bounds.
     """
     home, tally = open_addition(source, store, max_bad_fraction)
-    rows = collect_prompts(read_records(source, "prompts", tally), tally)
-    return report_addition(home, "prompts", tally, len(rows), ADDED_PROMPTS.append(home, rows))
+    rows = ADDED_PROMPTS.lay_out(collect_prompts(read_records(source, "prompts", tally), tally))
+    return report_addition(home, "prompts", tally, rows.num_rows, ADDED_PROMPTS.append(home, rows))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,7 +17,7 @@ from tasks.preferences import load_annotations
 from tasks.prompts import draw_pilot, find_data, load_evaluation_prompts, load_held_out, load_prompts
 from tasks.reward_model import check_preferences
 from tasks.rewards.functions import GoldReward, find_gold
-from tasks.rloo import prompts_that_fit
+from tasks.rloo import check_prompts_fit
 from tasks.sft import check_demonstrations
 from tasks.store.artifacts import Artifact
 from tasks.training.checks import check_trainer_arguments, check_trainings
@@ -102,6 +102,6 @@ def _check_rows(given: Inputs, config: Config) -> None:
     check_demonstrations(given.base_model, given.demonstrations, config.sft)
     check_preferences(given.reward_base or given.base_model, given.preferences, config.reward_model)
     if isinstance(config, RlooRun):
-        prompts_that_fit(given.base_model, given.prompts, config.rloo, config.rollouts)
+        check_prompts_fit(given.base_model, given.prompts, config.rloo, config.rollouts)
     else:
         check_prompts(given.base_model, given.prompts, config.dpo)

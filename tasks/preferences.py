@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
+from tasks.data.loading import laid_out
 from tasks.data.prompt_table import PromptTable
 from tasks.lm.context import context_length
 from tasks.lm.tokens import encode_completion, encode_prompt
@@ -28,8 +29,8 @@ from tasks.sampling.samples import Sample
 from tasks.store.artifacts import NOTHING, Artifact, sha256_of
 from tasks.store.drafts import Draft
 from tasks.store.growing import GrowingTable
-from tasks.store.parquet import conversation_files, read_tables
-from tasks.store.schemas import SCHEMAS, format_digest
+from tasks.store.parquet import stored_rows
+from tasks.store.schemas import SCHEMAS
 from tasks.store.slices import Slice, commit_slices, read_slices, read_whole_prompts, sort_rows
 
 if TYPE_CHECKING:
@@ -80,14 +81,14 @@ def label_preferences(out: Draft, completions: Artifact, prompts: Artifact, gold
     known, drawn = PromptTable(prompts), read_whole_prompts(read_slices(out.store, completions))
     progress = Progress("labelling completions", completions.rows)
     tell = progress.counting(Mean("reward"))
-    rows = [row for table in drawn for row in labelled_rows(table, known, gold, tell)]
-    progress.close()
-    if not rows:
-        raise ConfigurationError(
-            f"{gold.function.function} gives equal rewards to every pair of completions: nothing to learn from"
-        )
-    files, digest = conversation_files(rows, "preferences")
-    return out.commit("preferences", files, format_digest(digest), rows=len(rows), stats={"labelled": len(rows)})
+    labelled = (row for completed in drawn for row in labelled_rows(completed, known, gold, tell))
+    with laid_out(out, "preferences", labelled) as table:
+        progress.close()
+        if not table.rows:
+            raise ConfigurationError(
+                f"{gold.function.function} gives equal rewards to every pair of completions: nothing to learn from"
+            )
+        return table.commit({"labelled": table.rows})
 
 
 def annotate(
@@ -107,8 +108,7 @@ def annotate(
     room = context_length(model_folder(policy, weights=False))
     texts: dict[str, list[Sample]] = defaultdict(list)
     dropped: Counter[str] = Counter()
-    rows = (row for table in read_tables(preferences) for row in table.to_pylist())
-    for row in track("reading annotated pairs", rows, preferences.rows):
+    for row in track("reading annotated pairs", stored_rows(preferences), preferences.rows):
         if row["prompt_id"] not in known:
             dropped["prompt not sampled"] += 1
             continue

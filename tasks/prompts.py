@@ -4,7 +4,9 @@ Every row that is left out is counted under a reason. Held-out prompts are chose
 held out for evaluation enters neither sampling nor training.
 """
 
+import heapq
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from tasks.config.errors import ConfigurationError
@@ -14,17 +16,18 @@ from tasks.data.added_preferences import ADDED_PREFERENCES
 from tasks.data.added_prompts import ADDED_PROMPTS, read_added_prompts
 from tasks.data.columns import Role
 from tasks.data.conversations import BadRow
-from tasks.data.loading import EXAMPLE_FIELDS, PROMPT_FIELDS, commit_rows, held_out_rule, instruct
+from tasks.data.loading import EXAMPLE_FIELDS, PROMPT_FIELDS, commit_rows, held_out_rule, instruct, laid_out
 from tasks.data.prompt_table import hash_fraction
+from tasks.data.read_once import parse_and_keep, take_or_parse
 from tasks.data.records import Record, prompt_id, recognise
 from tasks.data.sources import read_rows, source_digest
-from tasks.data.tally import Tally, log_unread_files, read_records
+from tasks.data.tally import Parsed, Tally, log_unread_files, read_records
 from tasks.models.demands import AsRead, Reader, as_read_by
 from tasks.pipeline.stage import stage
 from tasks.store.artifacts import NOTHING, Artifact
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.parquet import read_table
+from tasks.store.parquet import stored_rows
 
 
 class DataFiles(NamedTuple):
@@ -57,8 +60,8 @@ def collect_prompts(
     tally: Tally,
     leave_out: Callable[[str], str | None] = lambda prompt_id: None,
     as_read: AsRead = lambda record: record,
-) -> dict[str, dict[str, Any]]:
-    """Return the rows of a prompts table by prompt_id, each prompt once: the first wins.
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a prompts table, each prompt once: the first wins. Of those before, the ids alone are held.
 
     Args:
         records: Place and content of each row.
@@ -67,12 +70,13 @@ def collect_prompts(
         as_read: Returns a row as the models read it, or raises `BadRow`.
 
     Raises:
-        ConfigurationError: Too many rows are bad.
+        ConfigurationError: Too many rows are bad; known once all are read.
     """
-    rows: dict[str, dict[str, Any]] = {}
+    seen: set[bytes] = set()
     for where, record in records:
         id_ = prompt_id(record.messages)
-        if (why := "duplicate" if id_ in rows else leave_out(id_)) is not None:
+        number = bytes.fromhex(id_)  # half the memory of the text
+        if (why := "duplicate" if number in seen else leave_out(id_)) is not None:
             tally.left_out[why] += 1
             continue
         try:
@@ -80,7 +84,8 @@ def collect_prompts(
         except BadRow as error:
             tally.drop(error.reason, where)
             continue
-        rows[id_] = {
+        seen.add(number)
+        yield {
             "prompt_id": id_,
             "messages": read.messages,
             "source": where.rsplit(" ", 2)[0],
@@ -88,7 +93,6 @@ def collect_prompts(
             "metadata": read.metadata,
         }
     tally.check()
-    return rows
 
 
 @stage(version=3, retries=2, reads={"data": EXAMPLE_FIELDS})
@@ -97,7 +101,8 @@ def load_held_out(
 ) -> Artifact:
     """Load the prompts that nothing is trained on."""
     given = data.evaluation_prompts
-    records, tally = _open_prompts(given or data.prompts, source, data)
+    # The other rows of the same data are prompts, and are loaded next.
+    records, tally = _open_prompts(given or data.prompts, source, data, take_or_parse if given else parse_and_keep)
     tally.names_unread = given is not None
     found = collect_prompts(
         records,
@@ -105,11 +110,12 @@ def load_held_out(
         lambda id_: None if given or hash_fraction(id_) < data.evaluation_fraction else "not held out",
         as_read_by(_readers(base_model, reward_base), max_new_tokens),
     )
-    if not found:
-        raise ConfigurationError(
-            f"no prompt is held out for evaluation: raise data.evaluation_fraction = {data.evaluation_fraction}"
-        )
-    return commit_rows(out, "prompts", list(found.values()), tally.stats())
+    with laid_out(out, "prompts", found) as table:
+        if not table.rows:
+            raise ConfigurationError(
+                f"no prompt is held out for evaluation: raise data.evaluation_fraction = {data.evaluation_fraction}"
+            )
+        return table.commit(tally.stats())
 
 
 @stage(
@@ -122,8 +128,7 @@ def load_evaluation_prompts(out: Draft, source: Artifact, held_out: Artifact, li
 
     The source is in the key because the digest of the held-out prompts does not know their order.
     """
-    rows = read_table(held_out).slice(0, limit).to_pylist()
-    return commit_rows(out, "prompts", rows, {"held_out": held_out.rows})
+    return commit_rows(out, "prompts", islice(stored_rows(held_out), limit), {"held_out": held_out.rows})
 
 
 @stage(version=3, retries=2, reads={"data": PROMPT_FIELDS})
@@ -137,25 +142,26 @@ def load_prompts(
     max_new_tokens: int,
 ) -> Artifact:
     """Load the prompts to sample completions for: x."""
-    records, tally = _open_prompts(data.prompts, source, data)
+    records, tally = _open_prompts(data.prompts, source, data, take_or_parse)
     as_read = as_read_by(_readers(base_model, reward_base), max_new_tokens)
     found = collect_prompts(records, tally, held_out_rule(held_out, data), as_read)
-    if len(found) < 2:
-        raise ConfigurationError(
-            f"{tally.name} has {len(found)} usable prompts, at least 2 are needed: {tally.stats()}"
-        )
-    return commit_rows(out, "prompts", _first(found, data.max_prompts, tally), tally.stats())
+    with laid_out(out, "prompts", _first(found, data.max_prompts, tally)) as table:
+        if table.rows < 2:
+            raise ConfigurationError(
+                f"{tally.name} has {table.rows} usable prompts, at least 2 are needed: {tally.stats()}"
+            )
+        return table.commit(tally.stats())
 
 
 @stage(version=1, retries=2, given=lambda prompts, pilot: prompts if pilot is None else None)
 def draw_pilot(out: Draft, prompts: Artifact, pilot: int | None) -> Artifact:
     """Draw so many of the prompts, by their hashes: those of a smaller pilot are among those of a larger one."""
-    rows = read_table(prompts).to_pylist()
-    if pilot is not None and pilot >= len(rows):
+    if pilot is not None and pilot >= prompts.rows:
         raise ConfigurationError(
-            f"data.pilot = {pilot} must be less than the {len(rows)} prompts that there are: run without a pilot"
+            f"data.pilot = {pilot} must be less than the {prompts.rows} prompts that there are: run without a pilot"
         )
-    drawn = sorted(rows, key=lambda row: hash_fraction(f"pilot:{row['prompt_id']}"))[:pilot]
+    rows = stored_rows(prompts)  # of which no more are held than are drawn
+    drawn = heapq.nsmallest(pilot or 0, rows, key=lambda row: hash_fraction(f"pilot:{row['prompt_id']}"))
     return commit_rows(out, "prompts", drawn, {"prompts": prompts.rows})
 
 
@@ -163,14 +169,11 @@ def draw_pilot(out: Draft, prompts: Artifact, pilot: int | None) -> Artifact:
 def draw_share(out: Draft, prompts: Artifact, share: tuple[int, int] | None) -> Artifact:
     """Take one of n shares of the prompts, told apart by their hashes: share (1, 3) is the first of three."""
     number, of = share or (1, 1)
-    kept = [
-        row
-        for row in read_table(prompts).to_pylist()
-        if int(of * hash_fraction(f"share:{row['prompt_id']}")) == number - 1
-    ]
-    if not kept:
-        raise ConfigurationError(f"share {number} of {of} of {prompts.rows} prompts is empty: ask for fewer rounds")
-    return commit_rows(out, "prompts", kept, {"prompts": prompts.rows})
+    kept = (row for row in stored_rows(prompts) if int(of * hash_fraction(f"share:{row['prompt_id']}")) == number - 1)
+    with laid_out(out, "prompts", kept) as table:
+        if not table.rows:
+            raise ConfigurationError(f"share {number} of {of} of {prompts.rows} prompts is empty: ask for fewer rounds")
+        return table.commit({"prompts": prompts.rows})
 
 
 def _find(source: DataSource | str | None, role: Role) -> Artifact:
@@ -182,22 +185,30 @@ def _find(source: DataSource | str | None, role: Role) -> Artifact:
 
 
 def _open_prompts(
-    given: DataSource | Literal["added"], source: Artifact, data: DataConfig
+    given: DataSource | Literal["added"],
+    source: Artifact,
+    data: DataConfig,
+    parse: Callable[[DataSource, str, set[str]], Iterator[Parsed]],
 ) -> tuple[Iterator[tuple[str, Record]], Tally]:
     """Return the records of the named prompts, or of the added ones, and their tally."""
     if given == "added":
         tally = Tally("data.prompts = added", data.max_bad_fraction)
         return instruct(read_added_prompts(source, tally), data), tally
     tally = Tally(given.path, data.max_bad_fraction)
-    return instruct(read_records(given, "prompts", tally), data), tally
+    parsed = parse(given, source.digest, tally.unread)
+    return instruct(read_records(given, "prompts", tally, parsed), data), tally
 
 
-def _first(rows: dict[str, dict[str, Any]], limit: int | None, tally: Tally) -> list[dict[str, Any]]:
-    """Return the first `limit` rows, and count the others as left out."""
-    kept = list(rows.values())[:limit]
-    if len(rows) > len(kept):
-        tally.left_out["beyond the configured number"] = len(rows) - len(kept)
-    return kept
+def _first(rows: Iterable[dict[str, Any]], limit: int | None, tally: Tally) -> Iterator[dict[str, Any]]:
+    """Yield the first `limit` rows, and count the others as left out."""
+    beyond = 0
+    for number, row in enumerate(rows):
+        if limit is None or number < limit:
+            yield row
+        else:
+            beyond += 1
+    if beyond:
+        tally.left_out["beyond the configured number"] = beyond
 
 
 def _readers(base_model: Artifact, reward_base: Artifact) -> list[Reader]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from tasks.config.errors import ConfigurationError
 from tasks.config.settings import RewardModelConfig, ScoringConfig
 from tasks.data.prompt_table import hash_fraction
-from tasks.lm.context import are_short, check_any_short, keep_short, single_rows
+from tasks.lm.context import ShortExamples, are_short, check_any_short, in_pieces, single_rows
 from tasks.lm.tokens import encode_conversations, load_tokenizer
 from tasks.models.loading import longest, model_tokenizer, trusts_remote_code
 from tasks.models.weights import load_weights
@@ -47,6 +47,13 @@ def encode_preferences(tokenizer: "PreTrainedTokenizerBase", preferences: pa.Tab
     ids = pa.list_(pa.int64())
     types = {"chosen_ids": ids, "rejected_ids": ids, "margin": pa.float64()}
     return pa.table(columns, pa.schema({name: types[name] for name in columns}))
+
+
+def short_pairs(tokenizer: "PreTrainedTokenizerBase", preferences: pa.Table, longest: int) -> pa.Table:
+    """Return the pairs both of whose conversations have at most `longest` tokens."""
+    pieces = in_pieces(preferences, "measuring held-out preferences")
+    short = [are_short(encode_preferences(tokenizer, rows, False), SIDES, longest) for rows in pieces]
+    return preferences.filter(pa.array(np.concatenate([np.empty(0, bool), *short])))
 
 
 def split_by_prompt(preferences: pa.Table, fraction: float, seed: int) -> tuple[pa.Table, pa.Table]:
@@ -166,10 +173,12 @@ def train_reward_model(
     table = half_of(read_table(preferences).sort_by(order), half, reward_model.seed)
     train_rows, held_out = split_by_prompt(table, reward_model.evaluation_fraction, reward_model.seed)
     limit = longest(base_model, reward_model.max_length)
-    examples, too_long = keep_short(encode_preferences(tokenizer, train_rows, reward_model.use_margin), SIDES, limit)
-    held_out = held_out.filter(pa.array(are_short(encode_preferences(tokenizer, held_out, False), SIDES, limit)))
-    stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}, "held_out_pairs": held_out.num_rows}
-    with trained(out, "tasks.reward_model:fit", base_model, reward_model, [examples]) as folder:
+    pieces = in_pieces(train_rows, "tokenizing preferences")
+    encoded = (encode_preferences(tokenizer, rows, reward_model.use_margin) for rows in pieces)
+    examples, held_out = ShortExamples(encoded, SIDES, limit), short_pairs(tokenizer, held_out, limit)
+    with trained(out, "tasks.reward_model:fit", base_model, reward_model, examples) as folder:
+        stats = {"examples": examples.kept, "dropped": {"too_long": examples.too_long}}
         rewards = score_held_out(folder / OUTPUT, held_out, base_model)
         files = {"held_out.parquet": table_bytes(rewards, "held_out_rewards")}
-        return commit_model(out, base_model, folder, stats | preference_stats(rewards), files)
+        stats |= {"held_out_pairs": held_out.num_rows, **preference_stats(rewards)}
+        return commit_model(out, base_model, folder, stats, files)

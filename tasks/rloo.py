@@ -10,12 +10,16 @@ value network. Completions are drawn with transformers' `generate`, by the polic
 """
 
 import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.rloo import RlooConfig, Rollouts
+from tasks.data.conversations import Messages
+from tasks.lm.context import in_pieces
 from tasks.lm.tokens import encode_prompt, load_tokenizer
 from tasks.models.form import stop_ids
 from tasks.models.loading import load_policy, longest, model_folder, model_tokenizer, trusts_remote_code
@@ -25,7 +29,7 @@ from tasks.pipeline.jobs import Job
 from tasks.pipeline.stage import stage
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
-from tasks.store.parquet import read_table
+from tasks.store.parquet import read_table, read_tables
 from tasks.training.drawn import FILE
 from tasks.training.rloo_setup import RlooJob, check_enough, prompt_order, rloo_arguments, steps_of
 from tasks.training.snapshots import find_snapshots, keep_snapshots, snapshot_facts
@@ -40,13 +44,29 @@ def prompts_that_fit(policy: Artifact, prompts: Artifact, rloo: RlooConfig, roll
     Raises:
         ConfigurationError: There are fewer than an optimizer step takes.
     """
-    tokenizer, table = model_tokenizer(policy), read_table(prompts, ["prompt_id", "messages"])
-    room = longest(policy, rloo.max_length) - rollouts.max_new_tokens
-    rows = table.sort_by("prompt_id")["messages"].to_pylist()
-    kept = [{"prompt": messages} for messages in rows if len(encode_prompt(tokenizer, messages)) <= room]
-    check_enough(rloo, len(kept))
-    schema = pa.schema([pa.field("prompt", table.schema.field("messages").type)])
-    return pa.Table.from_pylist(kept, schema)
+    rows = read_table(prompts, ["prompt_id", "messages"]).sort_by("prompt_id")
+    rows = rows.select(["messages"]).rename_columns(["prompt"])
+    asked = (messages for piece in in_pieces(rows, "measuring prompts") for messages in piece["prompt"].to_pylist())
+    kept = rows.filter(pa.array(_fit(policy, asked, rloo, rollouts), pa.bool_()))
+    check_enough(rloo, kept.num_rows)
+    return kept
+
+
+def check_prompts_fit(policy: Artifact, prompts: Artifact, rloo: RlooConfig, rollouts: Rollouts) -> None:
+    """Refuse prompts of which too few leave room for a completion; no more are tokenized than it takes to see that.
+
+    Raises:
+        ConfigurationError: There are fewer than an optimizer step takes.
+    """
+    asked = (messages for table in read_tables(prompts, ["messages"]) for messages in table["messages"].to_pylist())
+    fitting = filter(None, _fit(policy, asked, rloo, rollouts))
+    check_enough(rloo, sum(islice(fitting, rloo.prompts_per_step)))
+
+
+def _fit(policy: Artifact, asked: Iterable[Messages], rloo: RlooConfig, rollouts: Rollouts) -> Iterator[bool]:
+    """Yield whether each prompt leaves room for a completion."""
+    tokenizer, room = model_tokenizer(policy), longest(policy, rloo.max_length) - rollouts.max_new_tokens
+    return (len(encode_prompt(tokenizer, messages)) <= room for messages in asked)
 
 
 def fit(job: Job) -> None:

@@ -15,9 +15,10 @@ from tasks.pipeline.stage import stage
 from tasks.rewards.scoring import score_slices
 from tasks.rewards.table import count_unscored, rewards_table, unscored
 from tasks.store.artifacts import Artifact
+from tasks.store.columns import column_pieces
 from tasks.store.drafts import Draft, provenance_of
 from tasks.store.folders import Store
-from tasks.store.slices import commit_slices, groups_of, read_ahead, read_slices
+from tasks.store.slices import commit_slices, groups_of, read_slices
 
 BINS = 20
 """Bins of the histogram of rewards."""
@@ -77,7 +78,7 @@ def score_completions(
 ) -> Artifact:
     """Score every completion with the reward model: r_j = r(x, y_j)."""
     slices, scored = score_slices(out.store, reward_model, read_slices(out.store, completions), prompts, scoring)
-    rewards = np.concatenate([rows["reward"].to_numpy() for rows in read_ahead(slices, ["reward"])])
+    rewards = np.concatenate([rows["reward"].to_numpy() for rows in column_pieces(slices, ["reward"])])
     unread = int(np.isnan(rewards).sum())
     if unread:
         log(

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tasks.config.settings import SftConfig
-from tasks.lm.context import check_any_short, keep_short, single_rows
+from tasks.lm.context import ShortExamples, check_any_short, in_pieces, single_rows
 from tasks.lm.tokens import encode_completion, encode_prompt, load_tokenizer
 from tasks.models.loading import load_policy, longest, model_tokenizer
 from tasks.pipeline.dry_run import pending
 from tasks.pipeline.jobs import Job
-from tasks.pipeline.progress import track
 from tasks.pipeline.stage import stage
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 def encode_demonstrations(tokenizer: "PreTrainedTokenizerBase", demonstrations: pa.Table) -> pa.Table:
     """Return `input_ids` and `completion_mask` (1 on completion tokens, where the loss is) of each demonstration."""
     input_ids, masks = [], []
-    for row in track("tokenizing demonstrations", demonstrations.to_pylist(), demonstrations.num_rows):
+    for row in demonstrations.to_pylist():
         prompt = encode_prompt(tokenizer, row["messages"])
         completion = encode_completion(tokenizer, row["completion"], row["messages"])
         input_ids.append(prompt + completion)
@@ -95,7 +94,8 @@ def train_sft(out: Draft, base_model: Artifact, demonstrations: Artifact, sft: S
     # In the order of their ids: the digest does not know the order of the rows, so it must not matter to the shuffle.
     table = read_table(demonstrations).sort_by([("prompt_id", "ascending"), ("completion", "ascending")])
     limit = longest(base_model, sft.max_length)
-    examples, too_long = keep_short(encode_demonstrations(tokenizer, table), [["input_ids"]], limit)
-    stats = {"examples": examples.num_rows, "dropped": {"too_long": too_long}}
-    with trained(out, "tasks.sft:fit", base_model, sft, [examples]) as folder:
+    encoded = (encode_demonstrations(tokenizer, rows) for rows in in_pieces(table, "tokenizing demonstrations"))
+    examples = ShortExamples(encoded, [["input_ids"]], limit)
+    with trained(out, "tasks.sft:fit", base_model, sft, examples) as folder:
+        stats = {"examples": examples.kept, "dropped": {"too_long": examples.too_long}}
         return commit_model(out, base_model, folder, stats)

@@ -9,6 +9,7 @@ columns.py            which columns give them
 conversations.py      conversations in the spellings of data sets
 transcripts.py        texts in which speakers take turns
 tally.py              what happened to the rows that were left out
+read_once.py          prompts that two stages read, parsed once
 loading.py            what the stages that load data share
 prompt_table.py       prompts by prompt_id
 added_rows.py         tables of a store that people add to

@@ -20,8 +20,8 @@ OPPOSITE = "the annotator has preferred the other one"
 
 def collect_preferences(
     records: Iterable[tuple[str, Record]], known: Collection[str], tally: Tally
-) -> dict[str, dict[str, Any]]:
-    """Return the rows of a table of added preferences by preference_id, each judgement once: the first wins.
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table of added preferences, each judgement once: the first wins.
 
     A named annotator cannot prefer both. Rows that name nobody may be of several people, who may disagree.
 
@@ -31,17 +31,18 @@ def collect_preferences(
         tally: Counts the rows that are left out.
 
     Raises:
-        ConfigurationError: Too many rows are bad.
+        ConfigurationError: Too many rows are bad; known once all are read.
     """
-    rows: dict[str, dict[str, Any]] = {}
+    seen: set[str] = set()
     for where, record in records:
         id_, opposite = _ids(record)
-        if id_ in rows:
+        if id_ in seen:
             tally.left_out["duplicate"] += 1
-        elif record.annotator is not None and (opposite in rows or opposite in known):
+        elif record.annotator is not None and (opposite in seen or opposite in known):
             tally.drop(OPPOSITE, where)
         else:
-            rows[id_] = {
+            seen.add(id_)
+            yield {
                 "preference_id": id_,
                 "prompt_id": prompt_id(record.messages),
                 "messages": record.messages,
@@ -53,7 +54,6 @@ def collect_preferences(
                 "metadata": record.metadata,
             }
     tally.check()
-    return rows
 
 
 def read_added_preferences(added: Artifact, tally: Tally) -> Iterator[tuple[str, Record]]:

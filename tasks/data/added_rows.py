@@ -5,8 +5,8 @@ are read in the order in which they came. Additions at the same time may hold a 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from itertools import chain
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -44,14 +44,21 @@ class AddedRows(NamedTuple):
         """Return the ids of all rows."""
         return self._ids_of(list(self.table(store).parts()))
 
-    def append(self, store: Store, rows: Mapping[str, dict[str, Any]]) -> int:
+    def lay_out(self, rows: Iterable[dict[str, Any]]) -> pa.Table:
+        """Return rows as a table, few of them as Python objects at once."""
+        schema, waiting, batches = SCHEMAS[self.kind], iter(rows), list[pa.RecordBatch]()
+        while piece := list(islice(waiting, _BATCH)):
+            batches.append(pa.RecordBatch.from_pylist(piece, schema))
+        return pa.Table.from_batches(batches, schema).combine_chunks()
+
+    def append(self, store: Store, rows: pa.Table) -> int:
         """Add the rows that the table does not have yet, in one part: all of them or, if this dies, none.
 
         The same rows added to the same table make the same part, so that additions may be repeated or run at once.
 
         Args:
             store: Where the table is.
-            rows: Rows by id.
+            rows: As `lay_out` returns them, each once.
 
         Returns:
             How many rows were new.
@@ -59,13 +66,13 @@ class AddedRows(NamedTuple):
         table = self.table(store)
         parts = list(table.parts())
         known = self._ids_of(parts)
-        new = [row for id_, row in rows.items() if id_ not in known]
-        if new:
+        new = rows.filter(pa.array([id_ not in known for id_ in rows[self.id_column].to_pylist()], pa.bool_()))
+        if new.num_rows:
             number = int(_name(parts[-1]).partition("-")[0]) + 1 if parts else 0
-            part = table.append(f"{number:08d}-{_hash(new)}", pa.Table.from_pylist(new, schema=SCHEMAS[self.kind]))
+            part = table.append(f"{number:08d}-{_hash(new)}", new.combine_chunks())
             index_parts(store, {store.folder_of(part): part.digest})
             compact(table, table.look())
-        return len(new)
+        return int(new.num_rows)
 
     def find(self, store: Store) -> Artifact:
         """Return what was added up to now: `stats` pins the parts, so that later ones do not change what is read.
@@ -101,8 +108,8 @@ class AddedRows(NamedTuple):
         pins = added.stats["parts"].items()
         parts = [Artifact(kind=self.kind, uri=f"{added.uri}/{name}", digest=digest) for name, digest in pins]
         tables = in_parallel(read_table, parts, READ_AHEAD)
-        for batch in chain.from_iterable(table.to_batches(_BATCH) for table in tables):
-            yield from batch.to_pylist()
+        for table in tables:
+            yield from _rows_of(table)
 
     def _ids_of(self, parts: list[Artifact]) -> set[str]:
         column = self.id_column
@@ -114,9 +121,14 @@ def _name(part: Artifact) -> str:
     return part.uri.rpartition("/")[2]
 
 
-def _hash(rows: list[dict[str, Any]]) -> str:
+def _rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(_BATCH):
+        yield from batch.to_pylist()
+
+
+def _hash(rows: pa.Table) -> str:
     """Return a hash of rows in their order."""
     digest = hashlib.sha256()
-    for row in rows:
+    for row in _rows_of(rows):
         digest.update(canonical_json(row).encode())
     return digest.hexdigest()[:32]

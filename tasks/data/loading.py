@@ -1,15 +1,16 @@
 """What the stages that load data share: the system message, the rule on held-out prompts, the commit."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from tasks.config.settings import DataConfig
 from tasks.data.prompt_table import hash_fraction
 from tasks.data.records import Record
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
-from tasks.store.parquet import conversation_files, read_table
-from tasks.store.schemas import format_digest
+from tasks.store.parquet import Written, read_table, write_conversations
+from tasks.store.scratch import scratch_folder
 
 EXAMPLE_FIELDS = ("evaluation_prompts", "evaluation_fraction", "system_prompt", "max_bad_fraction")
 PROMPT_FIELDS = (*EXAMPLE_FIELDS, "max_prompts")
@@ -26,12 +27,40 @@ def instruct(records: Iterator[tuple[str, Record]], data: DataConfig) -> Iterato
 
 def held_out_rule(held_out: Artifact, data: DataConfig) -> Callable[[str], str | None]:
     """Return a function that gives the reason to leave a prompt out of training, or None."""
-    ids = frozenset(read_table(held_out)["prompt_id"].to_pylist())
+    ids = frozenset(read_table(held_out, ["prompt_id"])["prompt_id"].to_pylist())
     share = 0.0 if data.evaluation_prompts else data.evaluation_fraction
     return lambda id_: "held out for evaluation" if id_ in ids or hash_fraction(id_) < share else None
 
 
-def commit_rows(out: Draft, kind: str, rows: list[dict[str, Any]], stats: dict[str, Any]) -> Artifact:
-    """Commit the rows of a table of conversations."""
-    files, digest = conversation_files(rows, kind)
-    return out.commit(kind, files, format_digest(digest), rows=len(rows), stats=stats)
+class LaidOut(NamedTuple):
+    """A table of conversations that is written, and not committed yet."""
+
+    out: Draft
+    kind: str
+    written: Written
+
+    @property
+    def rows(self) -> int:
+        """Return the number of its rows."""
+        return self.written.rows
+
+    def commit(self, stats: dict[str, Any]) -> Artifact:
+        """Commit it with its stats."""
+        files, rows, digest = self.written
+        return self.out.commit(self.kind, files, digest, rows=rows, stats=stats)
+
+
+@contextmanager
+def laid_out(out: Draft, kind: str, rows: Iterable[dict[str, Any]]) -> Iterator[LaidOut]:
+    """Write rows into a working folder, the rows of one file in memory at a time, so that they can be committed.
+
+    What is counted while the rows are read, and so stands in the stats, is known by then.
+    """
+    with scratch_folder(out.provenance.key[:16]) as folder:
+        yield LaidOut(out, kind, write_conversations(rows, kind, folder))
+
+
+def commit_rows(out: Draft, kind: str, rows: Iterable[dict[str, Any]], stats: dict[str, Any]) -> Artifact:
+    """Commit the rows of a table of conversations, under stats that are known before they are read."""
+    with laid_out(out, kind, rows) as table:
+        return table.commit(stats)

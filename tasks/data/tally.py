@@ -13,6 +13,8 @@ from tasks.data.records import Record, parse_record, recognise
 from tasks.data.sources import read_rows, unread_files
 from tasks.pipeline.progress import log, track
 
+Parsed = tuple[str, Record | str]
+"""Place and content of a row; of a bad row, what is wrong with it."""
 _NAMES = 20
 """Most names in a message."""
 _MESSAGE_KEYS = {"role", "content", "from", "value", "tool_calls", "function_call"}
@@ -61,23 +63,43 @@ class Tally:
         return {"read": self.total, "bad": dict(self.bad), "left_out": dict(self.left_out)}
 
 
-def read_records(source: DataSource, role: Role, tally: Tally) -> Iterator[tuple[str, Record]]:
+def read_records(
+    source: DataSource, role: Role, tally: Tally, parsed: Iterable[Parsed] | None = None
+) -> Iterator[tuple[str, Record]]:
     """Yield place and content of each good row, and count the others.
+
+    Args:
+        source: Where the rows are.
+        role: What they are for.
+        tally: Counts them.
+        parsed: The rows as `parse_rows` yields them; None: they are parsed here.
 
     Raises:
         ConfigurationError: There is no such source, it cannot be read, or has none of the columns that the role needs.
     """
-    for where, values in track(f"reading {source.path}", read_rows(source)):
-        if tally.total == 0:
-            recognise(values.keys(), role, where)
+    rows = parse_rows(source, role, tally.unread) if parsed is None else parsed
+    for where, found in track(f"reading {source.path}", rows):
         tally.total += 1
-        tally.unread |= unread_columns(values, role)
+        if isinstance(found, str):
+            tally.drop(found, where)
+        else:
+            yield where, found
+
+
+def parse_rows(source: DataSource, role: Role, unread: set[str]) -> Iterator[Parsed]:
+    """Yield the rows of a source, parsed for a role; `unread` takes the columns that hold something and are not read.
+
+    Raises:
+        ConfigurationError: As for `read_records`.
+    """
+    for number, (where, values) in enumerate(read_rows(source)):
+        if number == 0:
+            recognise(values.keys(), role, where)
+        unread |= unread_columns(values, role)
         try:
-            record = parse_record(values, role)
+            yield where, parse_record(values, role)
         except BadRow as error:
-            tally.drop(error.reason, where)
-            continue
-        yield where, record
+            yield where, error.reason
 
 
 def log_unread_files(data: Iterable[DataSource | str | None]) -> None:

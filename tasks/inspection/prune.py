@@ -10,7 +10,7 @@ from tasks.store.filesystem import in_parallel, persist
 from tasks.store.folders import Store
 from tasks.store.growing import REPLACES
 from tasks.store.index import drop_from_index
-from tasks.store.runs import RUNS, Run, read_runs
+from tasks.store.runs import RUNS, Run, RunReader
 
 ADDED = ("tables/prompts/", "tables/added_preferences/")
 """What people have added: data that nothing can compute again."""
@@ -53,14 +53,19 @@ def prune(store: Store, keep_last: int, dry_run: bool = False) -> Pruned:
         raise ConfigurationError(
             f"--keep-last {keep_last} must be at least 1: without a run to keep, everything would go"
         )
-    catalog = read_catalog(store)
-    found = Pruned(*_split(store, catalog, read_runs(store), keep_last))
+    catalog, reader = read_catalog(store), RunReader(store)
+    runs = reader.read()
+    found = Pruned(*_split(store, catalog, runs, keep_last))
     if dry_run:
         return found
     gone: list[Entry] = []
+    still = {entry.folder for entry in found.entries}
     for start in range(0, len(found.entries), BATCH):
-        still = {entry.folder for entry in _split(store, catalog, read_runs(store), keep_last)[0]}
+        # As long as no record is another one, no more is in use: a run may end, but none comes back to life.
+        if (now := reader.read()) != runs:
+            runs, still = now, {entry.folder for entry in _split(store, catalog, now, keep_last)[0]}
         batch = [entry for entry in found.entries[start : start + BATCH] if entry.folder in still]
+        batch = [entry for entry in batch if entry.manifest is not None or _is_quiet(store, entry)]
         for _ in in_parallel(lambda entry: store.delete(entry.folder), batch, WORKERS):
             pass
         gone.extend(batch)

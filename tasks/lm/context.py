@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.config.errors import ConfigurationError
+from tasks.pipeline.progress import Progress
 
 COUNTS_AFTER_PADDING = frozenset(
     {
@@ -23,6 +24,8 @@ LENGTHS = (
     *("max_seq_length", "model_max_length"),
 )
 """Names under which configurations say how many positions there are, first come first served."""
+PIECE = 1 << 10
+"""Rows that are tokenized at once: their tokens are Python numbers, ten times as large as in a table."""
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "decoder")
 """Names under which a configuration of several models holds the language model's configuration."""
 
@@ -57,20 +60,34 @@ def _text_settings(config: dict[str, Any]) -> dict[str, Any]:
     return config if inner is None else {**config, **_text_settings(inner)}
 
 
-def keep_short(table: pa.Table, sequences: list[list[str]], longest: int) -> tuple[pa.Table, int]:
-    """Drop examples with a sequence longer than `longest` tokens; return the rest and how many went.
+class ShortExamples:
+    """Examples without those that are too long, a few tables at a time; counts both as it goes."""
 
-    Args:
-        table: Tokenized examples.
-        sequences: The columns that make up each sequence, e.g. prompt and completion.
-        longest: Most tokens of a sequence to keep.
+    def __init__(self, tables: Iterable[pa.Table], sequences: list[list[str]], longest: int) -> None:
+        """Take the examples; none is asked for yet.
 
-    Raises:
-        ConfigurationError: None is left.
-    """
-    check_any_short([table], sequences, longest)
-    fits = are_short(table, sequences, longest)
-    return table.filter(pa.array(fits)), int((~fits).sum())
+        Args:
+            tables: Tokenized examples.
+            sequences: The columns that make up each sequence, e.g. prompt and completion.
+            longest: Most tokens of a sequence to keep.
+        """
+        self.tables, self.sequences, self.longest = tables, sequences, longest
+        self.kept = self.too_long = 0
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Yield the examples in their order.
+
+        Raises:
+            ConfigurationError: All are too long; known once all are read.
+        """
+        for table in self.tables:
+            fits = are_short(table, self.sequences, self.longest)
+            kept = int(fits.sum())
+            self.kept, self.too_long = self.kept + kept, self.too_long + len(fits) - kept
+            if kept:
+                yield table.filter(pa.array(fits))
+        if not self.kept:
+            raise _all_too_long(self.too_long, self.longest)
 
 
 def check_any_short(tables: Iterable[pa.Table], sequences: list[list[str]], longest: int) -> None:
@@ -84,10 +101,7 @@ def check_any_short(tables: Iterable[pa.Table], sequences: list[list[str]], long
         if are_short(table, sequences, longest).any():
             return
         examples += table.num_rows
-    raise ConfigurationError(
-        f"all {examples} examples are longer than {longest} tokens, the smaller of max_length and the model's context: "
-        "raise max_length, or name a model with a longer context"
-    )
+    raise _all_too_long(examples, longest)
 
 
 def are_short(table: pa.Table, sequences: list[list[str]], longest: int) -> np.ndarray:
@@ -100,3 +114,19 @@ def are_short(table: pa.Table, sequences: list[list[str]], longest: int) -> np.n
 def single_rows(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Yield the rows of tables, each as a table of one row."""
     return (table.slice(place, 1) for table in tables for place in range(table.num_rows))
+
+
+def in_pieces(table: pa.Table, what: str) -> Iterator[pa.Table]:
+    """Yield the rows of a table in order, `PIECE` at a time, and show as `what` how many are dealt with."""
+    progress = Progress(what, table.num_rows)
+    for start in range(0, table.num_rows, PIECE):
+        yield table.slice(start, PIECE)
+        progress.move_to(min(start + PIECE, table.num_rows))
+    progress.close()
+
+
+def _all_too_long(examples: int, longest: int) -> ConfigurationError:
+    return ConfigurationError(
+        f"all {examples} examples are longer than {longest} tokens, the smaller of max_length and the model's context: "
+        "raise max_length, or name a model with a longer context"
+    )

@@ -5,6 +5,7 @@ Asked of every row when it is loaded, in a dry run too, so that one row does not
 
 import contextlib
 import dataclasses
+import itertools
 import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -48,9 +49,10 @@ def as_read_by(readers: list[Reader], max_new_tokens: int | None = None) -> AsRe
         ConfigurationError: `max_new_tokens` leaves no room for a prompt.
     """
     given = [reader for reader in readers if reader.model]
-    checks = [_prompt_check(reader, max_new_tokens) for reader in given]
-    known = [_id_check(reader) for reader in given]
-    trims = [_trim(reader, max_new_tokens is None) for reader in given]
+    different = [list(own) for _, own in itertools.groupby(given, key=lambda reader: reader.model)]
+    checks = [_prompt_check(own, max_new_tokens) for own in different]
+    known = [_id_check(own[0]) for own in different]
+    trims = [_trim(own[0], max_new_tokens is None) for own in different]
 
     def as_read(record: Record) -> Record:
         for check in checks:
@@ -64,34 +66,45 @@ def as_read_by(readers: list[Reader], max_new_tokens: int | None = None) -> AsRe
     return as_read
 
 
-def _prompt_check(reader: Reader, max_new_tokens: int | None) -> Callable[[Messages], None]:
-    """Return a function that refuses a prompt that the model's chat template or context does not allow."""
-    tokenizer, room = model_tokenizer(reader.model), None
-    if max_new_tokens is not None:
-        room = context_length(model_folder(reader.model, weights=False)) - max_new_tokens
-        # A reward model reads the whole conversation, the end of the last turn included.
-        room -= tokens_around(tokenizer) if reader.name == "reward model" else 0
-        if room < 1:
-            raise ConfigurationError(
-                f"sampling.max_new_tokens = {max_new_tokens} leaves no token of the {reader.name}'s context for a "
-                f"prompt: lower it by more than {-room}"
-            )
+def _prompt_check(readers: list[Reader], max_new_tokens: int | None) -> Callable[[Messages], None]:
+    """Return a function that refuses a prompt that a model's chat template or context does not allow.
 
+    Args:
+        readers: Those of one model, so that a prompt is rendered and tokenized once for all of them.
+        max_new_tokens: As for `as_read_by`.
+    """
+    name, tokenizer = readers[0].name, model_tokenizer(readers[0].model)
+    rooms = [] if max_new_tokens is None else [_room(reader, tokenizer, max_new_tokens) for reader in readers]
     left_out = _left_out(tokenizer)
 
     def check(messages: Messages) -> None:
         roles = [message["role"] for message in messages]
         if what := next((what for what, role, most in left_out if roles.count(role) > most), None):
-            raise BadRow(f"with {what}, which the {reader.name}'s chat template leaves out")
+            raise BadRow(f"with {what}, which the {name}'s chat template leaves out")
         try:
             text = render(tokenizer, messages, prompt=True)
         except ConfigurationError as error:
             why = textwrap.shorten(str(error.__cause__), 120)
-            raise BadRow(f"refused by the {reader.name}'s chat template ({why})") from error
-        if room is not None and len(encode(tokenizer, text)) > room:
-            raise BadRow(f"longer than the {reader.name}'s context less max_new_tokens ({room} tokens)")
+            raise BadRow(f"refused by the {name}'s chat template ({why})") from error
+        tokens = len(encode(tokenizer, text)) if rooms else 0
+        for reader, room in zip(readers, rooms, strict=False):
+            if tokens > room:
+                raise BadRow(f"longer than the {reader.name}'s context less max_new_tokens ({room} tokens)")
 
     return check
+
+
+def _room(reader: Reader, tokenizer: "PreTrainedTokenizerBase", max_new_tokens: int) -> int:
+    """Return how many tokens of the model's context there are for a prompt."""
+    room = context_length(model_folder(reader.model, weights=False)) - max_new_tokens
+    # A reward model reads the whole conversation, the end of the last turn included.
+    room -= tokens_around(tokenizer) if reader.name == "reward model" else 0
+    if room < 1:
+        raise ConfigurationError(
+            f"sampling.max_new_tokens = {max_new_tokens} leaves no token of the {reader.name}'s context for a "
+            f"prompt: lower it by more than {-room}"
+        )
+    return room
 
 
 def _left_out(tokenizer: "PreTrainedTokenizerBase") -> list[tuple[str, str, int]]:

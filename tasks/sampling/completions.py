@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pyarrow.compute as pc
+
 from tasks.config.settings import Decoding
 from tasks.data.prompt_table import PromptTable
 from tasks.lm.context import context_length
@@ -13,12 +15,13 @@ from tasks.sampling.drawing import Drawing, Request, cut_into_parts, requests_fo
 from tasks.sampling.engines import open_engine
 from tasks.sampling.last_list import merged_parts, prompt_ids, read_last
 from tasks.store.artifacts import Artifact
+from tasks.store.columns import column_pieces
 from tasks.store.compaction import compact
 from tasks.store.cover import Selection
 from tasks.store.drafts import keyed
 from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable, Parts
-from tasks.store.slices import Slice, read_ahead
+from tasks.store.slices import Slice
 
 TABLE_VERSION = 3
 DECIDES_A_COMPLETION = frozenset(Decoding.model_fields) - {"k"}
@@ -103,10 +106,10 @@ def _draw(
 def completion_stats(slices: list[Slice]) -> dict[str, Any]:
     """Return the number of completions, their tokens, and the share that was cut at max_new_tokens."""
     completions = tokens = cut = 0
-    for table in read_ahead(slices, ["num_tokens", "finish_reason"]):
+    for table in column_pieces(slices, ["num_tokens", "finish_reason"]):
         completions += table.num_rows
-        tokens += sum(table["num_tokens"].to_pylist())
-        cut += table["finish_reason"].to_pylist().count("length")
+        tokens += pc.sum(table["num_tokens"]).as_py() or 0
+        cut += pc.sum(pc.equal(table["finish_reason"], "length")).as_py() or 0
     return {
         "completions": completions,
         "tokens": tokens,

@@ -1,7 +1,7 @@
 """A completion as it was drawn: its text and its ids, and where generated ids are cut."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.config.errors import ConfigurationError
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+BLOCK = 32
+"""Ids whose text is read at once where a stop string is looked for."""
+CUT = "\ufffd"
+"""Stands in a text for a character of which some bytes are missing."""
 SHORT_TEXT = MIXED_TEXT[:40]
 """Text after which an engine looks at its logits, whether they are numbers."""
 
@@ -73,5 +77,35 @@ def cut(
     places = [place for string in stop if (place := text.find(string)) >= 0]
     if not places:
         return Sample(text, kept, "length" if end is None else "stop")
-    needed = next(n for n in range(1, len(kept) + 1) if any(string in text_of(kept[:n]) for string in stop))
-    return Sample(text[: min(places)], kept[:needed], "stop")
+    return Sample(text[: min(places)], kept[: ids_until(read, prompt, kept, stop)], "stop")
+
+
+def ids_until(read: Callable[[list[int]], str], prompt: list[int], ids: list[int], stop: Sequence[str]) -> int:
+    """Return how many of the ids that follow a prompt it takes until their text has a stop string: all, where none has.
+
+    The time is linear in the ids: each is read with a few before it, and what was read is searched again only as far as
+    a stop string may begin there. Where no character is cut, what follows does not change the text before it.
+
+    Args:
+        read: Returns the text of ids.
+        prompt: What the text of the first ids is read after.
+        ids: What was generated.
+        stop: Strings, none of them empty.
+    """
+    every, end, longest = prompt + ids, len(prompt), max(map(len, stop))
+    begin, tail = 0, ""  # of the ids that the next ones are read after; of the text, where a match may begin
+
+    def text_until(until: int) -> str:
+        return tail + read(every[begin:until])[known:]
+
+    def has_stop(text: str) -> bool:
+        return any(string in text for string in stop)
+
+    for until in [*range(end + BLOCK, len(every), BLOCK), len(every)]:
+        known = len(read(every[begin:end]))
+        text = text_until(until)
+        if has_stop(text):
+            return next(n for n in range(end + 1, until + 1) if has_stop(text_until(n))) - len(prompt)
+        if len(text) > len(tail) and not text.endswith(CUT):
+            begin, end, tail = end, until, text[max(0, len(text) + 1 - longest) :]
+    return len(ids)

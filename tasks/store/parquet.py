@@ -1,19 +1,23 @@
 """Stored tables as Parquet: written with the schema of their kind, read verified."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from tasks.store.artifacts import Artifact, DamagedArtifactError, FileEntry
 from tasks.store.filesystem import CHUNK, open_fs, persist
 from tasks.store.manifests import read_bytes, read_files
-from tasks.store.schemas import SCHEMAS, add_digests, rows_digest
+from tasks.store.schemas import SCHEMAS, add_digests, format_digest, rows_digest
 from tasks.store.verify import read_entry
 
 ROWS_PER_FILE, TEXT_PER_FILE = 50_000, 1 << 28
 """Most rows of a file of conversations, and most characters: an Arrow array holds 2 GB of text."""
+ROWS_AT_ONCE = 1 << 10
+"""Rows that are Python objects at once where a table is read row by row."""
 
 
 def read_tables(artifact: Artifact, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -38,6 +42,13 @@ def read_table(artifact: Artifact, columns: list[str] | None = None) -> pa.Table
     return pa.concat_tables([_none_of(artifact.kind, columns), *read_tables(artifact, columns)])
 
 
+def stored_rows(artifact: Artifact) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table in order, verified, a file in memory at a time and few rows as Python objects."""
+    for table in read_tables(artifact):
+        for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+            yield from batch.to_pylist()
+
+
 def read_file(artifact: Artifact, name: str, kind: str) -> pa.Table:
     """Return one Parquet file of an artifact, verified, of a kind of table that lies beside what the artifact is.
 
@@ -50,7 +61,7 @@ def read_file(artifact: Artifact, name: str, kind: str) -> pa.Table:
 def read_columns(artifact: Artifact, names: list[str]) -> pa.Table:
     """Return some columns of a table that has been verified before, as `Store.find` does.
 
-    Of a file that takes several requests, only the pages of the columns are read.
+    Of a local file, or one that takes several requests, only the pages of the columns are read.
 
     Raises:
         DamagedArtifactError: A file is missing, or cannot be decoded.
@@ -69,32 +80,53 @@ def table_bytes(table: pa.Table, kind: str) -> bytes:
     return bytes(sink.getvalue())
 
 
-def conversation_files(rows: list[dict[str, Any]], kind: str) -> tuple[dict[str, bytes], int]:
-    """Return rows with `messages` as Parquet files by name, and the digest of all rows.
+class Written(NamedTuple):
+    """A table of conversations in local files."""
+
+    files: dict[str, Path]
+    """Name -> file."""
+    rows: int
+    digest: str
+    """Of all rows."""
+
+
+def write_conversations(rows: Iterable[dict[str, Any]], kind: str, folder: Path) -> Written:
+    """Write rows with `messages` as Parquet files into a folder, the rows of one file in memory at a time.
 
     The name of the file that a prompt was read from, its `source`, is not what the prompt is, and not in the digest.
     """
-    files, digests = {}, []
-    for number, piece in enumerate(_pieces(rows)):
-        table = pa.Table.from_pylist(piece, SCHEMAS[kind])
-        files[f"rows-{number:05d}.parquet"] = table_bytes(table, kind)
+    files, count, digests = {}, 0, []
+    for number, table in enumerate(_pieces(rows, SCHEMAS[kind])):
+        name = f"rows-{number:05d}.parquet"
+        files[name] = folder / name
+        files[name].write_bytes(table_bytes(table, kind))
         digests.append(rows_digest(table.drop_columns("source") if kind == "prompts" else table))
-    return files, add_digests(digests)
+        count += table.num_rows
+    return Written(files, count, format_digest(add_digests(digests)))
 
 
-def _pieces(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Cut rows into pieces of a file each."""
-    piece: list[dict[str, Any]] = []
-    text = 0
+def _pieces(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Cut rows into tables of a file each; few rows are Python objects at once."""
+    piece: list[pa.RecordBatch] = []
+    waiting: list[dict[str, Any]] = []
+    count = text = 0
     for row in rows:
         own = sum(len(message["content"]) for message in row["messages"])
-        if piece and (len(piece) == ROWS_PER_FILE or text + own > TEXT_PER_FILE):
-            yield piece
-            piece, text = [], 0
-        piece.append(row)
-        text += own
-    if piece:
-        yield piece
+        if count and (count == ROWS_PER_FILE or text + own > TEXT_PER_FILE):
+            yield _table_of(piece, waiting, schema)
+            piece, waiting, count, text = [], [], 0, 0
+        elif len(waiting) == ROWS_AT_ONCE:
+            piece.append(pa.RecordBatch.from_pylist(waiting, schema))
+            waiting = []
+        waiting.append(row)
+        count, text = count + 1, text + own
+    if count:
+        yield _table_of(piece, waiting, schema)
+
+
+def _table_of(piece: list[pa.RecordBatch], waiting: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Return rows as a table in one chunk, so that its file does not depend on how many were at once."""
+    return pa.Table.from_batches([*piece, pa.RecordBatch.from_pylist(waiting, schema)]).combine_chunks()
 
 
 def _dictionaries(schema: pa.Schema) -> bool | list[str]:
@@ -115,10 +147,10 @@ def _parquet_files(artifact: Artifact) -> list[FileEntry]:
 
 
 def _columns_of(uri: str, entry: FileEntry, names: list[str]) -> pa.Table:
-    if entry.size <= CHUNK:
-        return pq.read_table(pa.BufferReader(read_entry(uri, entry)), columns=names)
     where = f"{uri}/{entry.path}"
     fs, path = open_fs(where)
+    if entry.size <= CHUNK and not isinstance(fs, LocalFileSystem):  # a request costs more than the other columns
+        return pq.read_table(pa.BufferReader(read_entry(uri, entry)), columns=names)
 
     def attempt() -> pa.Table:
         try:

@@ -14,8 +14,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.store.artifacts import Artifact, DamagedArtifactError, Manifest, Provenance, SafePath, sha256_of
-from tasks.store.filesystem import in_parallel
+from tasks.store.artifacts import MANIFEST, Artifact, DamagedArtifactError, Manifest, Provenance, SafePath, sha256_of
+from tasks.store.filesystem import in_parallel, persist
 from tasks.store.folders import Store
 from tasks.store.manifests import read_manifest
 
@@ -119,9 +119,52 @@ class RunRecord:
 def list_runs(store: Store) -> tuple[list[Run], list[str]]:
     """Return the runs of a store, oldest first, and the folders of records that cannot be read."""
     folders = [f"{RUNS}/{name}" for name in store.list(RUNS)]
-    found = list(in_parallel(lambda folder: _read(store, folder), folders, READERS))
+    found = _read_all(store, folders)
     damaged = [folder for folder, run in zip(folders, found, strict=True) if run is None and store.has_manifest(folder)]
     return [run for run in found if run is not None], damaged
+
+
+class RunReader:
+    """Reads the records of a store's runs again and again: each time those alone that may have changed.
+
+    A record is another file wherever it is written again, by a run that has finished too. So one listing says which
+    are as they were. Those of runs in use are read whatever it says, and so are those that it does not show.
+    """
+
+    def __init__(self, store: Store) -> None:
+        """Begin; nothing is read yet."""
+        self.store = store
+        self._read: dict[str, tuple[dict[str, Any], Run]] = {}
+        """Name of a record -> what the listing said of its file before it was read, and the run."""
+
+    def read(self) -> list[Run]:
+        """Return the runs of the store as they are now, oldest first.
+
+        Raises:
+            DamagedArtifactError: A record cannot be read, so that nobody knows what its run uses.
+        """
+        names = self.store.list(RUNS)
+        files = self._files() if names else {}
+        runs = {name: run for name, (file, run) in self._read.items() if files.get(name) == file and not run.in_use()}
+        folders = [f"{RUNS}/{name}" for name in names if name not in runs]
+        for folder, run in zip(folders, _read_all(self.store, folders), strict=True):
+            name = folder.rpartition("/")[2]
+            if run is not None:
+                runs[name] = run
+                self._read[name] = files.get(name, {}), run
+            elif self.store.has_manifest(folder):
+                raise DamagedArtifactError(
+                    f"{self.store.uri}/{folder} is damaged, so nobody knows what that run uses: delete it if the run "
+                    "is over"
+                )
+        return [runs[name] for name in names if name in runs]
+
+    def _files(self) -> dict[str, dict[str, Any]]:
+        """Return what a listing says of the file of each record: its size, when it was written, what S3 calls it."""
+        root = self.store.path(RUNS)
+        found = persist(lambda: self.store.fs.find(root, detail=True), f"{self.store.uri}/{RUNS}", "read")
+        names = {path: path.removeprefix(f"{root}/").removesuffix(f"/{MANIFEST}") for path in found}
+        return {name: found[path] for path, name in names.items() if path == f"{root}/{name}/{MANIFEST}"}
 
 
 def read_runs(store: Store) -> list[Run]:
@@ -130,12 +173,7 @@ def read_runs(store: Store) -> list[Run]:
     Raises:
         DamagedArtifactError: A record cannot be read, so that nobody knows what its run uses.
     """
-    runs, damaged = list_runs(store)
-    if damaged:
-        raise DamagedArtifactError(
-            f"{store.uri}/{damaged[0]} is damaged, so nobody knows what that run uses: delete it if the run is over"
-        )
-    return runs
+    return RunReader(store).read()
 
 
 def process_of(pid: int) -> str:
@@ -166,6 +204,10 @@ def _is_hidden(pid: int) -> bool:
 
 def _machine(process: str) -> str:
     return process.partition(" ")[0]
+
+
+def _read_all(store: Store, folders: list[str]) -> list[Run | None]:
+    return list(in_parallel(lambda folder: _read(store, folder), folders, READERS))
 
 
 def _read(store: Store, folder: str) -> Run | None:

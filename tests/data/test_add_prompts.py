@@ -102,9 +102,10 @@ def test_any_additions_give_each_prompt_once_in_the_order_of_coming(additions):
     store, seen = Store(f"memory://{uuid.uuid4().hex}"), {}
     for numbers in additions:
         rows = {f"id{n}": row(n) for n in numbers}
-        assert ADDED_PROMPTS.append(store, rows) == len(rows.keys() - seen)
+        table = ADDED_PROMPTS.lay_out(rows.values())
+        assert ADDED_PROMPTS.append(store, table) == len(rows.keys() - seen)
         seen |= dict.fromkeys(rows)
-        assert ADDED_PROMPTS.append(store, rows) == 0
+        assert ADDED_PROMPTS.append(store, table) == 0
     assert added(store) == [f"text{id_.removeprefix('id')}" for id_ in seen]
 
 

@@ -66,4 +66,4 @@ def test_two_additions_at_once(tmp_path, other):
     assert [json.loads(output.splitlines()[-1])["new"] for output in outputs] == [6, 6]
     assert len(parts(store)) == (1 if other == range(6) else 2)
     assert set(added(store)) == {str(n) for n in {*range(6), *other}}
-    assert ADDED_PROMPTS.append(store, {}) == 0
+    assert ADDED_PROMPTS.append(store, ADDED_PROMPTS.lay_out([])) == 0

@@ -20,7 +20,8 @@ def add(store, path):
     """Add the preferences of a file; return how many were new."""
     tally = Tally(path, 0.01)
     records = read_records(DataSource(path=path), "preferences", tally)
-    return ADDED_PREFERENCES.append(store, collect_preferences(records, ADDED_PREFERENCES.ids(store), tally))
+    rows = collect_preferences(records, ADDED_PREFERENCES.ids(store), tally)
+    return ADDED_PREFERENCES.append(store, ADDED_PREFERENCES.lay_out(rows))
 
 
 def loaded(store, held_out, data):

@@ -18,7 +18,8 @@ from tasks.store.parquet import read_table
 def add(store, path):
     """Add the prompts of a file; return how many were new."""
     tally = Tally(path, 0.01)
-    return ADDED_PROMPTS.append(store, collect_prompts(read_records(DataSource(path=path), "prompts", tally), tally))
+    rows = collect_prompts(read_records(DataSource(path=path), "prompts", tally), tally)
+    return ADDED_PROMPTS.append(store, ADDED_PROMPTS.lay_out(rows))
 
 
 def add_texts(store, folder, *texts):

@@ -1,23 +1,22 @@
 """Prompts with more text than one file or one Arrow array holds."""
 
-import io
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from loaded import draft
 
+from tasks.data.loading import commit_rows
 from tasks.data.prompt_table import PromptTable
-from tasks.store.parquet import conversation_files
-from tasks.store.schemas import SCHEMAS, rows_digest
+from tasks.store.parquet import write_conversations
+from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
 
 
-def test_conversations_are_cut_into_files_by_rows_and_by_text(monkeypatch):
+def test_conversations_are_cut_into_files_by_rows_and_by_text(tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.store.parquet.ROWS_PER_FILE", 3)
     monkeypatch.setattr("tasks.store.parquet.TEXT_PER_FILE", 10)
     rows = prompts_of_lengths(4, 6, 1, 1, 1, 1, 12, 2)  # 4 + 6 fill one; three ones the next; 12 is too long for any
-    files, digest = conversation_files(rows, "prompts")
-    read = [pq.read_table(io.BytesIO(content)) for content in files.values()]
+    written = write_conversations(rows, "prompts", tmp_path)
+    read = [pq.read_table(path) for path in written.files.values()]
     assert [[len(row["messages"][0]["content"]) for row in table.to_pylist()] for table in read] == [
         [4, 6],
         [1, 1, 1],
@@ -25,7 +24,9 @@ def test_conversations_are_cut_into_files_by_rows_and_by_text(monkeypatch):
         [12],
         [2],
     ]
-    assert digest == rows_digest(pa.Table.from_pylist(rows, SCHEMAS["prompts"]).drop_columns("source"))
+    assert written.rows == 8
+    whole = pa.Table.from_pylist(rows, SCHEMAS["prompts"]).drop_columns("source")
+    assert written.digest == format_digest(rows_digest(whole))
 
 
 def prompts_of_lengths(*lengths):
@@ -41,8 +42,7 @@ def test_more_prompt_text_than_an_arrow_array_holds(local):
     long = "y" * 2**22
     rows = [row | {"messages": [{"role": "user", "content": long}]} for row in prompts_of_lengths(*range(520))]
     rows[-1]["messages"] = [{"role": "user", "content": "the last"}]
-    files, digest = conversation_files(rows, "prompts")
-    artifact = draft(local, "prompts").commit("prompts", files, f"{digest:064x}", rows=len(rows))
+    artifact = commit_rows(draft(local, "prompts"), "prompts", rows, {})
     table = PromptTable(artifact)
     assert sum(len(row["messages"][0]["content"]) for row in rows) > 2**31
     assert table["p0"] == table["p518"] == [{"role": "user", "content": long}]

@@ -14,12 +14,12 @@ from random_groups import groups, neox, tokenizer
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, PhiConfig
 
 from tasks.config.settings import Decoding, SamplingConfig
+from tasks.data.loading import commit_rows
 from tasks.evaluation.divergence import KlSettings, estimate_kl, own_distribution, summarize
 from tasks.lm.logps import CompletionDivergence, CompletionLogps, divergence
 from tasks.store.artifacts import Artifact, Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.parquet import conversation_files
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -272,9 +272,8 @@ def test_from_policy_reference_and_prompts(tmp_path):
         {"prompt_id": f"p{i}", "messages": [{"role": "user", "content": f"w{i + 3} w{i + 4}"}], "source": "test"}
         for i in range(6)
     ]
-    files, digest = conversation_files(rows, "prompts")
     draft = Draft(store, Provenance(stage="load_held_out", version=1, key="k"))
-    prompts = draft.commit("prompts", files, f"{digest:064x}", rows=len(rows))
+    prompts = commit_rows(draft, "prompts", rows, {})
     decoding = own_distribution(Decoding(temperature=0.5, max_new_tokens=8, engine="transformers"), 3)
     kl = estimate_kl(store, policy, reference, prompts, KlSettings(decoding, 200))
     drawn = pa.concat_tables([slice_.read() for slice_ in kl.slices])

@@ -248,9 +248,10 @@ def test_prompt_ids_are_ours_whatever_a_file_says(tmp_path):
     ]
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
     source, tally = DataSource(path=str(tmp_path / "prompts.jsonl")), Tally("prompts.jsonl", 0.0)
-    found = collect_prompts(read_records(source, "prompts", tally), tally)
-    assert len(found) == len(HOSTILE)
-    assert all(len(prompt_id) == 64 and set(prompt_id) <= set("0123456789abcdef") for prompt_id in found)
+    found = ADDED_PROMPTS.lay_out(collect_prompts(read_records(source, "prompts", tally), tally))
+    ids = found["prompt_id"].to_pylist()
+    assert len(ids) == len(HOSTILE)
+    assert all(len(prompt_id) == 64 and set(prompt_id) <= set("0123456789abcdef") for prompt_id in ids)
     store = Store(str(tmp_path / "store"))
     ADDED_PROMPTS.append(store, found)
     assert ADDED_PROMPTS.find(store).rows == len(HOSTILE)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.config.settings import EvaluationConfig
+from tasks.data.loading import commit_rows
 from tasks.evaluation.comparison import compare
 from tasks.evaluation.drawn import Drawn, samples_table
 from tasks.pipeline.configuration import Config
@@ -15,8 +16,8 @@ from tasks.report.facts import Facts
 from tasks.store.artifacts import Provenance, sha256_of
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.parquet import conversation_files, table_bytes
-from tasks.store.schemas import SCHEMAS, format_digest
+from tasks.store.parquet import table_bytes
+from tasks.store.schemas import SCHEMAS
 
 CONFIG = Config.model_validate({"data": {"prompts": "x"}, "sft": {"ready_model": "y"}})
 DIVERGENCE = {f"kl_{part}{end}": 1.0 for part in ("sequence", "token") for end in ("", "_low", "_high")}
@@ -38,8 +39,7 @@ def facts_of(tmp_path) -> Callable[..., Facts]:
             {"prompt_id": id_, "messages": [{"role": "user", "content": row[0]}], "source": source}
             for id_, row, source in named
         ]
-        files, digest = conversation_files(prompts, "prompts")
-        loaded = draft(store, "load_evaluation_prompts").commit("prompts", files, format_digest(digest), rows=len(rows))
+        loaded = commit_rows(draft(store, "load_evaluation_prompts"), "prompts", prompts, {})
 
         def drawn(side: int) -> Drawn:
             columns = {

@@ -14,7 +14,7 @@ from tasks.examples.world import write_base_model
 from tasks.lm.tokens import load_tokenizer
 from tasks.models.form import stop_ids
 from tasks.models.loading import model_folder
-from tasks.rloo import prompts_that_fit, rloo_stats, train_rloo
+from tasks.rloo import check_prompts_fit, prompts_that_fit, rloo_stats, train_rloo
 from tasks.sample import sample_completions
 from tasks.score import score_completions
 from tasks.store.artifacts import Artifact, files_digest
@@ -178,5 +178,14 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
 def test_prompts_without_room_for_a_completion_are_left_out_and_too_few_are_refused(start, prompts):
     config = RlooConfig(k=2, batch_size=2, micro_batch_size=2, max_length=32)
     assert prompts_that_fit(start, prompts, config, Rollouts(max_new_tokens=4)).num_rows == 3
-    with pytest.raises(ConfigurationError, match="takes 1 prompts an optimizer step, and there are 0"):
-        prompts_that_fit(start, prompts, config, Rollouts(max_new_tokens=30))
+    for look in (prompts_that_fit, check_prompts_fit):
+        with pytest.raises(ConfigurationError, match="takes 1 prompts an optimizer step, and there are 0"):
+            look(start, prompts, config, Rollouts(max_new_tokens=30))
+
+
+def test_the_check_tokenizes_no_more_prompts_than_a_step_takes(start, prompts, monkeypatch):
+    asked = []
+    monkeypatch.setattr("tasks.rloo.encode_prompt", lambda tokenizer, messages: asked.append(messages) or [1])
+    config = RlooConfig(k=2, batch_size=4, micro_batch_size=2, max_length=32)
+    check_prompts_fit(start, prompts, config, Rollouts(max_new_tokens=4))
+    assert len(asked) == 2 < prompts.rows
