@@ -85,7 +85,7 @@ def our_epoch(world: World) -> None:
     write_tables(folder / EXAMPLES, with_ref_logps(folder, reference.by_sequence))
     settings = world.config.model_dump(mode="json")
     job = Job(fit="tasks.dpo:fit", folder=folder, model=Path(world.model.uri), store=store.uri, config=settings)
-    fit(job.model_copy(update={"checkpoints": "checkpoints"}))
+    fit(job.model_copy(update={"checkpoints": "checkpoints/train_dpo/benchmark"}))
 
 
 def our_passes(world: World) -> PackedDPOTrainer:
