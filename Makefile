@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help quickstart chat install test test-slow check bench bench-system faults evidence docs up down ui browse clean
+.PHONY: help quickstart chat install test test-slow check bench bench-system gpu faults evidence docs up down ui browse clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: install ## Compare with what a user would run instead, side by side (ten 
 
 bench-system: install ## Measure the deployed system: what a dispatched stage costs, and new prompts (half an hour)
 	@for name in dispatch new_prompts; do $(PYTHON_IN_VENV) benchmarks/$$name.py; done
+
+gpu: ## Test and measure on this machine's NVIDIA GPU, with the Python given: make gpu [PYTHON=python3] [ONLY="tests dpo scoring"]
+	@$(or $(PYTHON),$(PYTHON_IN_VENV)) benchmarks/gpu.py $(if $(ONLY),--only $(ONLY)) $(if $(RESULTS),--results $(RESULTS))
 
 faults: install ## Kill everything at random moments and compare what comes out (half an hour)
 	$(PYTHON_IN_VENV) benchmarks/faults.py

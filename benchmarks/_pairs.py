@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from _models import build
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -27,16 +28,17 @@ class World(NamedTuple):
     folder: Path
     micro_batch: int
     """Pairs that TRL forwards at once."""
+    device: str = "cpu"
 
 
-def draw(prompts: int, vocabulary: int) -> list[dict[str, Any]]:
-    """Return the prompts that have pairs, as the rows that DPO reads."""
+def draw(prompts: int, vocabulary: int, tokens: int = 256) -> list[dict[str, Any]]:
+    """Return the prompts that have pairs, as the rows that DPO reads; completions have so many tokens on average."""
     random = np.random.default_rng(3)  # a draw whose pairs are like the expected ones
     spread = np.where(random.random(prompts) < 0.225, 0.778, 0.359)
     pairs = select_pairs(random.normal(size=(prompts, K)) * spread[:, None], tau=1.0, eta=0.85)
     active = np.unique(pairs.row)
     prompt_lengths = iter(lengths(random, len(active), 175, 0.95))
-    completion_lengths = iter(lengths(random, len(active) * K, 256, 0.5))
+    completion_lengths = iter(lengths(random, len(active) * K, tokens, 0.5))
     groups = []
     for row in active:
         chosen, rejected = pairs.chosen[pairs.row == row], pairs.rejected[pairs.row == row]
@@ -75,10 +77,9 @@ def as_groups(rows: list[dict[str, Any]], ref_logps: dict[str, float] | None = N
     ]
 
 
-def write_model(folder: Path, config: Any) -> Artifact:
-    """Write a model with random weights and a tokenizer."""
+def write_model(folder: Path, config: Any, dtype: str = "float32", device: str = "cpu") -> Artifact:
+    """Write a model with random weights, drawn on a device, and a tokenizer."""
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(config.vocab_size)}, "w0"))
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w0", pad_token="w1").save_pretrained(folder)
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    build(AutoModelForCausalLM, config, device, getattr(torch, dtype)).save_pretrained(folder)
     return Artifact(kind="model", uri=str(folder), digest=folder.name)

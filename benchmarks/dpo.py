@@ -5,126 +5,48 @@ standard deviation 0.778, the rest 0.359; tau = 1, eta = 0.85. An epoch begins w
 trained one there; the reference's log-probabilities are in it. TRL has the best of its settings that were tried:
 batches of like length, no gradient checkpointing, a reference model beside the policy.
 
-    python benchmarks/dpo.py [--device cuda --model M] [--prompts 100] [--rounds 1]
+On a GPU an epoch is its passes alone, the models in memory: of a billion weights, disks would tell more than trainers
+do. There, and with `--passes`, TRL's loss on pairs without padding is compared too (`_trl.py`: TRL 1.16 has none).
+
+    python benchmarks/dpo.py [--device cuda] [--model M | --size tiny|1b] [--prompts 100] [--rounds 1] [--passes]
 """
 
 import contextlib
 import io
 import math
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
+
+from _grouped import PASSES, Clock, new_store, our_epoch, our_passes, packed_trainer, reference_of
+from _models import SIZES, add_size, llama
 from _pairs import K, World, as_groups, draw, write_model
-from _side_by_side import Row, faster, options, report, take_turns
+from _side_by_side import Row, faster, in_turns, options, parse, peak, report, take_turns
+from _trl import BATCH, FlatTrainer, attention, heeds_padding_free, trl_arguments, trl_epoch, trl_trainer
+from accelerate.utils import send_to_device
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, LlamaConfig
+from pairwise import PairwiseTrainer, gradient, pair_rows, precise_head
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig
 from transformers.utils import logging
-from trl import DPOConfig as DpoArguments
 
 from tasks.config.sections import ModelSource
 from tasks.config.training import DpoConfig
-from tasks.dpo import fit, with_ref_logps
 from tasks.models.locate import locate_model
-from tasks.pipeline.jobs import EXAMPLES, Job
 from tasks.store.artifacts import Artifact
-from tasks.store.folders import Store
-from tasks.training.dpo_examples import EXAMPLE_SCHEMA
-from tasks.training.dpo_trainer import PackedDPOTrainer
-from tasks.training.pack_collator import PackCollator, pack_numbers
 from tasks.training.packs import DpoExample, Limits, PackSchedule, schedule_packs
-from tasks.training.reference import WITHOUT_REF, RefLogps, find_ref_logps
-from tasks.training.trained_model import write_tables
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
-from pairwise import PairwiseTrainer, gradient, pair_rows, precise_head
-
-VOCABULARY, BATCH = 1024, 64
 
 
-def new_store(world: World) -> Store:
-    """Return an empty store."""
-    return Store(tempfile.mkdtemp(dir=world.folder))
-
-
-def reference_of(world: World, store: Store, groups: list[dict[str, Any]], folder: Path | None = None) -> RefLogps:
-    """Return the log-probabilities of the groups' completions under the reference."""
-    folder = folder or Path(tempfile.mkdtemp(dir=world.folder))
-    write_tables(folder / WITHOUT_REF, [pa.Table.from_pylist(groups, EXAMPLE_SCHEMA)])
-    return find_ref_logps(store, world.model, world.config, folder)
-
-
-def our_epoch(world: World) -> None:
-    """Compute the reference's log-probabilities into an empty store and train."""
-    store, folder = new_store(world), Path(tempfile.mkdtemp(dir=world.folder))
-    reference = reference_of(world, store, world.groups, folder)
-    write_tables(folder / EXAMPLES, with_ref_logps(folder, reference.by_sequence))
-    settings = world.config.model_dump(mode="json")
-    job = Job(fit="tasks.dpo:fit", folder=folder, model=Path(world.model.uri), store=store.uri, config=settings)
-    fit(job.model_copy(update={"checkpoints": "checkpoints"}))
-
-
-def trl_arguments(world: World, folder: str, **changes: Any) -> DpoArguments:
-    """Return TRL's arguments for the same training."""
-    arguments = {
-        "output_dir": folder,
-        "beta": world.config.beta,
-        "learning_rate": world.config.learning_rate,
-        "per_device_train_batch_size": world.micro_batch,
-        "gradient_accumulation_steps": BATCH // world.micro_batch,
-        "num_train_epochs": 1,
-        "train_sampling_strategy": "group_by_length",
-        "remove_unused_columns": False,
-        "gradient_checkpointing": False,
-        "bf16": world.config.dtype == "bfloat16",
-        "max_length": None,
-        "use_cpu": not torch.cuda.is_available(),
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
-    return DpoArguments(**arguments | changes)
-
-
-def trl_epoch(world: World) -> None:
-    """Train with TRL."""
-    folder = tempfile.mkdtemp(dir=world.folder)
-    policy, reference = (
-        AutoModelForCausalLM.from_pretrained(world.model.uri, dtype=torch.float32 if not i else world.config.dtype)
-        for i in range(2)
-    )
-    rows = pair_rows(as_groups(world.groups), with_ref=False)
-    for row in rows:
-        row["length"] = len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
-    trainer = PairwiseTrainer(
-        model=policy,
-        ref_model=reference,
-        args=trl_arguments(world, folder),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=AutoTokenizer.from_pretrained(world.model.uri),
-    )
-    trainer.train()
-    trainer.save_model()
-
-
-def grouped(
-    world: World, groups: list[DpoExample], planned: PackSchedule, shared: bool
-) -> tuple[PackedDPOTrainer, list[Any]]:
+def grouped(world: World, groups: list[DpoExample], planned: PackSchedule, shared: bool) -> tuple[Any, list[Any]]:
     """Return our trainer and its batches."""
-    collator = PackCollator(groups, planned.packs, shared)
-    arguments = trl_arguments(world, str(world.folder / "unused"), precompute_ref_log_probs=True)
-    trainer = PackedDPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(world.model.uri, dtype=torch.get_default_dtype()),
-        args=arguments,
-        data_collator=collator,
-        train_dataset=pack_numbers(planned),
-        processing_class=AutoTokenizer.from_pretrained(world.model.uri),
-    )
-    return trainer, [on(trainer, collator([{"pack": number}])) for number in range(len(planned.packs))]
+    trainer = packed_trainer(world, groups, planned, shared)
+    return trainer, [on(trainer, trainer.data_collator([{"pack": number}])) for number in range(len(planned.packs))]
 
 
 def pairwise(world: World, groups: list[DpoExample], planned: PackSchedule) -> tuple[PairwiseTrainer, list[Any]]:
@@ -140,8 +62,6 @@ def pairwise(world: World, groups: list[DpoExample], planned: PackSchedule) -> t
 
 def on(trainer: Any, batch: dict[str, Any]) -> dict[str, Any]:
     """Return a batch on the trainer's device."""
-    from accelerate.utils import send_to_device
-
     return send_to_device(batch, trainer.accelerator.device)
 
 
@@ -160,11 +80,43 @@ def counted(model: Any) -> Iterator[dict[str, int]]:
 
 
 def epoch_rows(world: World, rounds: int) -> list[Row]:
-    """Compare an epoch."""
+    """Compare an epoch from disk to disk."""
     for side in (our_epoch, trl_epoch):  # what a process does once, imports above all, counts for neither
         quiet(side, world._replace(groups=world.groups[:2]))()
     seconds = take_turns(quiet(our_epoch, world), quiet(trl_epoch, world), rounds)
     return [faster("DPO epoch, reference included", seconds, 5.0 if world.config.dtype == "float32" else 3.0)]
+
+
+def pass_rows(world: World, rounds: int, facts: dict[str, Any]) -> list[Row]:
+    """Compare the passes of an epoch: ours, TRL's with padding, and TRL's loss without any."""
+    sides: dict[str, Callable[[World], Any]] = {
+        "ours": our_passes,
+        "TRL, padded": lambda own: trl_trainer(own, save_strategy="no").train(),
+        f"TRL's loss without padding ({attention(world)})": lambda own: trl_trainer(
+            own, FlatTrainer, save_strategy="no"
+        ).train(),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    memory = dict.fromkeys(sides, 0.0)
+
+    def turn(name: str, own: World) -> None:
+        clock = Clock()
+        with clock.within(*PASSES):
+            quiet(sides[name], own)()
+        seconds[name].append(clock.seconds)
+        memory[name] = max(memory[name], peak())
+
+    for name in sides if world.device == "cuda" else ():  # kernels are compiled in the first steps
+        turn(name, world._replace(groups=world.groups[:2]))
+        seconds[name].clear()
+    in_turns({name: lambda name=name: turn(name, world) for name in sides}, rounds)
+    facts["TRL's padding_free"] = "heeded" if heeds_padding_free(world) else "accepted and ignored: it pads"
+    if peak():
+        facts["peak of GPU memory"] = ", ".join(f"{name} {size:.1f} GB" for name, size in memory.items())
+    ours, *others = ((name, statistics.median(own)) for name, own in seconds.items())
+    pairs = sum(len(row["chosen"]) for row in world.groups)
+    facts["pairs a second"] = ", ".join(f"{name} {pairs / median:.1f}" for name, median in (ours, *others))
+    return [faster(f"DPO epoch, passes alone, against {name}", (ours[1], median)) for name, median in others]
 
 
 def batch_rows(world: World, rounds: int, facts: dict[str, Any]) -> list[Row]:
@@ -196,8 +148,9 @@ def gradient_rows(world: World) -> list[Row]:
     rows, loss = [], 0.0
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     small = world._replace(groups=world.groups[:4], config=world.config.model_copy(update={"dtype": "float32"}))
-    small = small._replace(model=write_model(world.folder / "neox", GPTNeoXConfig(vocab_size=VOCABULARY, **sizes)))
-    groups = as_groups(small.groups, reference_of(small, new_store(world), small.groups).by_sequence)
+    vocabulary = AutoConfig.from_pretrained(world.model.uri).get_text_config().vocab_size
+    small = small._replace(model=write_model(world.folder / "neox", GPTNeoXConfig(vocab_size=vocabulary, **sizes)))
+    groups = as_groups(small.groups, reference_of(small, new_store(small), small.groups).by_sequence)
     planned = schedule_packs(groups, Limits(1 << 20, 1 << 40, 1, True), 1, None, 0)
     for dtype, bound, head in ((torch.float64, 1e-12, precise_head()), (torch.float32, 1e-5, contextlib.nullcontext())):
         torch.set_default_dtype(dtype)
@@ -216,6 +169,7 @@ def reference_rows(world: World, more: list[dict[str, Any]]) -> list[Row]:
     reference_of(world, store, world.groups)
     forwarded = reference_of(world, store, every).forwarded
     new, again = sum(len(row["completions"]) for row in more), 2 * sum(len(row["chosen"]) for row in every)
+    assert new, "a tenth of so few prompts has no pairs: raise --prompts"
     what = "reference after +10% prompts: completions forwarded"
     return [
         Row(f"{what}, new ones", forwarded, new, new / forwarded, 1.0),
@@ -223,7 +177,7 @@ def reference_rows(world: World, more: list[dict[str, Any]]) -> list[Row]:
     ]
 
 
-def quiet(side: Callable[[World], None], world: World) -> Callable[[], None]:
+def quiet(side: Callable[[World], Any], world: World) -> Callable[[], None]:
     """Return a side that prints nothing."""
 
     def run() -> None:
@@ -233,35 +187,48 @@ def quiet(side: Callable[[World], None], world: World) -> Callable[[], None]:
     return run
 
 
-def make_world(folder: Path, model: str | None, prompts: int) -> tuple[World, list[dict[str, Any]]]:
+def make_world(folder: Path, chosen: Any) -> tuple[World, list[dict[str, Any]]]:
     """Return what is trained, and the groups of another tenth of the prompts."""
-    sizes = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "num_attention_heads": 4}
+    on_gpu = chosen.device == "cuda"
     config = DpoConfig(lora=None, learning_rate=1e-5, batch_size=BATCH)
-    if model is None:
-        artifact = write_model(folder / "model", LlamaConfig(vocab_size=VOCABULARY, **sizes))
+    if on_gpu:
+        config = config.model_copy(update={"dtype": "bfloat16", "tokens_per_batch": 16384})
+    if chosen.model is None:
+        artifact = write_model(folder / "model", llama(chosen.size), config.dtype, chosen.device)
     else:
-        artifact = Artifact(kind="model", uri=str(locate_model(ModelSource(path=model))), digest=model)
-        config = config.model_copy(update={"dtype": "bfloat16", "tokens_per_batch": 32768})
+        artifact = Artifact(kind="model", uri=str(locate_model(ModelSource(path=chosen.model))), digest=chosen.model)
     vocabulary = AutoConfig.from_pretrained(artifact.uri).get_text_config().vocab_size
-    rows = draw(math.ceil(prompts * 1.1), vocabulary)
-    first = [row for row in rows if int(row["prompt_id"]) < prompts]
-    return World(artifact, first, config, folder, micro_batch=8), rows[len(first) :]
+    rows = draw(math.ceil(chosen.prompts * 1.1), vocabulary, chosen.tokens)
+    first = [row for row in rows if int(row["prompt_id"]) < chosen.prompts]
+    return World(artifact, first, config, folder, micro_batch=8, device=chosen.device), rows[len(first) :]
 
 
 def main() -> None:
     parser = options(__doc__, rounds=1)
-    parser.add_argument("--prompts", type=int, default=100, help="prompts that k completions were sampled for")
-    chosen = parser.parse_args()
+    parser.add_argument("--prompts", type=int, help="prompts that k completions were sampled for: 100, or 300 on a GPU")
+    parser.add_argument("--passes", action="store_true", help="compare the passes of an epoch, and nothing else")
+    parser.add_argument("--tokens", type=int, default=256, help="mean tokens of a completion")
+    add_size(parser)
+    chosen = parse(parser)
+    on_gpu = chosen.device == "cuda"
+    chosen.size = chosen.size or ("1b" if on_gpu else "tiny")
+    chosen.prompts = chosen.prompts or (300 if on_gpu else 100)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory(prefix="rs-dpo-benchmark-") as folder:
-        world, more = make_world(Path(folder), chosen.model, chosen.prompts)
-        facts = {"model": chosen.model or "Llama, hidden 128, 3 layers, vocabulary 1,024, random weights"}
+        world, more = make_world(Path(folder), chosen)
+        shape = f"Llama, {SIZES[chosen.size][1]}, vocabulary {SIZES[chosen.size][0]:,}, random weights"
+        facts: dict[str, Any] = {"model": chosen.model or shape, "type": f"{world.config.dtype}, all weights trained"}
         facts |= {"k, tau, eta": f"{K}, 1, 0.85", "prompts": f"{chosen.prompts}, {len(world.groups)} with pairs"}
         facts["pairs"] = str(sum(len(row["chosen"]) for row in world.groups))
         facts["unique completions"] = str(sum(len(row["completions"]) for row in world.groups))
-        rows = [*epoch_rows(world, chosen.rounds), *batch_rows(world, chosen.rounds, facts)]
-        report("Grouped DPO", facts, [*rows, *gradient_rows(world), *reference_rows(world, more)])
+        if on_gpu or chosen.passes:
+            rows = pass_rows(world, chosen.rounds, facts)
+        else:
+            rows = [*epoch_rows(world, chosen.rounds), *batch_rows(world, chosen.rounds, facts)]
+        if not chosen.passes:
+            rows += [*gradient_rows(world), *reference_rows(world, more)]
+        report("Grouped DPO", facts, rows, chosen)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from _side_by_side import faster, options, report, take_turns
+from _side_by_side import faster, options, parse, report, take_turns
 
 import tasks.sampling.completions
 from tasks.config.sections import ModelSource
@@ -94,7 +94,7 @@ def draw_ours(engine: OpenEngine, policy: Artifact, prompts: Artifact, store: St
 
 def main() -> None:
     """Run both sides in turn and report."""
-    chosen = options(__doc__, rounds=3).parse_args()
+    chosen = parse(options(__doc__, rounds=3))
     number, settings = SETTINGS[chosen.device]
     decoding = Decoding(k=16, engine="vllm", **settings)
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +127,7 @@ def main() -> None:
         "tokens a second": f"{tokens / seconds[0]:.0f} (ours), {tokens / seconds[1]:.0f} (bare)",
         "sequences at once": engine.capacity * decoding.k,
     }
-    report("Sampling", facts, [faster("sample_completions against bare vLLM", seconds, at_least=0.9)])
+    report("Sampling", facts, [faster("sample_completions against bare vLLM", seconds, at_least=0.9)], chosen)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 All sides take token ids to rewards with the same model, type and threads. Ours is what scores in `score_completions`:
 a prompt is computed once for its completions, rows of like length are forwarded together. The others forward each
 completion behind its prompt: in batches of 64 as they come, padded on the right, or one by one without any padding.
-The rewards of all sides must be equal; on a GPU the type is bfloat16, and they are equal to its rounding.
+The rewards of all sides must be equal; on a GPU the type is bfloat16, and they are equal to its rounding, which is
+small beside what tells rewards apart.
 
-    python benchmarks/scoring.py [--device cpu|cuda] [--model M] [--rounds 3] [--prompts 6]
+    python benchmarks/scoring.py [--device cpu|cuda] [--model M | --size tiny|1b] [--rounds 3] [--prompts 6]
 """
 
 import functools
@@ -15,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from _side_by_side import faster, options, report, take_turns
+from _models import add_size, build, llama
+from _side_by_side import faster, options, parse, peak, report, take_turns
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
@@ -27,6 +29,8 @@ K, PROMPT, COMPLETION, LONGEST, FIXED = 16, 175, 256, 512, 64
 SPREAD = 0.5
 """Standard deviation of the logarithm of a length."""
 PAD = 0
+ROUNDED = 0.25
+"""How far apart rewards of two sides may be in bfloat16, as a share of their standard deviation."""
 
 
 class Texts(NamedTuple):
@@ -37,20 +41,21 @@ class Texts(NamedTuple):
     """Token ids of each prompt and completion, joined."""
 
 
-def tiny() -> LlamaForSequenceClassification:
-    """Return a Llama with random weights."""
-    shape = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = LlamaConfig(vocab_size=2048, max_position_embeddings=2048, num_labels=1, pad_token_id=PAD, **shape)
-    return LlamaForSequenceClassification(config)
+def shape(size: str) -> LlamaConfig:
+    """Return the configuration of a random model; the tiny one has a head for scoring like HH's small models."""
+    if size != "tiny":
+        return llama(size, num_labels=1, pad_token_id=PAD)
+    own = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 2, "num_attention_heads": 4}
+    return LlamaConfig(vocab_size=2048, max_position_embeddings=2048, num_labels=1, pad_token_id=PAD, **own)
 
 
-def load(name: str | None, device: str) -> LlamaForSequenceClassification:
+def load(name: str | None, size: str, device: str) -> LlamaForSequenceClassification:
     """Return a model with a random head of a size that makes rewards differ by far more than rounding does."""
-    torch.manual_seed(0)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     if name is None:
-        model = tiny().to(dtype)
+        model = build(LlamaForSequenceClassification, shape(size), device, dtype)
     else:
+        torch.manual_seed(0)
         model = AutoModelForSequenceClassification.from_pretrained(name, num_labels=1, dtype=dtype)
         model.config.pad_token_id = PAD
     torch.nn.init.normal_(model.score.weight, std=model.config.hidden_size**-0.5)
@@ -103,17 +108,21 @@ def forwarded(rewards: CompletionRewards, texts: Texts) -> Iterator[tuple[str, s
 def main() -> None:
     """Check that the rewards are equal, time the sides and report."""
     parser = options(__doc__, rounds=3)
-    parser.add_argument("--prompts", type=int, default=6)
-    chosen = parser.parse_args()
-    model = load(chosen.model, chosen.device)
-    texts, rewards = draw(chosen.prompts, model.config.get_text_config().vocab_size), CompletionRewards(model)
-    expected, bound = in_batches(model, texts, 1), 1e-5 if chosen.device == "cpu" else 0.1
+    parser.add_argument("--prompts", type=int, help="6, or 64 on a GPU")
+    add_size(parser)
+    chosen = parse(parser)
+    on_gpu = chosen.device == "cuda"
+    size, prompts = chosen.size or ("1b" if on_gpu else "tiny"), chosen.prompts or (64 if on_gpu else 6)
+    model = load(chosen.model, size, chosen.device)
+    texts, rewards = draw(prompts, model.config.get_text_config().vocab_size), CompletionRewards(model)
+    expected = in_batches(model, texts, 1)
+    bound = ROUNDED * float(expected.std()) if on_gpu else 1e-5
     apart = [np.abs(found - expected).max() for found in (rewards(*texts.sequences), in_batches(model, texts, FIXED))]
     if rewards.not_shared or max(apart) > bound:
         raise ValueError(f"rewards are {apart} apart, more than {bound}; not shared: {rewards.not_shared}")
     facts = {
         "model": f"{chosen.model or 'random Llama'}, {model.num_parameters() / 1e6:.1f}M parameters, {model.dtype}",
-        "completions": f"{len(texts.whole)} of {chosen.prompts} prompts",
+        "completions": f"{len(texts.whole)} of {prompts} prompts",
         "mean tokens": f"prompt {np.mean([len(own) for own in texts.sequences.prompts]):.0f}, "
         f"completion {np.mean([len(own) for own in texts.sequences.completions]):.0f}",
         "rewards": f"standard deviation {expected.std():.3g}, sides {max(apart):.1g} apart",
@@ -122,13 +131,15 @@ def main() -> None:
     }
     sides = {
         f"scoring, against batches of {FIXED}": (FIXED, 3.0),
-        "scoring, against one by one": (1, 1.5 if chosen.device == "cpu" else 3.0),
+        "scoring, against one by one": (1, 3.0 if on_gpu else 1.5),
     }
     rows = []
     for name, (size, least) in sides.items():
         other = functools.partial(in_batches, model, texts, size)
         rows.append(faster(name, take_turns(lambda: rewards(*texts.sequences), other, chosen.rounds), least))
-    report("Scoring", facts, rows)
+    if on_gpu:
+        facts["peak of GPU memory"] = f"{peak():.1f} GB"
+    report("Scoring", facts, rows, chosen)
 
 
 if __name__ == "__main__":

@@ -223,7 +223,7 @@ def main() -> None:
         return
     compared = [speed(given.rounds), table_size(), memory()]
     facts = {name: value for found, _ in compared for name, value in found.items()}
-    report("Pair selection", facts, [row for _, rows in compared for row in rows])
+    report("Pair selection", facts, [row for _, rows in compared for row in rows], given)
 
 
 if __name__ == "__main__":

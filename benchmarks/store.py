@@ -97,7 +97,7 @@ def main() -> None:
                     where = "S3" if "://" in uri else "local"
                     for name, seconds in measure(Store(uri), table, chosen.rounds).items():
                         results.append(faster(f"store: {name}, {size}, {where}", seconds))
-    report("The store, against pyarrow alone", {"store in S3": "rclone serve s3 on this machine"}, results)
+    report("The store, against pyarrow alone", {"store in S3": "rclone serve s3 on this machine"}, results, chosen)
 
 
 if __name__ == "__main__":

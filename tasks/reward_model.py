@@ -13,6 +13,7 @@ from tasks.config.errors import ConfigurationError
 from tasks.config.settings import RewardModelConfig, ScoringConfig
 from tasks.data.prompt_table import hash_fraction
 from tasks.lm.context import ShortExamples, are_short, check_any_short, in_pieces, single_rows
+from tasks.lm.memory import frees_memory
 from tasks.lm.tokens import encode_conversations, load_tokenizer
 from tasks.models.loading import longest, model_tokenizer, trusts_remote_code
 from tasks.models.weights import load_weights
@@ -98,6 +99,7 @@ def check_preferences(base_model: Artifact, preferences: Artifact, reward_model:
     check_any_short(encoded, SIDES, longest(base_model, reward_model.max_length))
 
 
+@frees_memory
 def score_held_out(folder: Path, held_out: pa.Table, start: Artifact) -> pa.Table:
     """Return the rewards that a trained model gives the sides of held-out pairs."""
     if held_out.num_rows == 0:

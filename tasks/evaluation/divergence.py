@@ -14,6 +14,7 @@ from tasks.config.errors import ConfigurationError
 from tasks.config.settings import Decoding
 from tasks.data.prompt_table import PromptTable
 from tasks.evaluation.intervals import bootstrap_interval
+from tasks.lm.memory import frees_memory
 from tasks.lm.tokens import encode_prompt
 from tasks.models.loading import device, load_policy, model_folder, model_tokenizer, trusts_remote_code
 from tasks.pipeline.pace import Mean
@@ -92,6 +93,7 @@ def summarize(rows: pa.Table, kl: np.ndarray, bootstrap_samples: int, seed: int)
     return figures
 
 
+@frees_memory
 def _divergences(policy: Artifact, reference: Artifact, prompts: PromptTable, rows: pa.Table, dtype: str) -> np.ndarray:
     """Return the divergence of each completion, (completions,) in nats, with both models in memory at once."""
     from tasks.lm.logps import CompletionDivergence

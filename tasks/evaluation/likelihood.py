@@ -5,12 +5,14 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from tasks.data.prompt_table import PromptTable
+from tasks.lm.memory import frees_memory
 from tasks.lm.tokens import encode_prompt
 from tasks.models.loading import device, load_policy, model_folder, model_tokenizer, trusts_remote_code
 from tasks.pipeline.progress import Progress
 from tasks.store.artifacts import Artifact
 
 
+@frees_memory
 def reference_nll(
     reference: Artifact, prompts: Artifact, completions: Mapping[str, pa.Table], dtype: str
 ) -> dict[str, float]:

@@ -3,6 +3,7 @@
 turns.py           how a conversation is rendered and how a turn ends
 tokens.py          conversations as ids
 context.py         how long a sequence may be
+memory.py          a device's memory: given back, and run out of
 batches.py         batches under a budget of tokens
 layout.py          which sequences are forwarded together, padded
 prefix_forward.py  forward passes that compute each prompt once

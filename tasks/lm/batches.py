@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from tasks.config.errors import ConfigurationError
+from tasks.lm.memory import free_memory, unless_out_of_memory
 from tasks.pipeline.pace import Tell
 from tasks.pipeline.progress import log
 
@@ -105,7 +106,7 @@ class Budget:
         found = np.empty(len(sequences.completions))
         waiting = deque(sequences.batches(range(len(found)), self.tokens))
         while waiting:
-            if (values := _unless_out_of_memory(forward, waiting[0])) is not None:
+            if (values := unless_out_of_memory(forward, waiting[0])) is not None:
                 rows = waiting.popleft()
                 found[rows] = values.double().cpu().numpy()
                 if tell is not None:
@@ -124,17 +125,8 @@ class Budget:
                 "scoring.dtype and dpo.dtype to bfloat16, lower sampling.max_new_tokens, or use a GPU with more memory"
             )
         self.tokens = tokens // 2
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory()
         log(f"out of memory at {tokens} tokens a batch: going on with {self.tokens}")
-
-
-def _unless_out_of_memory(forward: Callable[[list[int]], torch.Tensor], rows: list[int]) -> torch.Tensor | None:
-    """Return None, with nothing left that holds memory, where there is too little."""
-    try:
-        return forward(rows)
-    except torch.OutOfMemoryError:
-        return None
 
 
 def tokens_that_fit(model: PreTrainedModel) -> int:

@@ -24,11 +24,14 @@ from pydantic import BaseModel
 from tasks.config.errors import ConfigurationError
 from tasks.pipeline.progress import TELL, TELL_SECONDS, Position, Progress
 from tasks.store.artifacts import Provenance
+from tasks.store.cost import COST, gpu_used
 
 EXAMPLES = "examples.parquet"
 """The tokenized examples, in a job's folder."""
 PROGRESS = "progress.json"
 """How far a child is, in a job's folder."""
+GPU = "gpu.json"
+"""The GPU that a child computed on, in a job's folder."""
 REFUSED = "refused.txt"
 """The message of a child that found something which a person gave wrong, in a job's folder."""
 SAVE_SECONDS = 120
@@ -88,8 +91,10 @@ def run_job(job: Job) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices}"]
     launch = [*torchrun, f"--shutdown-timeout={SAVE_SECONDS}"] if devices > 1 else []
     command = [sys.executable, *launch, "-m", "tasks.pipeline.jobs", str(path)]
-    (job.folder / PROGRESS).unlink(missing_ok=True)
-    child = subprocess.Popen(command, preexec_fn=functools.partial(die_with_parent, os.getpid()))
+    for said in (PROGRESS, GPU):
+        (job.folder / said).unlink(missing_ok=True)
+    environment = os.environ | (first_gpu() if devices == 1 else {})
+    child = subprocess.Popen(command, env=environment, preexec_fn=functools.partial(die_with_parent, os.getpid()))
     try:
         code = _wait(child, job.folder / PROGRESS)
     except KeyboardInterrupt:
@@ -101,6 +106,16 @@ def run_job(job: Job) -> None:
         raise ConfigurationError(refused.read_text())
     if code:
         raise RuntimeError(f"{job.fit} failed in its child process with exit code {code}; its output is above")
+    if (cost := COST.get()) is not None and (used := job.folder / GPU).exists():
+        cost.note_child(json.loads(used.read_text()))
+
+
+def first_gpu() -> dict[str, str]:
+    """Return the environment in which a process sees the first GPU alone: on all of them the trainer would be several.
+
+    A GPU that is named by something else than its number keeps that name.
+    """
+    return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
 
 
 def die_with_parent(parent: int | None = None) -> None:
@@ -191,3 +206,5 @@ if __name__ == "__main__":
     except ConfigurationError as error:
         (job.folder / REFUSED).write_text(str(error))
         raise SystemExit(2) from None
+    if os.environ.get("RANK", "0") == "0" and (used := gpu_used()):
+        (job.folder / GPU).write_text(json.dumps(used))

@@ -13,6 +13,7 @@ from tasks.config.settings import ScoringConfig
 from tasks.data.conversations import Messages
 from tasks.data.prompt_table import PromptTable
 from tasks.lm.context import context_length
+from tasks.lm.memory import frees_memory
 from tasks.lm.tokens import cut_at_prompts, encode_conversations, encode_prompt, load_tokenizer
 from tasks.models.loading import device, model_folder, trusts_remote_code
 from tasks.models.updates import warn_of_loss
@@ -96,6 +97,7 @@ def check_finite(rewards: pa.Table) -> None:
         )
 
 
+@frees_memory
 def score_slices(
     store: Store, reward_model: Artifact, completions: list[Slice], prompts: Artifact, scoring: ScoringConfig
 ) -> tuple[list[Slice], int]:

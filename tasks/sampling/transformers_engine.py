@@ -1,10 +1,10 @@
 """transformers' `generate`, one prompt at a time: slow, and everywhere."""
 
-import gc
 from collections import deque
 from pathlib import Path
 
 from tasks.config.settings import Decoding
+from tasks.lm.memory import free_memory
 from tasks.lm.tokens import encode, load_tokenizer
 from tasks.models.form import stop_ids
 from tasks.models.loading import device, load_policy
@@ -48,7 +48,7 @@ class TransformersEngine:
     def close(self) -> None:
         """Free the memory."""
         del self.model
-        gc.collect()
+        free_memory()
 
     def _complete(self, ids: list[int], seed: int, count: int) -> list[Sample]:
         import torch

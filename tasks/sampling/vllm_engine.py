@@ -1,7 +1,6 @@
 """vLLM's offline `LLM`, within this process on CPU, in one of its own on a GPU."""
 
 import contextlib
-import gc
 import logging
 import math
 import os
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.config.settings import Decoding
+from tasks.lm.memory import free_memory
 from tasks.lm.tokens import encode, load_tokenizer
 from tasks.models.form import stop_ids
 from tasks.sampling.samples import SHORT_TEXT, Sample, check_number
@@ -91,10 +91,11 @@ class VllmEngine:
         """Stop the engine and free its memory."""
         from vllm.distributed import cleanup_dist_env_and_memory
 
+        self.llm.llm_engine.engine_core.shutdown()  # waits for its process: only then is a GPU's memory free
         del self.llm
         self.links.close()
         cleanup_dist_env_and_memory()
-        gc.collect()
+        free_memory()
 
 
 def cache_arguments(arguments: dict[str, Any], decoding: Decoding) -> dict[str, int]:

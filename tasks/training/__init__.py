@@ -10,6 +10,7 @@ dpo_setup.py      what a DPO training is set up with
 packs.py          which prompts go through the model together
 weights.py        what each pair of a step weighs, and its part of its completions
 pack_collator.py  a pack as tensors
+halving.py        what is done where memory runs out
 dpo_trainer.py    TRL's DPO trainer, each completion forwarded once
 rloo_setup.py     what an RLOO training is set up with
 rloo_trainer.py   TRL's RLOO trainer, with our prompts and rewards

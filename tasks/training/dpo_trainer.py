@@ -4,15 +4,20 @@ The loss is TRL's own code: it asks its model for the log-probabilities of a bat
 log-probabilities of the unique completions. Imports torch and TRL, so import it inside functions only.
 """
 
+import functools
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import DistributedType, send_to_device
 from trl import DPOTrainer
 
 from tasks.lm.prefix_forward import accept_batches, take_rows
+from tasks.training.halving import FittingPacks, RepeatableStep
+from tasks.training.packs import Pack
 from tasks.training.pair_values import PAIR_METRICS, OwnLoss, PairValues, added_losses, pair_metrics
 
 PER_TOKEN = ("log_probs", "entropy", "mean_logits", "is_top1", "log_sum_sq_probs")
@@ -26,6 +31,7 @@ class PackedDPOTrainer(DPOTrainer):
 
     loss_weights: list[float]
     use_weighting: bool
+    _total_train_tokens: int
     loss_is_scaled_for_ga = True
     """No division by the number of packs: their weights add up to 1."""
 
@@ -47,6 +53,9 @@ class PackedDPOTrainer(DPOTrainer):
         self._loss_weights = list(self.loss_weights)
         self._shares: list[float] = []
         self.reference_point = torch.tensor(float("nan"))
+        alone = self.accelerator.distributed_type == DistributedType.NO
+        self.step = RepeatableStep(FittingPacks(self.data_collator, alone), self._drop_step)
+        self._note_step()
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
@@ -56,6 +65,32 @@ class PackedDPOTrainer(DPOTrainer):
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return inputs  # accelerate's data loader has put them on the device
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Go forward and backward through a pack, in parts where it does not fit the memory; return its loss."""
+        pack = self.data_collator.packs[inputs["pack"]]
+        learn = super().training_step
+        return self.step.take(pack, lambda part: learn(model, self._laid_out(pack, inputs, part)))
+
+    def _laid_out(self, pack: Pack, inputs: dict[str, Any], part: Pack) -> dict[str, Any]:
+        """Return a pack's inputs, or those of a part of it."""
+        if part is pack:
+            return inputs
+        laid_out: dict[str, Any] = send_to_device(self.data_collator.lay_out_pack(part), self.accelerator.device)
+        return laid_out
+
+    def _note_step(self) -> None:
+        """Remember what was logged before a step."""
+        self.step.taken = []
+        logged = {name: list(values) for name, values in self._metrics["train"].items()}
+        self._before = logged, list(self._shares), self._total_train_tokens
+
+    def _drop_step(self) -> None:
+        """Forget the gradients of the step so far, and what was logged of it."""
+        self.model.zero_grad()
+        logged, shares, self._total_train_tokens = self._before
+        self._metrics["train"] = defaultdict(list, {name: list(values) for name, values in logged.items()})
+        self._shares = list(shares)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> torch.Tensor:
         """Return the weighted loss of a pack, by TRL's code."""
@@ -139,17 +174,24 @@ class PackedDPOTrainer(DPOTrainer):
         if packs and "unrelated" in packs[0]:
             self.measure_reference(packs)
             self._metrics["train"]["kl"].append(self.reference_point.item())
+        self._note_step()
         return packs, items
 
     @torch.no_grad()
     def measure_reference(self, packs: Sequence[dict[str, Any]]) -> None:
         """Take z0 = max(0, mean of log pi(y'|x)/pi_ref(y'|x)), y' of another prompt, over a step's completions."""
         total = torch.zeros(1, dtype=torch.float64, device=self.accelerator.device)
-        for own in (pack["unrelated"] for pack in packs):
-            with self.compute_loss_context_manager():
-                padded, _ = forward(self.model_wrapped, own)
-            total += (own["weights"] * (padded["log_probs"].sum(1) - own["ref_logps"])).sum()
+        for given in packs:
+            pack = self.data_collator.packs[given["pack"]]
+            total += self.step.packs.add_up(pack, functools.partial(self._log_ratios, pack, given))
         self.reference_point = self.accelerator.gather(total).sum().clamp(min=0)
+
+    def _log_ratios(self, pack: Pack, inputs: dict[str, Any], part: Pack) -> torch.Tensor:
+        """Return the weighted sum of log pi(y'|x)/pi_ref(y'|x) over a pack, or a part of it, ()."""
+        own = self._laid_out(pack, inputs, part)["unrelated"]
+        with self.compute_loss_context_manager():
+            padded, _ = forward(self.model_wrapped, own)
+        return (own["weights"] * (padded["log_probs"].sum(1) - own["ref_logps"])).sum()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; what TRL averages over packs is averaged over pairs, by the packs' shares of the step's pairs."""

@@ -10,7 +10,9 @@ from accelerate.utils import send_to_device
 from transformers import TrainerCallback
 
 from tasks.training.dpo_trainer import PackedDPOTrainer
+from tasks.training.halving import FittingPacks
 from tasks.training.pack_collator import PackCollator
+from tasks.training.packs import Pack
 
 TIMES = 10
 """How often a training is measured, about evenly, and at its end."""
@@ -21,7 +23,7 @@ class MeasureHeldOut(TrainerCallback):
 
     def __init__(self, trainer: PackedDPOTrainer, collator: PackCollator) -> None:
         """Take the trainer whose policy is measured, and the packs of the held-out pairs, all to be forwarded."""
-        self.trainer, self.collator = trainer, collator
+        self.trainer, self.packs = trainer, FittingPacks(collator, trainer.step.packs.alone)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measure at the steps that divide the training into `TIMES` parts."""
@@ -36,16 +38,20 @@ class MeasureHeldOut(TrainerCallback):
         The margin is beta (log pi(y_w|x)/pi_ref(y_w|x) - log pi(y_l|x)/pi_ref(y_l|x)); without a reference the
         difference of what the trainer takes for rewards. Pairs weigh what they weigh in the training.
         """
-        trainer, accuracy, margin = self.trainer, 0.0, 0.0
-        model = trainer.model_wrapped
+        model = self.trainer.model_wrapped
         model.eval()
-        for number, pack in enumerate(self.collator.packs):
-            inputs = send_to_device(self.collator([{"pack": number}]), trainer.accelerator.device)
-            with trainer.compute_loss_context_manager():
-                pairs, outputs = trainer._forward_pack(model, inputs)
-            values = trainer.pair_values(inputs, pairs, outputs.log_probs.double())
-            margins = trainer.margins(values)
-            accuracy += pack.weight * float(values.mean((margins > 0) + 0.5 * (margins == 0)))
-            margin += pack.weight * float(values.mean(margins))
+        figures = [self.packs.add_up(pack, self._measure_pack) for pack in self.packs.collator.packs]
         model.train()
+        accuracy, margin = sum(figures[1:], figures[0]).tolist()
         return {"held_out/accuracy": accuracy, "held_out/margin": margin}
+
+    def _measure_pack(self, pack: Pack) -> torch.Tensor:
+        """Return a pack's part of accuracy and margin, (2,) float64."""
+        trainer = self.trainer
+        inputs = send_to_device(self.packs.collator.lay_out_pack(pack), trainer.accelerator.device)
+        with trainer.compute_loss_context_manager():
+            pairs, outputs = trainer._forward_pack(trainer.model_wrapped, inputs)
+        values = trainer.pair_values(inputs, pairs, outputs.log_probs.double())
+        margins = trainer.margins(values)
+        accuracy = values.mean((margins > 0) + 0.5 * (margins == 0))
+        return pack.weight * torch.stack([accuracy.double(), values.mean(margins)])

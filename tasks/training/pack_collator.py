@@ -37,13 +37,17 @@ class PackCollator:
         self.weighted = any(pack.each for pack in packs)
 
     def __call__(self, rows: list[dict[str, int]]) -> dict[str, Any]:
-        """Return the tensors of one pack.
+        """Return the tensors of one pack, and its number as `pack`."""
+        number = rows[0]["pack"]
+        return {"pack": number, **self.lay_out_pack(self.packs[number])}
+
+    def lay_out_pack(self, pack: Pack) -> dict[str, Any]:
+        """Return the tensors of a pack, or of a part of one.
 
         What is forwarded (see `_lay_out`); `pairs` (2, pairs): rows of chosen and rejected; `ref_logps` and `shares`
         (2, pairs), `reward_gaps` and `pair_weights` (pairs,); the pack's weights, and whether any pack's pairs have
         other weights than 1; `unrelated`: what is forwarded for KTO's reference point, with weights.
         """
-        pack = self.packs[rows[0]["pack"]]
         pieces = [(self.examples[piece.example], slice(piece.first, piece.last)) for piece in pack.pieces]
         sides = [(list(example.chosen[own]), list(example.rejected[own])) for example, own in pieces]
         used = [sorted({*chosen, *rejected}) for chosen, rejected in sides]

@@ -18,6 +18,7 @@ from tasks.pipeline.jobs import Job, on_sigterm
 from tasks.pipeline.progress import Progress, log
 from tasks.store.artifacts import Content, Manifest, Provenance, files_digest
 from tasks.store.folders import Store
+from tasks.training.halving import says_what_to_lower
 from tasks.training.saving import save_model
 from tasks.training.trackers import event_files
 from tasks.training.trained_model import CHECKPOINT, TRAINER, checkpoint_steps, discard
@@ -198,7 +199,8 @@ def run_trainer(trainer: Trainer, job: Job, config: Training) -> None:
     """Train from the job's checkpoint, or the start, and write the model, adapters merged, and the log."""
     trainer.remove_callback(PrinterCallback)
     checkpoint = job.folder / CHECKPOINT
-    train(trainer, str(checkpoint) if checkpoint.exists() else None)
+    with says_what_to_lower(config):
+        train(trainer, str(checkpoint) if checkpoint.exists() else None)
     model = trainer.accelerator.unwrap_model(trainer.model)
     weights = trainer.accelerator.get_state_dict(trainer.model)  # whole also where the model is sharded
     if not trainer.is_world_process_zero():
