@@ -27,7 +27,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.states import Cancelling
 
-from flows.command_line import load_config
+from flows.config_files import load_config
 from infra.stack import ROOT, Stack
 from tasks.store.folders import Store, read_manifest
 from tasks.store.growing import read_slices

@@ -6,6 +6,14 @@ python -m flows.store STORE --pair 3fa90c
 python -m flows.store prune STORE --keep-last 5 --dry-run
 """
 
+if __name__ == "__main__":  # a wrong flag is told before the imports below, which take seconds
+    import sys
+
+    from flows.arguments import store_options
+
+    store_options(sys.argv[1:])
+
+
 import argparse
 import json
 import sys
@@ -21,6 +29,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from flows.arguments import store_options
 from flows.command_line import stop
 from tasks.config.errors import ConfigurationError
 from tasks.inspection.browse import find_run, show_prompt
@@ -30,7 +39,7 @@ from tasks.inspection.printable import printable
 from tasks.inspection.prune import prune
 from tasks.pipeline.pace import duration_text
 from tasks.store.artifacts import DamagedArtifactError
-from tasks.store.filesystem import STORE_ERRORS
+from tasks.store.filesystem import store_errors
 from tasks.store.folders import Store
 from tasks.store.runs import Run, list_runs
 
@@ -46,16 +55,10 @@ COLUMNS = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Print what is asked for; exit with 2 and one message where something is wrong."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if not given or given[0] not in ("list", "prune", "-h", "--help"):
-        given = ["list", *given]
-    parser = _parser()
-    options = parser.parse_args(given)
-    if options.command == "list" and options.run and not options.pair:
-        parser.error("--run goes with --pair")
+    options = store_options(sys.argv[1:] if arguments is None else arguments)
     try:
         facts, text = (_prune if options.command == "prune" else _look)(options)
-    except (ConfigurationError, ValidationError, DamagedArtifactError, *STORE_ERRORS) as error:
+    except (ConfigurationError, ValidationError, DamagedArtifactError, *store_errors()) as error:
         stop(error)
     if options.json:
         print(json.dumps(facts))
@@ -210,25 +213,6 @@ def _prompt_page(shown: Facts) -> list[Any]:
         for side in ("chosen", "rejected"):
             lines.append(f"  {side:8} {pair[f'{side}_id']:3} {pair[f'{side}_reward']:7.3f}  {pair[side]}")
     return [Text(printable(line)) for line in lines]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.store", description="Look at a store: without a command, list what it holds."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    look = commands.add_parser("list", help="list artifacts, tables, checkpoints and runs (the default)")
-    what = look.add_mutually_exclusive_group()
-    what.add_argument("--lineage", metavar="DIGEST", help="print what an artifact was made from: digest or stage key")
-    what.add_argument("--pair", metavar="PROMPT_ID", help="print a prompt's completions, rewards and pairs")
-    look.add_argument("--run", metavar="ID", help="the run that --pair looks at; default: the newest")
-    tidy = commands.add_parser("prune", help="delete what no kept run reaches")
-    tidy.add_argument("--keep-last", type=int, required=True, metavar="N", help="finished runs to keep")
-    tidy.add_argument("--dry-run", action="store_true", help="print what would go, and delete nothing")
-    for command in (look, tidy):
-        command.add_argument("store", help="a folder, file:///... or s3://bucket/prefix")
-        command.add_argument("--json", action="store_true", help="print one line of JSON")
-    return parser
 
 
 if __name__ == "__main__":
