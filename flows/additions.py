@@ -89,7 +89,7 @@ def add(options: argparse.Namespace, flow: Callable[..., dict[str, Any]], **more
     try:
         source = DataSource(path=options.source, name=options.name, data_dir=options.data_dir, split=options.split)
         report = flow(source, options.store, options.max_bad_fraction, **more)
-    except (ConfigurationError, ValidationError, DamagedArtifactError, *store_errors()) as error:
+    except store_errors(ConfigurationError, ValidationError, DamagedArtifactError) as error:
         stop(error)
     if options.json:
         print(json.dumps(report), flush=True)

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
         store = Store(options.store)
         check_there(store)
         listener = listen(options.port)
-    except (ConfigurationError, ValidationError, *store_errors()) as error:
+    except store_errors(ConfigurationError, ValidationError) as error:
         stop(error)
     with listener:
         print(f"{store.uri} is at http://{HOST}:{listener.getsockname()[1]}/  (stop with Ctrl-C)", flush=True)

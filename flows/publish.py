@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         report = publish(options)
     except ConfigurationError as error:
         stop(error)
-    except (DamagedArtifactError, *store_errors()) as error:
+    except store_errors(DamagedArtifactError) as error:
         stop(error, status=1)
     if options.json:
         print(json.dumps(report), flush=True)

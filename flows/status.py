@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         reported = reported._replace(remark=redacted(reported.remark))
         state = run_state(run, reported.ended)
         stages = [_with_progress(stage, reported) for stage in stages_of(store, run, state)]
-    except (ConfigurationError, ValidationError, DamagedArtifactError, *store_errors()) as error:
+    except store_errors(ConfigurationError, ValidationError, DamagedArtifactError) as error:
         stop(error)
     if options.json:
         print(json.dumps(_facts(run, state, stages, reported)))

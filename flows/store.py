@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = store_options(sys.argv[1:] if arguments is None else arguments)
     try:
         facts, text = (_prune if options.command == "prune" else _look)(options)
-    except (ConfigurationError, ValidationError, DamagedArtifactError, *store_errors()) as error:
+    except store_errors(ConfigurationError, ValidationError, DamagedArtifactError) as error:
         stop(error)
     if options.json:
         print(json.dumps(facts))

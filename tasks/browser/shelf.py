@@ -107,7 +107,7 @@ class Shelf:
         readable = found is not None and found.error is None
         try:
             files = read_run(self._store, run_id)
-        except (ConfigurationError, *store_errors()):
+        except store_errors(ConfigurationError):
             if found is None or not readable:
                 raise
             return found

@@ -130,7 +130,7 @@ def _explained_access(path: str) -> Iterator[None]:
     """Say what to check where access is refused."""
     try:
         yield
-    except (*_refusals(), PermissionError) as error:
+    except _refusals() as error:
         remedy = "check its permissions"
         if path.startswith("s3://"):
             remedy = "set or check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and AWS_ENDPOINT_URL"
@@ -138,12 +138,12 @@ def _explained_access(path: str) -> Iterator[None]:
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """Return what S3 raises where credentials are missing; nothing does before its library is imported."""
+    """Return what is raised where access is refused; S3 raises nothing before its library is imported."""
     if "botocore" not in sys.modules:
-        return ()
+        return (PermissionError,)
     from botocore.exceptions import NoCredentialsError, PartialCredentialsError
 
-    return (NoCredentialsError, PartialCredentialsError)
+    return (PermissionError, NoCredentialsError, PartialCredentialsError)
 
 
 def _hub_rows(source: DataSource) -> Iterator[Row]:

@@ -77,7 +77,7 @@ def write_card(site: Site) -> None:
         facts = gather(store, run)
         content = next(iter(facts.made["aligned"].files.values())).path.partition("/")[0]
         store.write_beside(f"{run.artifacts['aligned']}/{content}", CARD, card_text(facts).encode())
-    except (*NO_CARD, *store_errors()) as error:
+    except store_errors(*NO_CARD) as error:
         warn(f"no model card was written beside the aligned model ({type(error).__name__}: {error})")
 
 

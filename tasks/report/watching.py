@@ -122,7 +122,7 @@ def _informing(otherwise: str) -> Iterator[None]:
     """Warn where what only informs fails."""
     try:
         yield
-    except (*NO_REPORT, *store_errors()) as error:
+    except store_errors(*NO_REPORT) as error:
         warn(f"{otherwise} ({type(error).__name__}: {error})")
 
 

@@ -45,18 +45,18 @@ class StoreError(OSError):
     """The store could not be read or written, however often it was tried; the message says what to check."""
 
 
-def store_errors() -> tuple[type[Exception], ...]:
-    """Return what an operation on a store raises where it fails.
+def store_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what an operation on a store raises where it fails, and other errors that are caught with it.
 
     To be asked where an error is caught, and not before: what S3 raises is in libraries that take a second to import,
     and that are imported where S3 is used.
     """
     if "s3fs" not in sys.modules:
-        return (OSError,)
+        return (*others, OSError)
     from botocore.exceptions import BotoCoreError
     from s3fs.core import S3_RETRYABLE_ERRORS
 
-    return (OSError, BotoCoreError, *S3_RETRYABLE_ERRORS)
+    return (*others, OSError, BotoCoreError, *S3_RETRYABLE_ERRORS)
 
 
 def open_fs(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
