@@ -31,11 +31,11 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.states import Cancelling
 
-from flows.command_line import load_config
+from flows.config_files import load_config
 from infra.stack import ROOT, Stack
 from tasks.store.artifacts import DamagedArtifactError
 from tasks.store.compaction import compact_store
-from tasks.store.filesystem import STORE_ERRORS
+from tasks.store.filesystem import store_errors
 from tasks.store.folders import Store
 from tasks.store.manifests import read_manifest
 from tasks.store.runs import read_runs
@@ -236,8 +236,10 @@ def compacting(uri: str) -> Iterator[Callable[[], int]]:
 
     def merge() -> None:
         while not over.wait(1.0):
-            with contextlib.suppress(*STORE_ERRORS, DamagedArtifactError):  # the store is killed, too
+            try:
                 merged.extend(part for _, parts in compact_store(Store(uri)) for part in parts)
+            except store_errors(DamagedArtifactError):  # the store is killed, too
+                continue
 
     thread = Thread(target=merge)
     thread.start()

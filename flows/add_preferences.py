@@ -4,12 +4,18 @@ python -m flows.add_preferences new_pairs.jsonl --store s3://bucket/prefix
 python -m flows.add_preferences feedback.jsonl --store .rsdpo --completions .rsdpo/sample_completions/7f06070f684c...
 """
 
-import argparse
+if __name__ == "__main__":  # a wrong flag is told before the imports below, which take seconds
+    from flows.arguments import add_preferences_parser
+
+    add_preferences_parser().parse_args()
+
+
 from typing import Any
 
 from prefect import flow
 
-from flows.additions import add, open_addition, parser_of, report_addition
+from flows.additions import add, open_addition, report_addition
+from flows.arguments import add_preferences_parser
 from tasks.config.sections import DataSource
 from tasks.data.added_preferences import ADDED_PREFERENCES, collect_preferences
 from tasks.data.feedback import read_feedback
@@ -50,14 +56,8 @@ def add_preferences(
 
 def main(arguments: list[str] | None = None) -> None:
     """Add preferences; exit with 2 and one message where something is typed wrong or cannot be read or written."""
-    options = _parser().parse_args(arguments)
+    options = add_preferences_parser().parse_args(arguments)
     add(options, add_preferences.fn, completions=options.completions)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("preferences")
-    parser.add_argument("--completions", help="URI of sampled completions: the source is feedback on them, by ids")
-    return parser
 
 
 if __name__ == "__main__":

@@ -3,12 +3,18 @@
 python -m flows.add_prompts new_prompts.jsonl --store s3://bucket/prefix
 """
 
-import argparse
+if __name__ == "__main__":  # a wrong flag is told before the imports below, which take seconds
+    from flows.arguments import add_prompts_parser
+
+    add_prompts_parser().parse_args()
+
+
 from typing import Any
 
 from prefect import flow
 
-from flows.additions import add, open_addition, parser_of, report_addition
+from flows.additions import add, open_addition, report_addition
+from flows.arguments import add_prompts_parser
 from tasks.config.sections import DataSource
 from tasks.data.added_prompts import ADDED_PROMPTS
 from tasks.data.tally import read_records
@@ -39,11 +45,7 @@ def add_prompts(source: DataSource, store: str = "./.rsdpo", max_bad_fraction: f
 
 def main(arguments: list[str] | None = None) -> None:
     """Add prompts; exit with 2 and one message where something is typed wrong or cannot be read or written."""
-    add(_parser().parse_args(arguments), add_prompts.fn)
-
-
-def _parser() -> argparse.ArgumentParser:
-    return parser_of("prompts")
+    add(add_prompts_parser().parse_args(arguments), add_prompts.fn)
 
 
 if __name__ == "__main__":

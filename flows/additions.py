@@ -18,7 +18,7 @@ from tasks.config.sections import DataSource
 from tasks.data.tally import Tally, log_unread_files
 from tasks.pipeline.progress import log
 from tasks.store.artifacts import DamagedArtifactError
-from tasks.store.filesystem import STORE_ERRORS
+from tasks.store.filesystem import store_errors
 from tasks.store.folders import Store, open_store
 
 
@@ -81,7 +81,7 @@ def add(options: argparse.Namespace, flow: Callable[..., dict[str, Any]], **more
     """Add rows as the command line says; exit with 2 and one message where something is typed wrong or fails.
 
     Args:
-        options: What `parser_of` has parsed.
+        options: What the command's parser has parsed.
         flow: The flow's function. Not the flow: that would start a temporary server where there is none, and fail
             where it is down.
         **more: Arguments that this flow has alone.
@@ -89,20 +89,7 @@ def add(options: argparse.Namespace, flow: Callable[..., dict[str, Any]], **more
     try:
         source = DataSource(path=options.source, name=options.name, data_dir=options.data_dir, split=options.split)
         report = flow(source, options.store, options.max_bad_fraction, **more)
-    except (ConfigurationError, ValidationError, DamagedArtifactError, *STORE_ERRORS) as error:
+    except store_errors(ConfigurationError, ValidationError, DamagedArtifactError) as error:
         stop(error)
     if options.json:
         print(json.dumps(report), flush=True)
-
-
-def parser_of(what: str) -> argparse.ArgumentParser:
-    """Return the parser of a command that adds `prompts` or `preferences`."""
-    parser = argparse.ArgumentParser(description=f"Add {what} to a store, for runs with data.{what}: added.")
-    parser.add_argument("source", help="JSONL, Parquet, a folder, an s3:// URI or a hub dataset")
-    parser.add_argument("--store", default="./.rsdpo", help="a folder, file:///... or s3://bucket/prefix")
-    parser.add_argument("--name", help="configuration of a hub dataset or a folder")
-    parser.add_argument("--data-dir", help="folder within a hub dataset or a folder")
-    parser.add_argument("--split", default="train", help="split of a hub dataset or a folder")
-    parser.add_argument("--max-bad-fraction", type=float, default=0.01, help="share of bad rows that is left out")
-    parser.add_argument("--json", action="store_true", help="print the counts as one last line of JSON")
-    return parser

@@ -4,11 +4,17 @@ python -m flows.ask STORE "What is the sea?"
 python -m flows.ask STORE          # a prompt line; an empty line ends it
 """
 
-import argparse
+if __name__ == "__main__":  # a wrong flag is told before the imports below, which take seconds
+    from flows.arguments import ask_parser
+
+    ask_parser().parse_args()
+
+
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from flows.arguments import ask_parser
 from flows.command_line import ends_with_a_message
 from tasks.config.errors import ConfigurationError
 from tasks.config.settings import Decoding
@@ -87,7 +93,7 @@ def typed_lines() -> Iterator[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the policies' answers; exit as `flows.rs_dpo` does where something is wrong."""
-    options = _parser().parse_args(arguments)
+    options = ask_parser().parse_args(arguments)
     with ends_with_a_message():
         store = Store(options.store)
         policies = open_policies(store, choose_run(store, options.run), options.seed)
@@ -95,17 +101,6 @@ def main(arguments: list[str] | None = None) -> None:
         for question in questions:
             for name, policy in policies.items():
                 print(f"{name:>8}: {policy.answer(question)}", flush=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.ask", description="Ask the policies of a run something by hand."
-    )
-    parser.add_argument("store", help="a folder, file:///... or s3://bucket/prefix")
-    parser.add_argument("question", nargs="*", help="one user turn each; without any, they are read line by line")
-    parser.add_argument("--run", default="last", metavar="ID", help="beginning of a run's id; default: the newest")
-    parser.add_argument("--seed", type=int, default=0, help="of the completions; the same one draws the same answer")
-    return parser
 
 
 if __name__ == "__main__":

@@ -4,32 +4,37 @@ python -m flows.browse .rsdpo
 python -m flows.browse s3://bucket/prefix --port 8400
 """
 
-import argparse
+if __name__ == "__main__":  # a wrong flag is told before the imports below, which take seconds
+    from flows.arguments import browse_parser
+
+    browse_parser().parse_args()
+
+
 import socket
 from contextlib import suppress
 
 import uvicorn
 from pydantic import ValidationError
 
+from flows.arguments import browse_parser
 from flows.command_line import stop
 from tasks.browser.app import create_app
 from tasks.config.errors import ConfigurationError
 from tasks.inspection.catalog import check_there
-from tasks.store.filesystem import STORE_ERRORS
+from tasks.store.filesystem import store_errors
 from tasks.store.folders import Store
 
 HOST = "127.0.0.1"
-PORT = 8322
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Serve the pages until Ctrl-C; exit with 2 and one message where something is wrong."""
-    options = _parser().parse_args(arguments)
+    options = browse_parser().parse_args(arguments)
     try:
         store = Store(options.store)
         check_there(store)
         listener = listen(options.port)
-    except (ConfigurationError, ValidationError, *STORE_ERRORS) as error:
+    except store_errors(ConfigurationError, ValidationError) as error:
         stop(error)
     with listener:
         print(f"{store.uri} is at http://{HOST}:{listener.getsockname()[1]}/  (stop with Ctrl-C)", flush=True)
@@ -55,13 +60,6 @@ def listen(port: int) -> socket.socket:
             f"port {port} of {HOST} cannot be had ({error}): choose another with --port"
         ) from error
     return listener
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m flows.browse", description="Look at a store in the browser.")
-    parser.add_argument("store", help="a folder, file:///... or s3://bucket/prefix")
-    parser.add_argument("--port", type=int, default=PORT, metavar="N", help=f"default: {PORT}; 0: any free port")
-    return parser
 
 
 if __name__ == "__main__":

@@ -3,12 +3,21 @@
 $ python -m flows.chat
 """
 
+if __name__ == "__main__":  # what is typed wrong is told before the imports below, which take seconds
+    import sys
+
+    from flows.arguments import CHAT, check_run
+
+    check_run([CHAT, *sys.argv[1:]])
+
+
 import sys
 import time
 
 from rich.console import Console
 from rich.table import Table
 
+from flows.arguments import CHAT as CONFIG
 from flows.command_line import main
 from flows.rs_dpo import rs_dpo
 from tasks.examples.instructions import write_instructions
@@ -16,7 +25,6 @@ from tasks.examples.kept import kept_rows, read_kept
 from tasks.examples.smollm2 import fetch_model
 from tasks.store.artifacts import Artifact
 
-CONFIG = "configs/smollm2_instructions.yaml"
 FOLDER = ".rsdpo/chat"
 RESAMPLES = 10_000
 

@@ -3,7 +3,19 @@
 python -m flows.compare configs/compare_facts.yaml --set seeds=[0,1,2] --dry-run
 """
 
-import argparse
+if __name__ == "__main__":  # what is typed wrong is told before the imports below, which take seconds
+    from flows.arguments import compare_parser
+
+    options = compare_parser().parse_args()
+
+    from flows.command_line import ends_with_a_message
+    from flows.config_files import read_section
+    from tasks.comparison.arms import ComparisonConfig
+
+    with ends_with_a_message():
+        read_section(ComparisonConfig, options.config, options.set)
+
+
 import json
 import sys
 from typing import Any
@@ -12,8 +24,10 @@ from prefect import flow
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from flows.arguments import compare_parser
 from flows.arm_runs import ended_runs, flow_of
-from flows.command_line import ends_with_a_message, foresee, load_values, read_section
+from flows.command_line import ends_with_a_message, foresee
+from flows.config_files import load_values, read_section
 from flows.prefect_server import check_places, start_server
 from flows.run_log import RunLog
 from tasks.comparison.arms import ComparisonConfig, configurations, expand, naming
@@ -99,7 +113,7 @@ def keep(uri: str, results: list[Result], parts: Parts) -> Artifact:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a comparison from the command line; exit as `flows.rs_dpo` does where it cannot run."""
-    options = _parser().parse_args(arguments)
+    options = compare_parser().parse_args(arguments)
     with ends_with_a_message():
         comparison = read_section(ComparisonConfig, options.config, options.set)
         runs = configurations(comparison, expand(comparison), load_values)
@@ -130,15 +144,6 @@ def foresee_arms(runs: Runs) -> None:
         warn(
             f"snapshots = 0 in {', '.join(straight)}: the way there is taken for a straight line from sft over sqrt(KL)"
         )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Compare several ways to align one policy.")
-    parser.add_argument("config", help="comparison file, e.g. configs/compare_facts.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
-    parser.add_argument("--dry-run", action="store_true", help="list the runs, and compute nothing")
-    parser.add_argument("--json", action="store_true", help="print the outcome as one last line of JSON")
-    return parser
 
 
 def show(made: Artifact, parts: Parts, as_json: bool) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flows.command_line import explain, load_config, stop
+from flows.command_line import stop
+from flows.config_files import explain, load_config
 from tasks.config.compute import GPU_STAGES
 from tasks.config.errors import ConfigurationError
 

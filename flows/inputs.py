@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-from flows.stages import STAGES
 from tasks.config.training import DpoConfig
 from tasks.dpo import check_prompts
 from tasks.evaluate import evaluation_settings
@@ -11,6 +10,7 @@ from tasks.import_model import import_policy, import_reward_model
 from tasks.pipeline.checks import check_compute, check_run, log_unread_settings
 from tasks.pipeline.configuration import Config, RlooRun
 from tasks.pipeline.gpus import gpus_needed
+from tasks.pipeline.remembered import unless_passed
 from tasks.pipeline.site import Site
 from tasks.planning.pilot import pilot_dpo, pilot_evaluation
 from tasks.preferences import load_annotations
@@ -56,7 +56,10 @@ def check_settings(config: Config) -> None:
     check_run(config)
     check_trainer_arguments(config.sft, config.reward_model, config.alignment)
     log_unread_settings(config)
-    check_compute(config.compute, gpus_needed(STAGES.values(), config.sections()))
+    if config.compute.deployments():
+        from flows.stages import STAGES  # makes a flow of each
+
+        check_compute(config.compute, gpus_needed(STAGES.values(), config.sections()))
 
 
 def load_inputs(site: Site, config: Config) -> Inputs:
@@ -99,9 +102,9 @@ def load_inputs(site: Site, config: Config) -> Inputs:
 
 def _check_rows(given: Inputs, config: Config) -> None:
     """Refuse tables without a row that could be trained on."""
-    check_demonstrations(given.base_model, given.demonstrations, config.sft)
-    check_preferences(given.reward_base or given.base_model, given.preferences, config.reward_model)
+    unless_passed(check_demonstrations, given.base_model, given.demonstrations, config.sft)
+    unless_passed(check_preferences, given.reward_base or given.base_model, given.preferences, config.reward_model)
     if isinstance(config, RlooRun):
         check_prompts_fit(given.base_model, given.prompts, config.rloo, config.rollouts)
     else:
-        check_prompts(given.base_model, given.prompts, config.dpo)
+        unless_passed(check_prompts, given.base_model, given.prompts, config.dpo)

@@ -6,19 +6,22 @@ write into the terminal, and be started again for ever where it cannot start.
 
 import atexit
 import functools
-import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import httpx
 import prefect
 from prefect.client.base import ServerType, determine_server_type
 from prefect.client.orchestration import get_client
+from prefect.context import refresh_global_settings_context
 from prefect.logging import get_logger
 from prefect.settings import (
     PREFECT_API_URL,
@@ -34,17 +37,27 @@ from tasks.config.errors import ConfigurationError
 from tasks.pipeline.jobs import die_with_parent
 from tasks.store.scratch import cache_folder, locked
 
-if TYPE_CHECKING:
-    from prefect.server.api.server import SubprocessASGIServer
-
 ATTEMPTS = 3
 """How many ports are tried: another program may take one before the server does."""
 ANSWER_SECONDS = 10.0
-"""How long the configured server may take to answer."""
+"""How long a server may take to answer."""
+END_SECONDS = 5.0
+"""How long the temporary server may take to end."""
+LAUNCH = "import sys; sys.modules['pandas'] = None; import uvicorn; uvicorn.main()"
+"""Runs the server. Prefect imports pandas, which takes half a second, for the keys of a cache that no server has."""
+SPARED = {"PREFECT_API_BLOCKS_REGISTER_ON_START": "false", "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false"}
+"""What a server for one command can do without, unless the environment asks for it: a list of all types of blocks."""
 
 
 class ServerError(RuntimeError):
     """Prefect's server does not answer or cannot start; the message says what to check."""
+
+
+class Server(NamedTuple):
+    """The temporary server."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
 
 
 def check_places() -> None:
@@ -85,16 +98,12 @@ def start_server(output: Path) -> None:
     """
     if determine_server_type() != ServerType.EPHEMERAL:
         return
-    from prefect.server.api.server import SubprocessASGIServer  # takes a second
-
-    server = SubprocessASGIServer()  # the same object that Prefect takes where it needs a server
-    if server.running:
-        return
     # One at a time: two that make the same new database would fail over each other's tables.
     with locked(PREFECT_HOME.value() / "server.lock", wait=True):
-        reason = _start(server, output)
-    if not reason:
-        atexit.register(_stop, server)
+        server, reason = _start(output)
+    if server is not None:
+        atexit.register(_stop, server.process)
+        _use(server)
         return
     raise ServerError(
         f"Prefect's temporary server did not start ({reason}): check that PREFECT_HOME = {PREFECT_HOME.value()} can be "
@@ -105,18 +114,38 @@ def start_server(output: Path) -> None:
     )
 
 
-def _start(server: "SubprocessASGIServer", output: Path) -> str:
-    """Start the server, on another port where a port is taken meanwhile; return why it did not start, or ""."""
+def _start(output: Path) -> tuple[Server | None, str]:
+    """Start the server, on another port where a port is taken meanwhile; return it, or None and why it did not."""
     reason = ""
     for _ in range(ATTEMPTS):
-        server.port = server.find_available_port()
-        get_logger().info("Starting Prefect's temporary server on %s", server.address)
-        server.server_process = _run(server, output)
-        server.running = _wait(server)
-        reason = "" if server.running else _last_error(output)
+        port = _free_port()
+        get_logger().info("Starting Prefect's temporary server on http://127.0.0.1:%d", port)
+        server = Server(_run(port, output), port)
+        if _wait(server):
+            return server, ""
+        reason = _last_error(output)
         if "address already in use" not in reason:
             break
-    return reason
+    return None, reason
+
+
+def _use(server: Server) -> None:
+    """Have everything in this process use the server, as if it were configured.
+
+    Prefect would look for its own temporary server in each client, and import all of its server to do so, which takes
+    seconds. No link to the UI is logged, which this server does not have, and no sign of life is sent, which nobody
+    waits for: the thread that sends them holds up the end of a run.
+    """
+    os.environ |= {"PREFECT_API_URL": f"http://127.0.0.1:{server.port}/api", "PREFECT_UI_URL": ""}
+    os.environ.pop("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", None)
+    refresh_global_settings_context()
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
 
 
 def _check_answer() -> None:
@@ -137,15 +166,16 @@ def _check_answer() -> None:
         ) from error
 
 
-def _run(server: "SubprocessASGIServer", output: Path) -> "subprocess.Popen[bytes]":
+def _run(port: int, output: Path) -> "subprocess.Popen[bytes]":
     """Start Prefect's server as Prefect does, but with its own output, tied to this process, and deaf to its Ctrl-C."""
-    program = ["-m", "uvicorn", "--app-dir", str(prefect.__module_path__.parent), "--factory"]
-    address = ["--host", "127.0.0.1", "--port", str(server.port), "--log-level", "error", "--lifespan", "on"]
+    program = ["-c", LAUNCH, "--app-dir", str(prefect.__module_path__.parent), "--factory"]
+    address = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--lifespan", "on"]
     given = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    configured = get_current_settings().to_environment_variables(exclude_unset=True)
     with output.open("ab") as file:
         return subprocess.Popen(
             [sys.executable, *program, "prefect.server.api.server:create_app", *address],
-            env={**os.environ, **given, **get_current_settings().to_environment_variables(exclude_unset=True)},
+            env={**SPARED, **os.environ, **given, **configured},
             stdout=file,
             stderr=file,
             preexec_fn=functools.partial(die_with_parent, os.getpid()),
@@ -153,31 +183,38 @@ def _run(server: "SubprocessASGIServer", output: Path) -> "subprocess.Popen[byte
         )
 
 
-def _wait(server: "SubprocessASGIServer") -> bool:
+def _wait(server: Server) -> bool:
     """Wait until the server answers and return whether it did; a server that does not is killed."""
-    assert server.server_process is not None
     deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
-    while server.server_process.poll() is None and time.monotonic() < deadline:
-        if _is_healthy(server):
+    while server.process.poll() is None and time.monotonic() < deadline:
+        if _is_healthy(server.port):
             return True
         time.sleep(0.1)
-    server.server_process.kill()
-    server.server_process.wait()
-    server.server_process = None
+    server.process.kill()
+    server.process.wait()
     return False
 
 
-def _is_healthy(server: "SubprocessASGIServer") -> bool:
+def _is_healthy(port: int) -> bool:
+    """Tell whether the server answers; asked without httpx, which reads all certificates each time."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=ANSWER_SECONDS)
     try:
-        return httpx.get(f"{server.api_url}/health", trust_env=False).is_success
-    except httpx.TransportError:
+        connection.request("GET", "/api/health")
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
         return False
+    finally:
+        connection.close()
 
 
-def _stop(server: "SubprocessASGIServer") -> None:
-    """Stop the server without a word: a failed run's message is the last line."""
-    get_logger().setLevel(logging.WARNING)
-    server.stop()
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Stop the server; one that does not end within `END_SECONDS` is killed."""
+    process.terminate()
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _last_error(output: Path) -> str:

@@ -4,6 +4,12 @@ python -m flows.publish STORE RUN REPO --dry-run
 python -m flows.publish .rsdpo last owner/name
 """
 
+if __name__ == "__main__":  # a wrong flag is told before the imports below, which take seconds
+    from flows.arguments import publish_parser
+
+    publish_parser().parse_args()
+
+
 import argparse
 import json
 from collections.abc import Mapping
@@ -11,24 +17,25 @@ from typing import Any
 
 from rich.filesize import decimal
 
+from flows.arguments import publish_parser
 from flows.command_line import stop
 from tasks.config.errors import ConfigurationError
 from tasks.publishing.facts import choose_run, gather
 from tasks.publishing.files import file_contents, file_sizes
 from tasks.publishing.hub import check_repo, push
 from tasks.store.artifacts import DamagedArtifactError
-from tasks.store.filesystem import STORE_ERRORS
+from tasks.store.filesystem import store_errors
 from tasks.store.folders import Store
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Publish, or print what would be; exit with 2 where something is wrong, 1 where the hub or the store fails."""
-    options = _parser().parse_args(arguments)
+    options = publish_parser().parse_args(arguments)
     try:
         report = publish(options)
     except ConfigurationError as error:
         stop(error)
-    except (DamagedArtifactError, *STORE_ERRORS) as error:
+    except store_errors(DamagedArtifactError) as error:
         stop(error, status=1)
     if options.json:
         print(json.dumps(report), flush=True)
@@ -70,20 +77,6 @@ def _print(report: Mapping[str, Any], dry_run: bool) -> None:
     action = "would publish" if dry_run else "publishing"
     total = decimal(sum(sizes.values()))
     print(f"{action} {len(sizes)} files, {total}, of run {report['run']} to {where}", flush=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.publish", description="Push a run's aligned model to the hub, as one commit."
-    )
-    parser.add_argument("store", help="a folder, file:///... or s3://bucket/prefix")
-    parser.add_argument("run", help="how the run's id begins, or `last` for the newest finished one")
-    parser.add_argument("repo", help="repository on the hub: owner/name, or a name of your own")
-    parser.add_argument("--public", action="store_true", help="let everybody read it; private otherwise")
-    parser.add_argument("--adapter", action="store_true", help="the LoRA adapter alone, without the model")
-    parser.add_argument("--dry-run", action="store_true", help="print files, sizes and target, and send nothing")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    return parser
 
 
 if __name__ == "__main__":

@@ -3,19 +3,28 @@
 $ python -m flows.quickstart
 """
 
+if __name__ == "__main__":  # what is typed wrong is told before the imports below, which take seconds
+    import sys
+
+    from flows.arguments import QUICKSTART, check_run
+
+    check_run([QUICKSTART, *sys.argv[1:]])
+
+
 import shlex
 import sys
 import time
 
 from prefect import flow
 
-from flows.command_line import load_config, main
+from flows.arguments import QUICKSTART as CONFIG
+from flows.command_line import main
+from flows.config_files import load_config
 from flows.rs_dpo import rs_dpo
 from tasks.examples.world import write_world
 from tasks.models.loading import model_folder
 from tasks.store.artifacts import Artifact
 
-CONFIG = "configs/quickstart.yaml"
 WORLD = ".rsdpo/world"
 
 

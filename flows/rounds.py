@@ -3,7 +3,19 @@
 python -m flows.rounds configs/rounds_facts.yaml --set rounds=4
 """
 
-import argparse
+if __name__ == "__main__":  # what is typed wrong is told before the imports below, which take seconds
+    from flows.arguments import rounds_parser
+
+    options = rounds_parser().parse_args()
+
+    from flows.command_line import ends_with_a_message
+    from flows.config_files import read_section
+    from tasks.rounds.settings import RoundsConfig
+
+    with ends_with_a_message():
+        read_section(RoundsConfig, options.config, options.set)
+
+
 import json
 import sys
 from typing import Any
@@ -12,7 +24,9 @@ from prefect import flow
 from rich.console import Console
 from rich.table import Table
 
-from flows.command_line import ends_with_a_message, foresee, load_values, read_section
+from flows.arguments import rounds_parser
+from flows.command_line import ends_with_a_message, foresee
+from flows.config_files import load_values, read_section
 from flows.inputs import Inputs, check_settings, load_inputs
 from flows.prefect_server import check_places, start_server
 from flows.rs_dpo import rs_dpo
@@ -172,7 +186,7 @@ def round_config(settings: RoundsConfig, number: int) -> Config:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run rounds from the command line; exit as `flows.rs_dpo` does where they cannot run."""
-    options = _parser().parse_args(arguments)
+    options = rounds_parser().parse_args(arguments)
     with ends_with_a_message():
         settings = read_section(RoundsConfig, options.config, options.set)
         first = round_config(settings, 1)
@@ -205,14 +219,6 @@ def show(done: list[Round], ended: str, settings: RoundsConfig, as_json: bool) -
 
 def _uris(round_: Round) -> dict[str, str]:
     return {name: artifact.uri for name, artifact in round_.made.items()}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Rounds of RS-DPO, each from the policy of the one before.")
-    parser.add_argument("config", help="file of the rounds, e.g. configs/rounds_facts.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
-    parser.add_argument("--json", action="store_true", help="print the rounds as one last line of JSON")
-    return parser
 
 
 if __name__ == "__main__":

@@ -3,6 +3,12 @@
 python -m flows.rs_dpo configs/hh.yaml --set pairs.eta=0.9 --dry-run
 """
 
+if __name__ == "__main__":  # what is typed wrong is told before the imports below, which take seconds
+    from flows.arguments import check_run
+
+    check_run()
+
+
 from typing import Any
 
 from prefect import flow, runtime

@@ -15,7 +15,6 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from tasks.config.environment import why_not_writable
-from tasks.pipeline.jobs import exit_within
 from tasks.store.scratch import cache_folder
 
 KEEP_SECONDS = 30 * 86_400
@@ -99,6 +98,8 @@ def ended_by_signals() -> Iterator[None]:
 
 def _end(number: int, frame: FrameType | None) -> None:
     """Exit for a signal, at the latest after `LAST_SECONDS`; the signal does not interrupt the exit a second time."""
+    from tasks.pipeline.jobs import exit_within
+
     signal.signal(number, signal.SIG_IGN)
     exit_within(LAST_SECONDS, 128 + number)
     sys.exit(128 + number)

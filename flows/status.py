@@ -4,7 +4,12 @@ python -m flows.status STORE
 python -m flows.status STORE --run 20261127T0655
 """
 
-import argparse
+if __name__ == "__main__":  # a wrong flag is told before the imports below, which take seconds
+    from flows.arguments import status_parser
+
+    status_parser().parse_args()
+
+
 import json
 import shutil
 import sys
@@ -16,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.arguments import status_parser
 from flows.command_line import stop
 from flows.run_log import redacted
 from tasks.config.errors import ConfigurationError
@@ -27,7 +33,7 @@ from tasks.inspection.status import StageStatus, run_state, stages_of
 from tasks.monitors.judging import FAIL
 from tasks.pipeline.pace import duration_text
 from tasks.store.artifacts import DamagedArtifactError
-from tasks.store.filesystem import STORE_ERRORS
+from tasks.store.filesystem import store_errors
 from tasks.store.folders import Store
 from tasks.store.runs import Run, list_runs
 
@@ -37,7 +43,7 @@ COLUMNS = ("stage", "state", "began (UTC)", "seconds", "rows", "progress")
 
 def main(arguments: list[str] | None = None) -> None:
     """Print how far a run is; exit with 2 and one message where something is wrong."""
-    options = _parser().parse_args(arguments)
+    options = status_parser().parse_args(arguments)
     try:
         store = Store(options.store)
         check_there(store)
@@ -46,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
         reported = reported._replace(remark=redacted(reported.remark))
         state = run_state(run, reported.ended)
         stages = [_with_progress(stage, reported) for stage in stages_of(store, run, state)]
-    except (ConfigurationError, ValidationError, DamagedArtifactError, *STORE_ERRORS) as error:
+    except store_errors(ConfigurationError, ValidationError, DamagedArtifactError) as error:
         stop(error)
     if options.json:
         print(json.dumps(_facts(run, state, stages, reported)))
@@ -111,14 +117,6 @@ def _facts(run: Run, state: str, stages: list[StageStatus], reported: Reported) 
     listed = [{**stage._asdict(), "began": time} for stage, time in zip(stages, times, strict=True)]
     facts = run.model_dump(mode="json", include={"host", "pid", "started", "updated", "flow_run_id"})
     return {"run": run.id, "state": state, **facts, "stages": listed, "remark": reported.remark}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m flows.status", description="Print how far a run is.")
-    parser.add_argument("store", help="a folder, file:///... or s3://bucket/prefix")
-    parser.add_argument("--run", metavar="ID", help="beginning of a run's id; default: the newest")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    return parser
 
 
 if __name__ == "__main__":

@@ -7,6 +7,14 @@ python -m flows.store prune STORE --keep-last 5 --dry-run
 python -m flows.store compact STORE
 """
 
+if __name__ == "__main__":  # a wrong flag is told before the imports below, which take seconds
+    import sys
+
+    from flows.arguments import store_options
+
+    store_options(sys.argv[1:])
+
+
 import argparse
 import json
 import sys
@@ -22,6 +30,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from flows.arguments import store_options
 from flows.command_line import stop
 from tasks.config.errors import ConfigurationError
 from tasks.inspection.browse import find_run, show_prompt
@@ -32,7 +41,7 @@ from tasks.inspection.prune import prune
 from tasks.pipeline.pace import duration_text
 from tasks.store.artifacts import DamagedArtifactError
 from tasks.store.compaction import compact_store
-from tasks.store.filesystem import STORE_ERRORS
+from tasks.store.filesystem import store_errors
 from tasks.store.folders import Store
 from tasks.store.growing import REPLACES, replaced_by
 from tasks.store.runs import Run, list_runs
@@ -49,16 +58,10 @@ COLUMNS = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Print what is asked for; exit with 2 and one message where something is wrong."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if not given or given[0] not in (*COMMANDS, "-h", "--help"):
-        given = ["list", *given]
-    parser = _parser()
-    options = parser.parse_args(given)
-    if options.command == "list" and options.run and not options.pair:
-        parser.error("--run goes with --pair")
+    options = store_options(sys.argv[1:] if arguments is None else arguments)
     try:
         facts, text = COMMANDS[options.command](options)
-    except (ConfigurationError, ValidationError, DamagedArtifactError, *STORE_ERRORS) as error:
+    except store_errors(ConfigurationError, ValidationError, DamagedArtifactError) as error:
         stop(error)
     if options.json:
         print(json.dumps(facts))
@@ -231,27 +234,6 @@ def _prompt_page(shown: Facts) -> list[Any]:
 
 
 COMMANDS = {"list": _look, "prune": _prune, "compact": _compact}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.store", description="Look at a store: without a command, list what it holds."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    look = commands.add_parser("list", help="list artifacts, tables, checkpoints and runs (the default)")
-    what = look.add_mutually_exclusive_group()
-    what.add_argument("--lineage", metavar="DIGEST", help="print what an artifact was made from: digest or stage key")
-    what.add_argument("--pair", metavar="PROMPT_ID", help="print a prompt's completions, rewards and pairs")
-    look.add_argument("--run", metavar="ID", help="the run that --pair looks at; default: the newest")
-    tidy = commands.add_parser("prune", help="delete what no kept run reaches")
-    tidy.add_argument("--keep-last", type=int, required=True, metavar="N", help="finished runs to keep")
-    tidy.add_argument("--dry-run", action="store_true", help="print what would go, and delete nothing")
-    merge = commands.add_parser("compact", help="merge the small parts of tables, so that look-ups stay short")
-    for command in (look, tidy, merge):
-        command.add_argument("store", help="a folder, file:///... or s3://bucket/prefix")
-        command.add_argument("--json", action="store_true", help="print one line of JSON")
-    return parser
-
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ from tasks.config.settings import RewardModelConfig, SftConfig
 from tasks.lm.tokens import load_tokenizer
 from tasks.lm.turns import end_ids
 from tasks.models.checks import check_model
-from tasks.models.form import generation_settings, mended_generation, stored_files, unread_template
+from tasks.models.form import folder_content, generation_settings, mended_generation, stored_files, unread_template
 from tasks.models.licence import find_licence, hub_commit
 from tasks.models.loading import model_folder, trusts_remote_code
 from tasks.models.locate import locate_model
@@ -18,10 +18,11 @@ from tasks.models.weight_files import shorten
 from tasks.models.weights import Role, check_head
 from tasks.pipeline.dry_run import PLAN
 from tasks.pipeline.progress import log
+from tasks.pipeline.remembered import remembered, unless_passed
 from tasks.pipeline.site import Site
 from tasks.pipeline.stage import stage
 from tasks.store.artifacts import NOTHING, Artifact, Content, files_digest
-from tasks.store.drafts import Draft
+from tasks.store.drafts import Draft, plain
 
 
 def import_model(site: Site, source: ModelSource, role: Role) -> Artifact:
@@ -38,16 +39,26 @@ def import_model(site: Site, source: ModelSource, role: Role) -> Artifact:
             its role needs.
     """
     folder = locate_model(source)
-    files = model_files(folder, source, role)
-    model = Artifact(kind="model", uri=str(folder), digest=files_digest(files))
+    if source.trust_remote_code:  # its code may do otherwise tomorrow
+        digest = _checked_digest(folder, source, role)
+    else:
+        decides = [str(folder), folder_content(folder, source), plain(source), role]
+        digest = remembered(lambda: _checked_digest(folder, source, role), "import_model", decides)
+    model = Artifact(kind="model", uri=str(folder), digest=digest)
+    # The base of a reward model is stored as any other base is.
+    return store_model(site, model, source, "policy" if role == "reward_base" else role)
+
+
+def _checked_digest(folder: Path, source: ModelSource, role: Role) -> str:
+    """Return the digest of a model in the form in which it would be stored, once it is checked; say what is mended."""
+    digest = files_digest(model_files(folder, source, role))
     if source.chat_template is None and (name := unread_template(folder)) is not None:
         log(f"the chat template in {folder}/{name} is not read: to take it, write it into a file for chat_template")
     if (mended := mended_generation(folder)) is not None:
         given = generation_settings(folder)
         changed = sorted(name for name in {*given, *mended} if given.get(name) != mended.get(name))
         log(f"generation settings of {folder} that no trained model could be saved with are mended: {shorten(changed)}")
-    # The base of a reward model is stored as any other base is.
-    return store_model(site, model, source, "policy" if role == "reward_base" else role)
+    return digest
 
 
 def import_reward_model(site: Site, config: RewardModelConfig, policy: Artifact) -> Artifact:
@@ -59,15 +70,24 @@ def import_reward_model(site: Site, config: RewardModelConfig, policy: Artifact)
     if config.ready_model is not None:
         return import_model(site, config.ready_model, "reward_model")
     base = NOTHING if config.base_model is None else import_model(site, config.base_model, "reward_base")
-    folder = model_folder(base or policy, weights=False)
-    check_head(folder, trusts_remote_code(base or policy))
-    tokenizer = load_tokenizer(folder, trusts_remote_code(base or policy))
+    unless_passed(check_reward_base, base or policy)
+    return base
+
+
+def check_reward_base(model: Artifact) -> None:
+    """Refuse a model that no reward model could be trained from.
+
+    Raises:
+        ConfigurationError: It has no variant with a scalar head, or padding cannot be told from EOS.
+    """
+    folder = model_folder(model, weights=False)
+    check_head(folder, trusts_remote_code(model))
+    tokenizer = load_tokenizer(folder, trusts_remote_code(model))
     if tokenizer.pad_token_id in end_ids(tokenizer):
         raise ConfigurationError(
             f"the tokenizer of {folder} has no token to pad with beside EOS, or pads with the token that ends a turn, "
             "so no reward could be read there: set a pad_token of its own in tokenizer_config.json"
         )
-    return base
 
 
 def import_policy(site: Site, config: SftConfig) -> Artifact:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tasks.browser.pages import page
-from tasks.browser.shelf import READ_ERRORS
+from tasks.browser.shelf import read_errors
 from tasks.config.errors import ConfigurationError
 
 HOSTS = ["127.0.0.1", "localhost"]
@@ -59,7 +59,7 @@ def guard(app: FastAPI) -> None:
     """Add the guards to an application."""
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
     app.add_middleware(SafeHeaders)
-    for error in READ_ERRORS:
+    for error in read_errors():
         app.add_exception_handler(error, _told)
     for error in (HTTPException, RequestValidationError):
         app.add_exception_handler(error, _told)

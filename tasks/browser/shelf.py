@@ -10,14 +10,17 @@ from tasks.browser.index import RunIndex, connect
 from tasks.browser.run_files import read_run
 from tasks.config.errors import ConfigurationError
 from tasks.store.artifacts import DamagedArtifactError
-from tasks.store.filesystem import STORE_ERRORS, StoreError
+from tasks.store.filesystem import StoreError, store_errors
 from tasks.store.folders import Store
 
 PATIENCE = 0.15
 """Seconds that a page waits for a run to be read before it shows how far that is."""
-READ_ERRORS = (ConfigurationError, DamagedArtifactError, ValueError, KeyError, duckdb.Error, *STORE_ERRORS)
-"""What a store that is damaged, changed or gone raises while a run is read."""
 _ONE_AT_A_TIME = threading.Lock()
+
+
+def read_errors() -> tuple[type[Exception], ...]:
+    """Return what a store that is damaged, changed or gone raises while a run is read, once the store is open."""
+    return (ConfigurationError, DamagedArtifactError, ValueError, KeyError, duckdb.Error, *store_errors())
 
 
 class Opened:
@@ -57,7 +60,7 @@ class Opened:
             with _ONE_AT_A_TIME:
                 self.index.build()
             outcome = None
-        except READ_ERRORS as error:
+        except read_errors() as error:
             outcome = error
         finally:
             self.error = outcome
@@ -104,7 +107,7 @@ class Shelf:
         readable = found is not None and found.error is None
         try:
             files = read_run(self._store, run_id)
-        except (ConfigurationError, *STORE_ERRORS):
+        except store_errors(ConfigurationError):
             if found is None or not readable:
                 raise
             return found

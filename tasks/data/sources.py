@@ -3,12 +3,12 @@
 import functools
 import hashlib
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from botocore.exceptions import NoCredentialsError, PartialCredentialsError
 from fsspec import AbstractFileSystem
 
 from tasks.config.errors import ConfigurationError
@@ -130,11 +130,20 @@ def _explained_access(path: str) -> Iterator[None]:
     """Say what to check where access is refused."""
     try:
         yield
-    except (NoCredentialsError, PartialCredentialsError, PermissionError) as error:
+    except _refusals() as error:
         remedy = "check its permissions"
         if path.startswith("s3://"):
             remedy = "set or check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and AWS_ENDPOINT_URL"
         raise ConfigurationError(f"{path} cannot be read ({type(error).__name__}): {remedy}") from error
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Return what is raised where access is refused; S3 raises nothing before its library is imported."""
+    if "botocore" not in sys.modules:
+        return (PermissionError,)
+    from botocore.exceptions import NoCredentialsError, PartialCredentialsError
+
+    return (PermissionError, NoCredentialsError, PartialCredentialsError)
 
 
 def _hub_rows(source: DataSource) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from tasks.lm.turns import PLAIN_TEMPLATE, TEXT_TEMPLATE, end_ids
 from tasks.models.templates import pin_date
 from tasks.models.weight_files import ADAPTER, INDEX, check_whole, read_json, register_oasst, weight_files
 from tasks.models.weights import embedding_rows
-from tasks.store.artifacts import Content
+from tasks.store.artifacts import Content, sha256_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,6 +38,8 @@ SPECIAL_TOKENS = "special_tokens_map.json"
 NAMED = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 """Tokens by which that file would outvote the tokenizer's configuration; they are written into the latter alone."""
 DOWNLOADED = (*CONFIGURATIONS, *TOKENIZER_FILES, SPECIAL_TOKENS, "*.safetensors", INDEX, ADAPTER)
+UNREAD = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf", ".zip", ".gz", ".tar")
+"""Endings of files that a model folder may have and nothing reads, but for the safetensors that are its weights."""
 PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>", "<|endoftext|>", "<unk>")
 """Tokens that serve as padding where a tokenizer has none of its own, in order of preference."""
 
@@ -75,6 +77,22 @@ def stored_files(folder: Path, source: ModelSource) -> dict[str, Content]:
     if others:
         files[SPECIAL_TOKENS] = json.dumps(others, indent=2).encode()
     return files
+
+
+def folder_content(folder: Path, source: ModelSource) -> dict[str, str]:
+    """Return what the form and the checks of a model read: each file of its folder with its hash.
+
+    Of what is not read, weights in other forms among it, the name alone.
+    """
+    is_model = (folder / "config.json").is_file() or (folder / ADAPTER).is_file()
+    weights = set(weight_files(folder)) if is_model else set()
+    extra = folder.glob("additional_chat_templates/*")
+    files = {str(path.relative_to(folder)): path for path in [*folder.iterdir(), *extra] if path.is_file()}
+    found = {name: sha256_of(path) for name, path in files.items() if name in weights or not name.endswith(UNREAD)}
+    choice = Path(os.path.expanduser(source.chat_template or ""))
+    if source.chat_template and os.path.isfile(choice):
+        found["chat_template"] = sha256_of(choice)
+    return dict.fromkeys(files, "") | found
 
 
 def small_files(folder: Path, tokenizer: "PreTrainedTokenizerBase", with_code: bool) -> list[str]:

@@ -6,6 +6,7 @@ site.py           where a run lives: its store, and where its stages compute
 stage.py          a stage: looked up, else computed and committed
 options.py        what a stage brings beside its body
 dry_run.py        what each stage would do
+remembered.py     checks that passed before
 shards.py         a stage split over several workers
 dispatch.py       runs of deployments on pools of workers
 gpus.py           how many GPUs a stage computes on

@@ -14,10 +14,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import httpx
 import numpy as np
-from prefect import get_run_logger
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.context import TaskRunContext
-from prefect.exceptions import MissingContextError
 from tqdm import tqdm
 
 from tasks.pipeline.dry_run import PLAN
@@ -45,17 +41,44 @@ class Position(NamedTuple):
 
 TELL: ContextVar[Callable[[Position], None] | None] = ContextVar("tell", default=None)
 """Set in a child process, whose parent shows its progress: takes the message to the parent."""
+HEARD: ContextVar[list[tuple[str, int]] | None] = ContextVar("heard", default=None)
+"""Where set, takes what is logged, with its level, too."""
 
 
 def log(message: str, level: int = logging.INFO) -> None:
     """Log to the Prefect run, or print outside of one; a dry run keeps the warnings for its end."""
+    if (heard := HEARD.get()) is not None:
+        heard.append((message, level))
+    _say(message, level)
+
+
+def _say(message: str, level: int) -> None:
     if (plan := PLAN.get()) is not None:
         plan.warnings += [message] if level >= logging.WARNING else []
         return
-    try:
-        get_run_logger().log(level, message)
-    except MissingContextError:
+    if (logger := _run_logger()) is not None:
+        logger.log(level, message)
+    else:
         print(message if level == logging.INFO else f"{logging.getLevelName(level)}: {message}", flush=True)
+
+
+def _run_logger() -> Any:
+    """Return the log of the Prefect run; None outside of one. Prefect, which takes a second, is not imported to ask."""
+    if "prefect.context" not in sys.modules:
+        return None
+    from prefect import get_run_logger
+    from prefect.exceptions import MissingContextError
+
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return None
+
+
+def _is_in_task() -> bool:
+    """Tell whether a Prefect task is running here."""
+    context = sys.modules.get("prefect.context")
+    return context is not None and context.TaskRunContext.get() is not None
 
 
 def warn(message: str) -> None:
@@ -84,7 +107,7 @@ class Progress:
         self.bar = tqdm(
             total=total, initial=start, desc=what, disable=not self.on_terminal, leave=False, delay=TELL_SECONDS
         )
-        self.in_ui = self.tell is None and total is not None and TaskRunContext.get() is not None
+        self.in_ui = self.tell is None and total is not None and _is_in_task()
         self.artifact: Any = None
         self.begun = self.logged = self.shown = self.told = clock()
 
@@ -150,6 +173,8 @@ class Progress:
 
     def _update_ui(self, now: float, ended: bool = False) -> None:
         """Make the artifact, or bring it up to date; none is shown any more once the server is gone."""
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
         self.shown, self.in_ui = now, False
         percent, text = min(100.0 * self.done / max(self.total or 1, 1), 100.0), self._text(now, ended)
         with contextlib.suppress(httpx.HTTPError):  # what is shown is not worth the work
@@ -172,7 +197,7 @@ class Progress:
     @staticmethod
     def _log(line: str) -> None:
         if PLAN.get() is None:
-            log(line)
+            _say(line, logging.INFO)
         else:  # a dry run's stdout is its plan
             print(line, file=sys.stderr, flush=True)
 

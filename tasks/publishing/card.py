@@ -23,13 +23,13 @@ from tasks.publishing.facts import (
     settings,
 )
 from tasks.store.artifacts import Artifact, DamagedArtifactError
-from tasks.store.filesystem import STORE_ERRORS
+from tasks.store.filesystem import store_errors
 
 CARD = "README.md"
 HERE = "path/to/this/folder"
 """What the card calls the model where it is in no repository."""
-NO_CARD = (DamagedArtifactError, TemplateError, LookupError, TypeError, ValueError, *STORE_ERRORS)
-"""What may keep a card from being written, an artifact of an earlier release among it."""
+NO_CARD = (DamagedArtifactError, TemplateError, LookupError, TypeError, ValueError)
+"""What may keep a card from being written, as errors of the store may; an artifact of an earlier release among it."""
 
 
 def card_text(facts: ModelFacts, repo: str | None = None, adapter: bool = False) -> str:
@@ -77,7 +77,7 @@ def write_card(site: Site) -> None:
         facts = gather(store, run)
         content = next(iter(facts.made["aligned"].files.values())).path.partition("/")[0]
         store.write_beside(f"{run.artifacts['aligned']}/{content}", CARD, card_text(facts).encode())
-    except NO_CARD as error:
+    except store_errors(*NO_CARD) as error:
         warn(f"no model card was written beside the aligned model ({type(error).__name__}: {error})")
 
 

@@ -24,14 +24,15 @@ from tasks.report.facts import Facts
 from tasks.report.page import report_page
 from tasks.report.summary import report_summary
 from tasks.store.artifacts import Artifact, DamagedArtifactError
-from tasks.store.filesystem import STORE_ERRORS
+from tasks.store.filesystem import store_errors
 from tasks.store.runs import RUNS, RunRecord
 
 REPORTED = ("train_reward_model", "build_pairs", "train_dpo", "train_rloo")
 """Stages after which the report is written anew where they were computed; at the end it is written in any case."""
 FILE = "report.html"
-NO_REPORT = (DamagedArtifactError, TemplateError, LookupError, TypeError, ValueError, *STORE_ERRORS)
-"""What may keep a report from being written: no reason to fail a run whose stages are all kept."""
+NO_REPORT = (DamagedArtifactError, TemplateError, LookupError, TypeError, ValueError)
+"""What may keep a report from being written, as errors of the store may: no reason to fail a run whose stages are all
+kept."""
 
 
 def watched(site: Site, config: Config) -> Site:
@@ -121,7 +122,7 @@ def _informing(otherwise: str) -> Iterator[None]:
     """Warn where what only informs fails."""
     try:
         yield
-    except NO_REPORT as error:
+    except store_errors(*NO_REPORT) as error:
         warn(f"{otherwise} ({type(error).__name__}: {error})")
 
 

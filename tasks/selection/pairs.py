@@ -1,12 +1,14 @@
 """Pairs of completions as indices, what a strategy selects them from, and what its settings are. Pure numpy."""
 
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
 from tasks.config.sections import Section
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class StrategySettings(Section):
@@ -47,7 +49,7 @@ class PairIndices(NamedTuple):
 class Candidates(NamedTuple):
     """The completions of n prompts, at most k each, as (n, k) arrays."""
 
-    prompt_ids: pa.Array
+    prompt_ids: "pa.Array"
     """(n,) strings."""
     rewards: np.ndarray
     """(n, k) float64; NaN where a sample is missing, has no reward, or is left out for being truncated."""
@@ -57,7 +59,7 @@ class Candidates(NamedTuple):
     """(n, k) int: tokens; 0 where a sample is missing."""
     texts: np.ndarray
     """(n, k) int: the place of its text in `distinct_texts`; -1 where a sample is missing."""
-    distinct_texts: pa.Array
+    distinct_texts: "pa.Array"
     """Every different text once, strings."""
     may_be_chosen: np.ndarray
     """(n, k) bool: the truncation rule lets the completion be the chosen side of a pair."""

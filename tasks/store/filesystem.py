@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections import deque
@@ -10,22 +11,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 import fsspec
-from aiobotocore.session import AioSession  # type: ignore[import-untyped]
-from botocore.exceptions import BotoCoreError
-from botocore.handlers import add_expect_header
 from fsspec.implementations.local import LocalFileSystem
-from s3fs.core import S3_RETRYABLE_ERRORS, S3FileSystem
 
 from tasks.config.errors import ConfigurationError
 from tasks.store.artifacts import Content, DamagedArtifactError
 
+if TYPE_CHECKING:
+    from s3fs.core import S3FileSystem
+
 T = TypeVar("T")
 R = TypeVar("R")
-STORE_ERRORS = (OSError, BotoCoreError, *S3_RETRYABLE_ERRORS)
 WAITS = (0.05, 0.1, 0.2)
 """Seconds between the attempts of one operation on S3. Short: botocore has waited between its own by then."""
 S3_OPTIONS: dict[str, Any] = {
@@ -44,6 +43,20 @@ CHUNK = 8 << 20
 
 class StoreError(OSError):
     """The store could not be read or written, however often it was tried; the message says what to check."""
+
+
+def store_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what an operation on a store raises where it fails, and other errors that are caught with it.
+
+    To be asked where an error is caught, and not before: what S3 raises is in libraries that take a second to import,
+    and that are imported where S3 is used.
+    """
+    if "s3fs" not in sys.modules:
+        return (*others, OSError)
+    from botocore.exceptions import BotoCoreError
+    from s3fs.core import S3_RETRYABLE_ERRORS
+
+    return (*others, OSError, BotoCoreError, *S3_RETRYABLE_ERRORS)
 
 
 def open_fs(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -117,8 +130,12 @@ def _s3_path(rest: str) -> str:
 
 
 @lru_cache(maxsize=4)
-def _s3(process: int, settings: tuple[tuple[str, str], ...]) -> S3FileSystem:
+def _s3(process: int, settings: tuple[tuple[str, str], ...]) -> "S3FileSystem":
     """Return one connected file system for all threads of a process; fsspec would make one a thread."""
+    from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+    from botocore.handlers import add_expect_header
+    from s3fs.core import S3FileSystem
+
     session = AioSession()
     # aiohttp waits for the `100 Continue` without a time limit: a server that refuses at once would hang an upload.
     session.unregister("before-call.s3", add_expect_header)
@@ -149,7 +166,7 @@ def persist(attempt: Callable[[], T], uri: str, verb: str) -> T:
         except DamagedArtifactError:
             if wait is None:
                 raise
-        except STORE_ERRORS as error:
+        except store_errors() as error:
             if isinstance(error, StoreError) or (isinstance(error, FileNotFoundError) and verb == "read"):
                 raise
             if wait is None:

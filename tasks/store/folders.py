@@ -27,7 +27,6 @@ from tasks.store.artifacts import (
     sha256_of,
 )
 from tasks.store.filesystem import (
-    STORE_ERRORS,
     as_meant,
     explain,
     file_uri,
@@ -35,6 +34,7 @@ from tasks.store.filesystem import (
     open_fs,
     persist,
     remove,
+    store_errors,
     write_file,
 )
 from tasks.store.hashed import remember
@@ -106,7 +106,7 @@ class Store:
         try:
             write_file(self.fs, probe, b"")
             self.fs.rm_file(probe)
-        except STORE_ERRORS as error:
+        except store_errors() as error:
             raise ConfigurationError(f"store {explain(error, self.uri, 'written')}") from error
 
     def commit(self, folder: str, files: Mapping[str, Content], manifest: Manifest, replace: bool = True) -> Artifact:

@@ -12,6 +12,7 @@ from tasks.config.compute import ComputeConfig
 from tasks.config.errors import ConfigurationError
 from tasks.config.training import Training
 from tasks.models.loading import model_folder, trusts_remote_code
+from tasks.pipeline.remembered import unless_passed
 from tasks.store.artifacts import Artifact
 from tasks.training.trackers import check_trackers
 
@@ -34,7 +35,7 @@ def check_trainer_arguments(*sections: Training) -> None:
     """
     for section in sections:
         if section.extra or section.scheduler != Training.model_fields["scheduler"].default:
-            _build_arguments(section)
+            unless_passed(_build_arguments, section)
 
 
 def _build_arguments(section: Training) -> None:
@@ -63,12 +64,13 @@ def check_machine(section: Training) -> None:
     Raises:
         ConfigurationError: It has no GPU for float16, or not what reports go to.
     """
-    import torch
+    if section.dtype == "float16":
+        import torch
 
-    if section.dtype == "float16" and not torch.cuda.is_available():
-        raise ConfigurationError(
-            f"{section.section}.dtype = float16 trains on GPUs only, and none is here: set bfloat16 or float32"
-        )
+        if not torch.cuda.is_available():
+            raise ConfigurationError(
+                f"{section.section}.dtype = float16 trains on GPUs only, and none is here: set bfloat16 or float32"
+            )
     check_trackers(section)
 
 
@@ -164,6 +166,6 @@ def check_trainings(compute: ComputeConfig, *trainings: tuple[Training, Artifact
     for section, model in trainings:
         if getattr(section, "ready_model", None) is not None:
             continue
-        check_adapters(section, model)
+        unless_passed(check_adapters, section, model)
         if f"train_{section.section}" not in compute.deployments():
             check_machine(section)

@@ -18,10 +18,11 @@ def check_trackers(section: Training) -> None:
     Raises:
         ConfigurationError: Names the tracker, and the command that installs it.
     """
+    if not (wanted := section.extra.get("report_to")):
+        return
     from transformers.integrations import get_available_reporting_integrations
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-    wanted = section.extra.get("report_to") or []
     for tracker in [wanted] if isinstance(wanted, str) else wanted:
         given = f"{section.section}.extra.report_to = {tracker!r}"
         if tracker not in (*NO_TRACKER, *INTEGRATION_TO_CALLBACK):

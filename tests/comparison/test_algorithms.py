@@ -3,7 +3,7 @@
 import pytest
 from runs import ROOT
 
-from flows.command_line import load_values
+from flows.config_files import load_values
 from tasks.comparison.arms import ComparisonConfig, configurations, expand
 from tasks.config.errors import ConfigurationError
 from tasks.pipeline.configuration import RlooRun

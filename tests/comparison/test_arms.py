@@ -5,7 +5,7 @@ from arm_loads import load
 from pydantic import ValidationError
 from runs import ROOT
 
-from flows.command_line import load_values, read_file
+from flows.config_files import load_values, read_file
 from tasks.comparison.arms import ComparisonConfig, configurations, expand
 from tasks.config.compute import GPU_STAGES
 from tasks.config.errors import ConfigurationError

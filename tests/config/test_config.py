@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from runs import ROOT
 
-from flows.command_line import load_config
+from flows.config_files import load_config
 from tasks.config.sections import DataSource, Function, ModelSource, Section
 from tasks.config.settings import (
     DataConfig,

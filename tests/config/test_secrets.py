@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from flows.command_line import explain
+from flows.config_files import explain
 from tasks.config.sections import Function, ModelSource
 from tasks.config.settings import (
     DataConfig,

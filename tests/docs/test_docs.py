@@ -1,6 +1,5 @@
 """README, CONTRIBUTING and docs/: links, quotations, and that a test runs every command in them."""
 
-import importlib
 import json
 import os
 import re
@@ -14,9 +13,9 @@ import make_store
 import pytest
 from runs import ROOT
 
-import flows.command_line
+import flows.arguments
 import flows.quickstart
-from flows.command_line import load_config
+from flows.config_files import load_config
 from tasks.data.feedback import COLUMNS as FEEDBACK
 from tasks.data.records import parse_record
 from tasks.store.schemas import SCHEMAS
@@ -60,8 +59,8 @@ RUN_BY = {
 }
 """Beginning of a command -> the test that runs it."""
 COMMANDS = ("compare", "rounds", "ask", "add_prompts", "add_preferences", "publish", "browse", "store", "status")
-PARSERS = {f"flows.{name}": importlib.import_module(f"flows.{name}")._parser for name in COMMANDS}
-PARSERS["flows.rs_dpo"] = flows.command_line._parser
+PARSERS = {f"flows.{name}": getattr(flows.arguments, f"{name}_parser") for name in COMMANDS}
+PARSERS["flows.rs_dpo"] = flows.arguments.run_parser
 
 
 def blocks(page, *languages):

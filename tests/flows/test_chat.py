@@ -9,7 +9,7 @@ from gguf_files import write_gguf
 from runs import ROOT
 
 from flows.chat import CONFIG, FOLDER
-from flows.command_line import load_config
+from flows.config_files import load_config
 from tasks.examples.instructions import write_instructions
 from tasks.examples.smollm2 import NAME
 

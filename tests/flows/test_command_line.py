@@ -12,7 +12,8 @@ from command_lines import PAIRS, files, overrides, refused, run, write
 from pydantic import TypeAdapter, ValidationError
 from runs import ROOT
 
-from flows.command_line import explain, load_config, main
+from flows.command_line import main
+from flows.config_files import explain, load_config
 
 # Bad input: each stops with one message that names the field or file and the remedy, and leaves nothing
 

@@ -3,7 +3,7 @@
 import pytest
 from command_lines import refused, write
 
-from flows.command_line import load_config
+from flows.config_files import load_config
 
 GOOD = "data: {prompts: p.jsonl}\nsft: {ready_model: m}\n"
 

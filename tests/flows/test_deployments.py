@@ -19,7 +19,7 @@ from prefect.utilities.schema_tools import validate
 from prefect.utilities.templating import apply_values
 from runs import ROOT
 
-from flows.command_line import load_config
+from flows.config_files import load_config
 from flows.deployed import read_configuration
 from infra.apply import CPU_POOL, GPU_POOL, QUEUES, apply
 from tasks.config.compute import GPU_STAGES

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from flows.add_preferences import add_preferences
-from flows.command_line import foresee, load_config, load_values
+from flows.command_line import foresee
+from flows.config_files import load_config, load_values
 from flows.rloo import rloo
 from flows.rs_dpo import rs_dpo
 from flows.stage_order import stage_order

@@ -21,7 +21,7 @@ from runs import ROOT, on_small_world, plan, run, written
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from flows.command_line import load_config
+from flows.config_files import load_config
 from tasks.examples.world import write_world
 from tasks.store.copies import fetch
 from tasks.store.folders import Store

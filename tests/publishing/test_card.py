@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from flows.command_line import load_config
+from flows.config_files import load_config
 from tasks.pipeline.configuration import Config
 from tasks.publishing.card import card_text
 from tasks.publishing.facts import base_model, gather, method_rows

@@ -3,7 +3,7 @@
 import pytest
 from runs import ROOT
 
-from flows.command_line import read_file
+from flows.config_files import read_file
 from flows.rounds import history_of, round_config
 from tasks.rounds.outcome import Round, best_round, why_ended
 from tasks.rounds.page import rounds_page

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from runs import ROOT, written
 
-from flows.command_line import foresee, load_config
+from flows.command_line import foresee
+from flows.config_files import load_config
 from flows.rs_dpo import rs_dpo
 from tasks.inspection.catalog import read_catalog
 from tasks.store.compaction import compact_store
