@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from browsed_store import PROMPTS_A_PART, Size, draft, model, prompts, write_run
-from conftest import browse
+from browsing import browse
 
 from tasks.browser.filters import Filters
 from tasks.browser.prompts import list_prompts, show_prompt

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import HOST
+from browsing import HOST
 from starlette.testclient import TestClient
 
 from tasks.browser.pages import STATIC, TEMPLATES
