@@ -40,7 +40,7 @@ def _walk(folder: str, below: str) -> Iterator[tuple[str, Told]]:
     except FileNotFoundError:
         return
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir():
             yield from _walk(entry.path, f"{below}{entry.name}/")
             continue
         with suppress(FileNotFoundError):

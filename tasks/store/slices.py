@@ -154,7 +154,8 @@ def commit_slices(draft: Draft, kind: str, slices: list[Slice], stats: dict[str,
     rows, digest = sum(rows for rows, _ in measures), format_digest(add_digests(digest for _, digest in measures))
     parts = {str(item["part"]): str(item["digest"]) for item in listing}
     files = {SLICES: json.dumps(listing, indent=0).encode()}
-    index_parts(draft.store, parts)
+    if draft.writes_to is draft.store:  # a dry run changes nothing there
+        index_parts(draft.store, parts)
     return draft.commit(kind, files, digest, rows=rows, stats=stats, parts=parts)
 
 

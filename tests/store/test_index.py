@@ -3,6 +3,7 @@ look-up finds what visiting every part would."""
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from commits import EVERY_STORE
@@ -104,6 +105,23 @@ def test_a_part_that_holds_something_else_by_now_is_not_taken_for_what_the_index
     other = table_of(store).append("a", completions("other"))
     assert next(table_of(store).parts()) == other
     assert store.find(store.folder_of(listed)) is None
+
+
+def test_what_is_written_elsewhere_as_in_a_dry_run_is_not_entered(store):
+    parts = [table_of(store).append(name, completions(name)) for name in "abcdefgh"]
+    foreseen = Draft(store, OUT, writes_to=Store("memory://foreseen"))
+    commit_slices(foreseen, "completions", [Slice(part) for part in parts], {})
+    assert not store.fs.exists(store.path(f"{table_of(store).folder}/{INDEX}"))
+
+
+@pytest.mark.parametrize("store_uri", ["file"], indirect=True)
+def test_a_part_behind_a_symbolic_link_is_seen(store, tmp_path):
+    parts, listed = commit(store, "abcdefgh")
+    place = Path(store.path(store.folder_of(parts[2])))
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
+    assert list(table_of(store).parts()) == parts
+    assert store.find(store.folder_of(listed)) == listed
 
 
 def test_slices_of_indexed_parts_are_read_as_they_were(store):
