@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import io
-import pickle
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
@@ -52,10 +52,15 @@ def drawn_once(plot: Callable[P, Plot]) -> Callable[P, Plot]:
 
     @functools.wraps(plot)
     def found(*args: P.args, **kwargs: P.kwargs) -> Plot:
-        given = hashlib.sha256(pickle.dumps((args, kwargs))).hexdigest()
+        given = hashlib.sha256(json.dumps([args, kwargs], default=_numbers).encode()).hexdigest()
         return Plot(**remembered(lambda: plot(*args, **kwargs)._asdict(), f"plot:{plot.__name__}", given))
 
     return found
+
+
+def _numbers(value: np.ndarray | np.generic) -> Any:
+    """Return numpy's numbers as JSON can write them."""
+    return value.tolist()
 
 
 @drawn_once
