@@ -15,10 +15,9 @@ from tasks.pipeline.stage import stage
 from tasks.rewards.scoring import score_slices
 from tasks.rewards.table import count_unscored, rewards_table, unscored
 from tasks.store.artifacts import Artifact
-from tasks.store.columns import column_pieces
 from tasks.store.drafts import Draft, provenance_of
 from tasks.store.folders import Store
-from tasks.store.slices import commit_slices, groups_of, read_slices
+from tasks.store.slices import column_pieces, commit_slices, groups_of, read_slices
 
 BINS = 20
 """Bins of the histogram of rewards."""

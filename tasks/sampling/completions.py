@@ -15,13 +15,12 @@ from tasks.sampling.drawing import Drawing, Request, cut_into_parts, requests_fo
 from tasks.sampling.engines import open_engine
 from tasks.sampling.last_list import merged_parts, prompt_ids, read_last
 from tasks.store.artifacts import Artifact
-from tasks.store.columns import column_pieces
 from tasks.store.compaction import compact
 from tasks.store.cover import Selection
 from tasks.store.drafts import keyed
 from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable, Parts
-from tasks.store.slices import Slice
+from tasks.store.slices import Slice, column_pieces
 
 TABLE_VERSION = 3
 DECIDES_A_COMPLETION = frozenset(Decoding.model_fields) - {"k"}

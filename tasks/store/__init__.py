@@ -14,7 +14,6 @@ parquet.py     tables as Parquet
 growing.py     tables that grow by parts
 slices.py      slices of tables, and the lists of them that stages commit
 compaction.py  small parts merged into larger ones
-columns.py     single columns of slices, for figures over a table
 cover.py       which parts cover what a stage wants
 drafts.py      stage keys, and the draft that is committed under one
 cost.py        what it cost to compute an artifact

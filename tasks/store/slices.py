@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from tasks.store.artifacts import Artifact, safe_path
 from tasks.store.drafts import Draft
 from tasks.store.filesystem import in_parallel
-from tasks.store.folders import Store
+from tasks.store.folders import AT_ONCE, Store
 from tasks.store.growing import index_parts
 from tasks.store.manifests import read_bytes
 from tasks.store.parquet import read_columns, read_table
@@ -44,16 +44,13 @@ class Slice(NamedTuple):
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """Return the rows of the slice, verified; some columns or all."""
-        filters = {"prompt_id": self.prompt_ids, "completion_id": self.completion_ids}
-        asked = [name for name, ids in filters.items() if ids is not None]
-        needed = None if columns is None else [*columns, *(name for name in asked if name not in columns)]
-        table = read_table(self.part, needed)
-        for name in asked:
-            wanted = pa.array(sorted(filters[name] or ()), table.schema.field(name).type)
-            table = table.filter(pc.is_in(table[name], wanted))
-        if self.shift and "completion_id" in table.column_names:
-            table = raise_ids(table, ["completion_id"], self.shift)
-        return table if columns is None else table.select(columns)
+        if columns is None:
+            return self._rows_of(read_table(self.part))
+        return self._rows_of(read_table(self.part, self._needed(columns))).select(columns)
+
+    def read_columns(self, columns: list[str]) -> pa.Table:
+        """Return some columns of the slice, whose part has been verified before, and read no others."""
+        return self._rows_of(read_columns(self.part, self._needed(columns))).select(columns)
 
     def num_rows(self) -> int:
         """Return the number of the slice's rows."""
@@ -75,6 +72,24 @@ class Slice(NamedTuple):
             return self.part.rows, int(self.part.digest, 16)
         rows = self.read()
         return rows.num_rows, rows_digest(rows)
+
+    def _chosen(self) -> dict[str, frozenset[str] | frozenset[int]]:
+        """Return column -> ids whose rows count, of the columns of which not all do."""
+        chosen = {"prompt_id": self.prompt_ids, "completion_id": self.completion_ids}
+        return {name: ids for name, ids in chosen.items() if ids is not None}
+
+    def _needed(self, columns: list[str]) -> list[str]:
+        """Return columns, and those by which the rows that count are told."""
+        return list(dict.fromkeys([*columns, *self._chosen()]))
+
+    def _rows_of(self, table: pa.Table) -> pa.Table:
+        """Return the rows of the part's table that count, their ids raised."""
+        for name, ids in self._chosen().items():
+            wanted = pa.array(sorted(ids), table.schema.field(name).type)
+            table = table.filter(pc.is_in(table[name], wanted))
+        if self.shift and "completion_id" in table.column_names:
+            return raise_ids(table, ["completion_id"], self.shift)
+        return table
 
 
 def raise_ids(table: pa.Table, columns: Iterable[str], by: int) -> pa.Table:
@@ -124,6 +139,19 @@ def read_group(group: list[Slice], columns: list[str] | None = None) -> pa.Table
 def read_ahead(slices: Iterable[Slice], columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of each slice, verified, the next ones already on their way; `columns` as for `Slice.read`."""
     return in_parallel(lambda slice_: slice_.read(columns), slices, READ_AHEAD)
+
+
+def column_pieces(slices: Iterable[Slice], columns: list[str]) -> Iterator[pa.Table]:
+    """Yield some columns of each slice, in order, the next ones on their way: for figures over a whole table.
+
+    No text and no tokens are read for them. The parts have been verified before, as `Store.find` and
+    `GrowingTable.append` do.
+
+    Raises:
+        DamagedArtifactError: A part is missing, or cannot be decoded.
+        StoreError: The store cannot be read.
+    """
+    return in_parallel(lambda slice_: slice_.read_columns(columns), slices, AT_ONCE)
 
 
 def read_sorted(slices: Iterable[Slice]) -> pa.Table:

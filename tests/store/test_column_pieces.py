@@ -9,12 +9,11 @@ from small_stores import PROVENANCE
 from tasks.sampling.completions import completion_stats
 from tasks.store import parquet
 from tasks.store.artifacts import DamagedArtifactError
-from tasks.store.columns import column_pieces
 from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable
 from tasks.store.manifests import read_files
 from tasks.store.schemas import SCHEMAS
-from tasks.store.slices import Slice
+from tasks.store.slices import Slice, column_pieces
 
 
 @pytest.fixture
