@@ -107,9 +107,10 @@ def _scores_of_merged(completions: Slice) -> list[str]:
 def _find(parts: Parts, completions: Slice, names: list[str]) -> Found:
     """Look up the rewards of a slice among the parts that score its part."""
     name = part_of(completions)
-    if name in names and (part := parts(name)) is not None:
+    if name in names and (part := parts.find(name)) is not None:
         return Found(completions, [completions._replace(part=part, group=None)], [])
-    some = [part for other in (*names, *_scores_of_merged(completions)) if other != name and (part := parts(other))]
+    others = [other for other in (*names, *_scores_of_merged(completions)) if other != name]
+    some = [part for other in others if (part := parts.find(other)) is not None]
     if not some:
         return Found(completions, [], [completions])
     selection = select_slices(some, completions.completions())

@@ -57,11 +57,11 @@ def read_last(
     """
     with suppress(FileNotFoundError, ValidationError, DamagedArtifactError):
         last = _read(table)
-        ids = prompt_ids(reference(f"{table.store.uri}/{last.prompts}")) if last.k == k else None
-        if ids is None:
+        if last.k != k:
             return [], wanted
+        ids = prompt_ids(reference(f"{table.store.uri}/{last.prompts}"))
         rest = wanted.filter(pc.invert(pc.is_in(wanted, ids)))
-        if len(wanted) - len(rest) < len(ids):
+        if len(wanted) - len(rest) < len(ids):  # the list has prompts that are not wanted
             return [], wanted
         slices = read_slices(table.store, reference(f"{table.store.uri}/{last.slices}"))
         if all(_is_there(slice_.part, found) for slice_ in slices):
@@ -94,7 +94,7 @@ def _read(table: GrowingTable) -> LastList:
 
 
 def _is_there(part: Artifact, found: Parts) -> bool:
-    here = found(_name(part))
+    here = found.find(_name(part))
     return here is not None and here.digest == part.digest
 
 

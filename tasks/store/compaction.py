@@ -44,7 +44,7 @@ def compact(table: GrowingTable, found: Parts, small: int = SMALL, many: int = M
     Args:
         table: The table.
         found: Its parts.
-        small: Bytes below which a part is small.
+        small: Bytes of files below which a part is small.
         many: Small parts that may stay as they are.
 
     Raises:
@@ -67,16 +67,14 @@ def compact_store(store: Store) -> Iterator[tuple[GrowingTable, list[Artifact]]]
         DamagedArtifactError: A part was damaged since it was looked up.
         StoreError: The store cannot be read or written.
     """
-    for kind in IDS:
-        for key in store.list(f"tables/{kind}"):
-            if (table := _table_at(store, kind, key)) is not None and (
-                merged := compact(table, table.look(), LARGE, 1)
-            ):
-                yield table, merged
+    tables = (_table_at(store, kind, key) for kind in IDS for key in store.list(f"tables/{kind}"))
+    for table in filter(None, tables):
+        if merged := compact(table, table.look(), LARGE, 1):
+            yield table, merged
 
 
 def _table_at(store: Store, kind: str, key: str) -> GrowingTable | None:
-    """Return a table by its key, which any of its parts says the provenance of; None where it has no part."""
+    """Return a table by its key, with the provenance that its parts name; None where it has no part."""
     empty = GrowingTable(store, kind, Provenance(stage=kind, version=0, key=key))
     part = next(empty.parts(), None)
     return None if part is None else GrowingTable(store, kind, read_manifest(part.uri).provenance)
@@ -97,11 +95,13 @@ def _bundles(names: Iterable[str], sizes: Mapping[str, int], small: int, in_orde
 
 def _merge(table: GrowingTable, found: Parts, names: list[str]) -> Artifact | None:
     """Commit the rows of some parts as one; a row that two of them hold is taken from the first."""
-    parts = {name: part for name in names if (part := found(name)) is not None}
+    parts = {name: part for name in names if (part := found.find(name)) is not None}
     if len(parts) < 2:
         return None
     rows = first_of_each(pa.concat_tables(in_parallel(read_table, parts.values(), READ_AHEAD)), IDS[table.kind])
-    replaces = dict(item for name, part in parts.items() for item in [(name, part.digest), *replaced_by(part).items()])
+    replaces = {name: part.digest for name, part in parts.items()}
+    for part in parts.values():
+        replaces |= replaced_by(part)
     sources = sha256_of(json.dumps(sorted(replaces.items())).encode())
     return table.append(f"{names[0].partition(MERGED)[0]}{MERGED}{sources[:16]}", rows, **{REPLACES: replaces})
 

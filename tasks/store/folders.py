@@ -142,9 +142,10 @@ class Store:
         return as_artifact(uri, persist(lambda: read_manifest(uri), uri, "read"))
 
     def write_beside(self, folder: str, name: str, data: bytes) -> str:
-        """Write a file that a folder's manifest does not name, in place of an earlier one; return its URI.
+        """Write a file that no manifest names into a folder, in place of an earlier one; return its URI.
 
-        For people to read: nothing is computed with it, so nothing verifies it. It goes when the folder goes.
+        For people to read, or a hint where to look first: nothing is computed with it, so nothing verifies it. It goes
+        when the folder goes.
 
         Raises:
             StoreError: It could not be written.

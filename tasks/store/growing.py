@@ -42,9 +42,9 @@ class GrowingTable:
         return f"{self.store.uri}/{self.folder}"
 
     def parts(self) -> Iterator[Artifact]:
-        """Return the complete, undamaged parts, in the order of their names; each is looked up as it is asked for.
+        """Yield the complete, undamaged parts, in the order of their names; each is looked up as it is asked for.
 
-        Parts that were merged are left out where the part that holds their rows is there.
+        Parts whose rows a merged part holds are left out where that one is there.
         """
         return self.look().each()
 
@@ -71,17 +71,15 @@ class GrowingTable:
 
 
 class Parts:
-    """The parts of a table, as one listing shows them.
-
-    `sizes` has the bytes of each part's files by its name, in the order of the names.
-    """
+    """The parts of a table, as one listing shows them."""
 
     def __init__(self, table: GrowingTable) -> None:
         """List the table."""
         self._table = table
         self._known, self.sizes = look_at(table.uri)
+        """`sizes`: name of a part -> bytes of its files, in the order of the names."""
 
-    def __call__(self, name: str) -> Artifact | None:
+    def find(self, name: str) -> Artifact | None:
         """Return a part, or None where it is missing or damaged."""
         if name not in self.sizes:
             return None
@@ -90,7 +88,7 @@ class Parts:
 
     def merged(self) -> list[Artifact]:
         """Return the parts that hold the rows of others."""
-        found = in_parallel(self, [name for name in self.sizes if MERGED in name], AT_ONCE)
+        found = in_parallel(self.find, [name for name in self.sizes if MERGED in name], AT_ONCE)
         return [part for part in found if part is not None]
 
     def current(self) -> list[str]:
@@ -99,9 +97,9 @@ class Parts:
         return [name for name in self.sizes if name not in replaced]
 
     def each(self, besides: Collection[str] = ()) -> Iterator[Artifact]:
-        """Return the current parts, those at some URIs left out; each is looked up as it is asked for."""
+        """Yield the current parts but for those at some URIs; each is looked up as it is asked for."""
         rest = [name for name in self.current() if f"{self._table.uri}/{name}" not in besides]
-        return (part for part in in_parallel(self, rest, AT_ONCE) if part is not None)
+        return (part for part in in_parallel(self.find, rest, AT_ONCE) if part is not None)
 
 
 def replaced_by(part: Artifact) -> dict[str, str]:

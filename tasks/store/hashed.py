@@ -33,7 +33,8 @@ def recall(place: str, size: int, tag: str) -> str | None:
 
 def recall_below(folder: str) -> dict[str, tuple[int, str, str]]:
     """Return place -> size, tag and SHA-256 of all files below a folder that this machine has read: one question."""
-    rows = _ask("SELECT place, size, tag, sha256 FROM hashes WHERE place > ? AND place < ?", f"{folder}/", f"{folder}0")
+    end = f"{folder}0"  # 0 is the character after the slash: this much the index of the table answers
+    rows = _ask("SELECT place, size, tag, sha256 FROM hashes WHERE place > ? AND place < ?", f"{folder}/", end)
     return {place: (size, tag, sha256) for place, size, tag, sha256 in rows}
 
 
@@ -73,10 +74,14 @@ def _ask(statement: str, *values: Any) -> list[tuple[Any, ...]]:
         except (sqlite3.OperationalError, OSError):  # another process is busy with it, or there is no place for it
             return []
         except sqlite3.DatabaseError:  # damaged
-            _connect.cache_clear()
-            with suppress(OSError):
-                path.unlink()
+            _drop(path)
             return []
+
+
+def _drop(path: Path) -> None:
+    _connect.cache_clear()
+    with suppress(OSError):
+        path.unlink()
 
 
 @lru_cache(maxsize=4)

@@ -10,12 +10,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from tasks.store.hashed import tag_of
 
-Told = tuple[int, str]
-"""A file's size and its tag: the ETag on S3, else what `tag_of` makes of it."""
+SizeAndTag = tuple[int, str]
+"""A file's size in bytes, and its tag: the ETag on S3, on a disk what `tag_of` makes of its times and inode."""
 
 
-def size_and_tag(fs: fsspec.AbstractFileSystem, path: str) -> Told:
-    """Return what is told of a file.
+def size_and_tag(fs: fsspec.AbstractFileSystem, path: str) -> SizeAndTag:
+    """Return the size and the tag of a file.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -23,8 +23,8 @@ def size_and_tag(fs: fsspec.AbstractFileSystem, path: str) -> Told:
     return _of_stat(os.stat(path)) if isinstance(fs, LocalFileSystem) else _of_info(fs.info(path))
 
 
-def list_files(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, Told]:
-    """Return what is told of every file in a folder and below, by its path within: on S3, a request a thousand files.
+def list_files(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, SizeAndTag]:
+    """Return path within a folder -> size and tag of each file in it and below: on S3, a request a thousand files.
 
     Files that are written or deleted meanwhile may be among them or not.
     """
@@ -34,7 +34,7 @@ def list_files(fs: fsspec.AbstractFileSystem, folder: str) -> dict[str, Told]:
     return {path.removeprefix(folder).lstrip("/"): _of_info(info) for path, info in found.items()}
 
 
-def _walk(folder: str, below: str) -> Iterator[tuple[str, Told]]:
+def _walk(folder: str, below: str) -> Iterator[tuple[str, SizeAndTag]]:
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
@@ -47,9 +47,10 @@ def _walk(folder: str, below: str) -> Iterator[tuple[str, Told]]:
             yield below + entry.name, _of_stat(entry.stat())
 
 
-def _of_stat(stat: os.stat_result) -> Told:
+def _of_stat(stat: os.stat_result) -> SizeAndTag:
     return stat.st_size, tag_of(stat)
 
 
-def _of_info(info: dict[str, Any]) -> Told:
+def _of_info(info: dict[str, Any]) -> SizeAndTag:
+    # fsspec's file system in memory has no ETags.
     return info["size"], str(info.get("ETag") or info.get("created")).strip('"')

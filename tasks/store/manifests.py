@@ -1,5 +1,8 @@
 """Manifests of committed folders, read and checked; artifacts and their files, as the manifests name them."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from pydantic import ValidationError
 
 from tasks.store.artifacts import MANIFEST, Artifact, DamagedArtifactError, FileEntry, Manifest, checksum_of, sha256_of
@@ -7,6 +10,8 @@ from tasks.store.filesystem import open_fs, persist, read_small_file
 from tasks.store.hashed import remember
 from tasks.store.listing import size_and_tag
 from tasks.store.verify import etag_of, read_entry
+
+T = TypeVar("T")
 
 
 def read_manifest(uri: str) -> Manifest:
@@ -17,14 +22,11 @@ def read_manifest(uri: str) -> Manifest:
         StoreError: The store cannot be read.
     """
     fs, path = open_fs(f"{uri}/{MANIFEST}")
-    try:
-        return persist(lambda: _parse(read_small_file(fs, path), uri), uri, "read")
-    except FileNotFoundError as error:
-        raise DamagedArtifactError(f"{uri} has no {MANIFEST}: it was never completed; run again") from error
+    return _committed(lambda: _parse(read_small_file(fs, path), uri), uri)
 
 
 def read_sealed(uri: str) -> tuple[Manifest, FileEntry]:
-    """Return the manifest of a committed folder, and what tells the manifest's own file in a listing.
+    """Return the manifest of a committed folder, and the entry by which a listing shows that it is still the same.
 
     Raises:
         DamagedArtifactError: See `read_manifest`.
@@ -42,10 +44,7 @@ def read_sealed(uri: str) -> tuple[Manifest, FileEntry]:
             remember(where, size, tag, entry.sha256)
         return manifest, entry
 
-    try:
-        return persist(attempt, uri, "read")
-    except FileNotFoundError as error:
-        raise DamagedArtifactError(f"{uri} has no {MANIFEST}: it was never completed; run again") from error
+    return _committed(attempt, uri)
 
 
 def read_files(artifact: Artifact) -> dict[str, FileEntry]:
@@ -81,6 +80,14 @@ def reference(uri: str) -> Artifact:
 def as_artifact(uri: str, manifest: Manifest) -> Artifact:
     """Return the reference to what a manifest describes, which is at a URI."""
     return Artifact(uri=uri, **manifest.model_dump(include={"kind", "digest", "rows", "stats"}))
+
+
+def _committed(attempt: Callable[[], T], uri: str) -> T:
+    """Return what reading a manifest gives; its absence is damage."""
+    try:
+        return persist(attempt, uri, "read")
+    except FileNotFoundError as error:
+        raise DamagedArtifactError(f"{uri} has no {MANIFEST}: it was never completed; run again") from error
 
 
 def _parse(content: bytes, uri: str) -> Manifest:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tasks.store.artifacts import MANIFEST, Artifact, DamagedArtifactError, Manifest, Provenance, SafePath, sha256_of
 from tasks.store.filesystem import in_parallel, persist
 from tasks.store.folders import Store
+from tasks.store.listing import SizeAndTag, list_files
 from tasks.store.manifests import read_manifest
 
 RUNS = "runs"
@@ -134,8 +135,8 @@ class RunReader:
     def __init__(self, store: Store) -> None:
         """Begin; nothing is read yet."""
         self.store = store
-        self._read: dict[str, tuple[dict[str, Any], Run]] = {}
-        """Name of a record -> what the listing said of its file before it was read, and the run."""
+        self._read: dict[str, tuple[SizeAndTag | None, Run]] = {}
+        """Name of a record -> what the listing said of its file before it was read, if anything, and the run."""
 
     def read(self) -> list[Run]:
         """Return the runs of the store as they are now, oldest first.
@@ -145,13 +146,17 @@ class RunReader:
         """
         names = self.store.list(RUNS)
         files = self._files() if names else {}
-        runs = {name: run for name, (file, run) in self._read.items() if files.get(name) == file and not run.in_use()}
+        runs = {
+            name: run
+            for name, (file, run) in self._read.items()
+            if file is not None and files.get(name) == file and not run.in_use()
+        }
         folders = [f"{RUNS}/{name}" for name in names if name not in runs]
         for folder, run in zip(folders, _read_all(self.store, folders), strict=True):
             name = folder.rpartition("/")[2]
             if run is not None:
                 runs[name] = run
-                self._read[name] = files.get(name, {}), run
+                self._read[name] = files.get(name), run
             elif self.store.has_manifest(folder):
                 raise DamagedArtifactError(
                     f"{self.store.uri}/{folder} is damaged, so nobody knows what that run uses: delete it if the run "
@@ -159,12 +164,12 @@ class RunReader:
                 )
         return [runs[name] for name in names if name in runs]
 
-    def _files(self) -> dict[str, dict[str, Any]]:
-        """Return what a listing says of the file of each record: its size, when it was written, what S3 calls it."""
+    def _files(self) -> dict[str, SizeAndTag]:
+        """Return name of a record -> what a listing says of its file."""
         root = self.store.path(RUNS)
-        found = persist(lambda: self.store.fs.find(root, detail=True), f"{self.store.uri}/{RUNS}", "read")
-        names = {path: path.removeprefix(f"{root}/").removesuffix(f"/{MANIFEST}") for path in found}
-        return {name: found[path] for path, name in names.items() if path == f"{root}/{name}/{MANIFEST}"}
+        found = persist(lambda: list_files(self.store.fs, root), f"{self.store.uri}/{RUNS}", "read")
+        end = f"/{MANIFEST}"
+        return {path.removesuffix(end): file for path, file in found.items() if path.endswith(end)}
 
 
 def read_runs(store: Store) -> list[Run]:
