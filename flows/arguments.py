@@ -1,10 +1,15 @@
-"""The arguments of every command.
+"""The arguments of every command, and the checks that a command makes of them at the top of its file.
 
 A command reads them before it imports its flow: Prefect takes a second, the stages another one. So nothing is imported
-here but argparse, and `--help` and a wrong flag are answered at once.
+above but the standard library, and `--help` and a wrong flag are answered at once.
 """
 
 import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tasks.config.sections import Section
 
 QUICKSTART = "configs/quickstart.yaml"
 CHAT = "configs/smollm2_instructions.yaml"
@@ -28,9 +33,13 @@ def run_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_run(arguments: list[str] | None = None) -> None:
-    """End the process with a message, as the command would later, where its arguments or its settings are wrong."""
-    options = run_parser().parse_args(arguments)
+def check_run_command(*config: str) -> None:
+    """End the process with a message, as the command would later, where its arguments or its settings are wrong.
+
+    Args:
+        *config: The configuration file of a command that has its own.
+    """
+    options = run_parser().parse_args([*config, *sys.argv[1:]])
     from flows.command_line import ends_with_a_message, read_settings
 
     with ends_with_a_message():
@@ -47,6 +56,14 @@ def compare_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check_compare_command() -> None:
+    """End the process with a message where the arguments or the settings of a comparison are wrong."""
+    options = compare_parser().parse_args()
+    from tasks.comparison.arms import ComparisonConfig
+
+    _check_section(ComparisonConfig, options)
+
+
 def rounds_parser() -> argparse.ArgumentParser:
     """Return the parser of `flows.rounds`."""
     parser = argparse.ArgumentParser(description="Rounds of RS-DPO, each from the policy of the one before.")
@@ -54,6 +71,22 @@ def rounds_parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
     parser.add_argument("--json", action="store_true", help="print the rounds as one last line of JSON")
     return parser
+
+
+def check_rounds_command() -> None:
+    """End the process with a message where the arguments or the settings of rounds are wrong."""
+    options = rounds_parser().parse_args()
+    from tasks.rounds.settings import RoundsConfig
+
+    _check_section(RoundsConfig, options)
+
+
+def _check_section(kind: "type[Section]", options: argparse.Namespace) -> None:
+    from flows.command_line import ends_with_a_message
+    from flows.config_files import read_section
+
+    with ends_with_a_message():
+        read_section(kind, options.config, options.set)
 
 
 def add_prompts_parser() -> argparse.ArgumentParser:
@@ -147,8 +180,9 @@ def store_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def store_options(arguments: list[str]) -> argparse.Namespace:
+def store_options(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of `flows.store`, which lists where no command is named; exit with 2 where they are wrong."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] not in ("list", "prune", "compact", "-h", "--help"):
         arguments = ["list", *arguments]
     parser = store_parser()

@@ -4,11 +4,9 @@ $ python -m flows.chat
 """
 
 if __name__ == "__main__":  # what is typed wrong is told before the imports below, which take seconds
-    import sys
+    from flows.arguments import CHAT, check_run_command
 
-    from flows.arguments import CHAT, check_run
-
-    check_run([CHAT, *sys.argv[1:]])
+    check_run_command(CHAT)
 
 
 import sys

@@ -4,16 +4,9 @@ python -m flows.compare configs/compare_facts.yaml --set seeds=[0,1,2] --dry-run
 """
 
 if __name__ == "__main__":  # what is typed wrong is told before the imports below, which take seconds
-    from flows.arguments import compare_parser
+    from flows.arguments import check_compare_command
 
-    options = compare_parser().parse_args()
-
-    from flows.command_line import ends_with_a_message
-    from flows.config_files import read_section
-    from tasks.comparison.arms import ComparisonConfig
-
-    with ends_with_a_message():
-        read_section(ComparisonConfig, options.config, options.set)
+    check_compare_command()
 
 
 import json

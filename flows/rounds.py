@@ -4,16 +4,9 @@ python -m flows.rounds configs/rounds_facts.yaml --set rounds=4
 """
 
 if __name__ == "__main__":  # what is typed wrong is told before the imports below, which take seconds
-    from flows.arguments import rounds_parser
+    from flows.arguments import check_rounds_command
 
-    options = rounds_parser().parse_args()
-
-    from flows.command_line import ends_with_a_message
-    from flows.config_files import read_section
-    from tasks.rounds.settings import RoundsConfig
-
-    with ends_with_a_message():
-        read_section(RoundsConfig, options.config, options.set)
+    check_rounds_command()
 
 
 import json

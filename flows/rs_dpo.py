@@ -4,9 +4,9 @@ python -m flows.rs_dpo configs/hh.yaml --set pairs.eta=0.9 --dry-run
 """
 
 if __name__ == "__main__":  # what is typed wrong is told before the imports below, which take seconds
-    from flows.arguments import check_run
+    from flows.arguments import check_run_command
 
-    check_run()
+    check_run_command()
 
 
 from typing import Any

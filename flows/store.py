@@ -1,4 +1,4 @@
-"""Look at a store, and prune it.
+"""Look at a store, prune it, and merge the small parts of its tables.
 
 python -m flows.store STORE
 python -m flows.store STORE --lineage 159241bd
@@ -8,11 +8,9 @@ python -m flows.store compact STORE
 """
 
 if __name__ == "__main__":  # a wrong flag is told before the imports below, which take seconds
-    import sys
-
     from flows.arguments import store_options
 
-    store_options(sys.argv[1:])
+    store_options()
 
 
 import argparse
@@ -58,7 +56,7 @@ COLUMNS = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Print what is asked for; exit with 2 and one message where something is wrong."""
-    options = store_options(sys.argv[1:] if arguments is None else arguments)
+    options = store_options(arguments)
     try:
         facts, text = COMMANDS[options.command](options)
     except store_errors(ConfigurationError, ValidationError, DamagedArtifactError) as error:
