@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 from tasks.pipeline.progress import HEARD, log
 from tasks.store.artifacts import Artifact, sha256_of
 from tasks.store.drafts import artifacts_of, canonical_json, plain
+from tasks.store.filesystem import open_fs, write_file
 from tasks.store.scratch import cache_folder
 
 FOLDER = "checked"
@@ -87,16 +87,12 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 
 def _write(file: Path, known: dict[str, Any]) -> None:
-    """Write a file whole or not at all, and delete old ones; where that fails the check is made again next time."""
+    """Write a file, and delete old ones; where that fails the check is made again next time."""
     with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(".new", dir=file.parent)
-        with open(descriptor, "w", encoding="utf-8") as written:
-            json.dump(known, written)
-        os.replace(name, file)
-        for old in os.scandir(file.parent):
-            if time.time() - old.stat().st_mtime > KEEP_SECONDS:
-                os.unlink(old.path)
+        write_file(*open_fs(str(file)), json.dumps(known).encode())
+        files = [(entry.path, entry.stat().st_mtime) for entry in os.scandir(file.parent)]
+        for path in (path for path, asked in files if time.time() - asked > KEEP_SECONDS):
+            os.unlink(path)
 
 
 @functools.cache
