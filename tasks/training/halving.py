@@ -10,7 +10,7 @@ Imports torch inside functions only.
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.training import FixedBatches, Training
@@ -132,21 +132,23 @@ class RepeatableStep:
             pack: The next pack of the step.
             learn: Goes forward and backward through a pack, or a part of it, and returns its loss.
         """
-        again: list[Pack] = []
-        while (loss := self._take_all(again, pack, learn)) is None:
+        again: list[Pack] = []  # empty where a step goes well: the gradients of the packs before are there
+        while (loss := self._take_all([*again, pack], learn)) is None:
             self.drop()
             again = self.taken
         self.taken.append(pack)
         return loss
 
-    def _take_all(
-        self, again: list[Pack], pack: Pack, learn: Callable[[Pack], "torch.Tensor"]
-    ) -> "torch.Tensor | None":
-        """Go through packs whose loss is known and one whose loss is not; None where memory runs out."""
-        for part in (part for own in again for part in self.packs.cut(own)):
-            if unless_out_of_memory(learn, part) is None:
-                self.packs.lower(part)
+    def _take_all(self, packs: list[Pack], learn: Callable[[Pack], "torch.Tensor"]) -> "torch.Tensor | None":
+        """Go through packs; return the loss of the last one, None where memory runs out."""
+        loss = None
+        for pack in packs:
+            if (loss := self._take_one(pack, learn)) is None:
                 return None
+        return loss
+
+    def _take_one(self, pack: Pack, learn: Callable[[Pack], "torch.Tensor"]) -> "torch.Tensor | None":
+        """Go through the parts of a pack; return its loss, None where memory runs out."""
         losses = []
         for part in self.packs.cut(pack):
             if (loss := unless_out_of_memory(learn, part)) is None:
@@ -168,10 +170,19 @@ def says_what_to_lower(config: Training) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        name = config.section
-        size = f"{name}.micro_batch_size = {config.micro_batch_size}" if isinstance(config, FixedBatches) else None
-        ways: list[Any] = [f"lower {size or f'{name}.tokens_per_batch'}, which changes no result"]
-        ways += [f"set {name}.extra.gradient_checkpointing"] * (not config.extra.get("gradient_checkpointing"))
-        ways += [f"set {name}.lora"] * (config.lora is None)
-        ways += [f"lower {name}.max_length = {config.max_length}"]
-        raise ConfigurationError(f"the training ran out of memory: {'; '.join(ways)} ({error})") from error
+        raise ConfigurationError(
+            f"the training ran out of memory: {'; '.join(_what_takes_less(config))} ({error})"
+        ) from error
+
+
+def _what_takes_less(config: Training) -> list[str]:
+    """Return the changes of a training's settings that take less memory, the mildest first."""
+    name, batch = config.section, "tokens_per_batch"
+    if isinstance(config, FixedBatches):
+        batch = f"micro_batch_size = {config.micro_batch_size}"
+    ways = [f"lower {name}.{batch}, which changes no result"]
+    if not config.extra.get("gradient_checkpointing"):
+        ways.append(f"set {name}.extra.gradient_checkpointing")
+    if config.lora is None:
+        ways.append(f"set {name}.lora")
+    return [*ways, f"lower {name}.max_length = {config.max_length}"]
