@@ -18,11 +18,9 @@ from tasks.store.drafts import canonical_json, keyed
 from tasks.store.filesystem import in_parallel
 from tasks.store.folders import AT_ONCE, Store
 from tasks.store.growing import GrowingTable, index_parts
-from tasks.store.parquet import read_columns, read_table
+from tasks.store.parquet import ROWS_AT_ONCE, read_columns, read_table, rows_of
 from tasks.store.schemas import SCHEMAS
 from tasks.store.slices import READ_AHEAD
-
-_BATCH = 1_000
 
 
 class AddedRows(NamedTuple):
@@ -47,7 +45,7 @@ class AddedRows(NamedTuple):
     def lay_out(self, rows: Iterable[dict[str, Any]]) -> pa.Table:
         """Return rows as a table, few of them as Python objects at once."""
         schema, waiting, batches = SCHEMAS[self.kind], iter(rows), list[pa.RecordBatch]()
-        while piece := list(islice(waiting, _BATCH)):
+        while piece := list(islice(waiting, ROWS_AT_ONCE)):
             batches.append(pa.RecordBatch.from_pylist(piece, schema))
         return pa.Table.from_batches(batches, schema).combine_chunks()
 
@@ -109,7 +107,7 @@ class AddedRows(NamedTuple):
         parts = [Artifact(kind=self.kind, uri=f"{added.uri}/{name}", digest=digest) for name, digest in pins]
         tables = in_parallel(read_table, parts, READ_AHEAD)
         for table in tables:
-            yield from _rows_of(table)
+            yield from rows_of(table)
 
     def _ids_of(self, parts: list[Artifact]) -> set[str]:
         column = self.id_column
@@ -121,14 +119,9 @@ def _name(part: Artifact) -> str:
     return part.uri.rpartition("/")[2]
 
 
-def _rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in table.to_batches(_BATCH):
-        yield from batch.to_pylist()
-
-
 def _hash(rows: pa.Table) -> str:
     """Return a hash of rows in their order."""
     digest = hashlib.sha256()
-    for row in _rows_of(rows):
+    for row in rows_of(rows):
         digest.update(canonical_json(row).encode())
     return digest.hexdigest()[:32]

@@ -1,7 +1,7 @@
 """Prompts that two stages of a run read, parsed once.
 
 The held-out prompts and the others lie in the same rows. What the first stage parses waits in a nameless file until the
-second one takes it, or the process ends: it is in nobody's memory, and no file is left.
+second one takes it, or the process ends: it takes no memory, and no file is left.
 """
 
 import contextlib
@@ -14,11 +14,10 @@ import pyarrow as pa
 from tasks.config.sections import DataSource
 from tasks.data.records import Record
 from tasks.data.tally import Parsed, parse_rows
+from tasks.store.parquet import ROWS_AT_ONCE
 from tasks.store.schemas import MESSAGES
 from tasks.store.scratch import cache_folder
 
-ROWS = 1 << 10
-"""Rows that are Python objects at once on their way to the file and back."""
 TEXTS = ("completion", "chosen", "rejected", "metadata")
 """What a row of prompts may have beside its conversation."""
 SCHEMA = pa.schema(
@@ -83,7 +82,7 @@ def _written(rows: Iterable[Parsed], file: IO[bytes]) -> Iterator[Parsed]:
     with pa.ipc.new_stream(file, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
         for row in rows:
             waiting.append(_cells(row))
-            if len(waiting) == ROWS:
+            if len(waiting) == ROWS_AT_ONCE:
                 writer.write_batch(pa.RecordBatch.from_pylist(waiting, SCHEMA))
                 waiting.clear()
             yield row

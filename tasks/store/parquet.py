@@ -45,8 +45,13 @@ def read_table(artifact: Artifact, columns: list[str] | None = None) -> pa.Table
 def stored_rows(artifact: Artifact) -> Iterator[dict[str, Any]]:
     """Yield the rows of a table in order, verified, a file in memory at a time and few rows as Python objects."""
     for table in read_tables(artifact):
-        for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
-            yield from batch.to_pylist()
+        yield from rows_of(table)
+
+
+def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table in order, few of them as Python objects at once."""
+    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+        yield from batch.to_pylist()
 
 
 def read_file(artifact: Artifact, name: str, kind: str) -> pa.Table:
