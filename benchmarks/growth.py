@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,15 @@ from tasks.store.drafts import Draft
 from tasks.store.filesystem import open_fs
 from tasks.store.folders import Store
 from tasks.store.growing import part_name
-from tasks.store.parquet import table_bytes
+from tasks.store.parquet import ROWS_PER_FILE, table_bytes
 from tasks.store.schemas import SCHEMAS
 from tasks.store.slices import Slice, commit_slices, read_slices
 
 K, PART = 16, 64
 POLICY, REWARD_MODEL = (Artifact(kind="model", uri=f"memory://{name}", digest=name * 64) for name in "ab")
 SAMPLING, SCORING = SamplingConfig(k=K), ScoringConfig()
-ROWS_PER_FILE = 50_000
+STAGES = ("load_prompts", "sample_completions", "score_completions")
+COLUMNS = ("store", "prompts", "parts", "run", "seconds", "requests", "MB", "memory MB")
 
 
 class Requests:
@@ -150,9 +152,9 @@ def look(store: Store, number: int) -> dict[str, float]:
     """Look up what an unchanged run of so many prompts does."""
     clock = Clock()
     with clock.runs():
-        for stage in ("load_prompts", "sample_completions", "score_completions"):
-            if draft(store, stage, number).find() is None:
-                raise RuntimeError(f"{stage} is not there")
+        missing = [stage for stage in STAGES if draft(store, stage, number).find() is None]
+    if missing:
+        raise RuntimeError(f"{', '.join(missing)} is not there")
     return {"seconds": clock.seconds}
 
 
@@ -186,6 +188,11 @@ def grow(uri: str, prompts: int) -> Iterator[dict[str, Any]]:
         )
 
 
+def print_row(cells: Iterable[Any]) -> None:
+    """Print a row of the table as soon as it is known: the next one may take minutes."""
+    print("".join(f"{cell:10.2f}" if isinstance(cell, float) else f"{cell:>10}" for cell in cells), flush=True)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -199,14 +206,11 @@ def main() -> None:
         measure(options.measure[0], options.measure[1], int(options.measure[2]))
         return
     rows = []
-    columns = ("store", "prompts", "parts", "run", "seconds", "requests", "MB", "memory MB")
-    print(("{:>10}" * len(columns)).format(*columns))
+    print_row(COLUMNS)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder, _stores(Path(folder), options.s3) as base:
-        for number in options.prompts:
-            for row in grow(f"{base}/{number}", number):
-                rows.append(row)
-                cells = (f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row.values())
-                print(("{:>10}" * len(columns)).format(*cells), flush=True)
+        for row in chain.from_iterable(grow(f"{base}/{number}", number) for number in options.prompts):
+            rows.append(row)
+            print_row(row.values())
     if options.json:
         print(json.dumps(rows))
 
