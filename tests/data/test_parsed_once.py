@@ -41,7 +41,7 @@ def test_a_first_run_parses_each_row_once(tmp_path, local, policy, parsed):
 
 @pytest.mark.parametrize("size", [1, 7, 1024])
 def test_kept_rows_load_as_parsed_ones_do(tmp_path, local, policy, monkeypatch, capsys, size):
-    monkeypatch.setattr(read_once, "ROWS", size)
+    monkeypatch.setattr(read_once, "ROWS_AT_ONCE", size)
     data = DataConfig(prompts=write(tmp_path / "a.jsonl", ROWS), **SETTINGS)
     held_out, kept = load(local, policy, data)
     said = capsys.readouterr().out

@@ -18,6 +18,7 @@ from tasks.data.prompt_table import PromptTable, hash_fraction
 from tasks.data.records import Record
 from tasks.data.tally import Tally
 from tasks.prompts import collect_prompts, draw_pilot, draw_share
+from tasks.store import parquet
 from tasks.store.artifacts import NOTHING, sha256_of
 from tasks.store.drafts import canonical_json
 from tasks.store.folders import Store
@@ -127,7 +128,8 @@ def test_equal_preferences_are_taken_once_as_comparing_them_does(tmp_path_factor
 
 @pytest.mark.parametrize("at_once", [1, 4, 1000])
 def test_added_rows_make_the_part_that_their_own_json_names(local, monkeypatch, at_once):
-    monkeypatch.setattr(added_rows, "_BATCH", at_once)
+    for module in (added_rows, parquet):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", at_once)
     records = [(f"a.jsonl line {n}", Record(row(n)["messages"], f"é{n}" if n % 2 else None)) for n in range(9)]
     rows = list(collect_prompts(records, Tally("a.jsonl", 0.0)))
     table = ADDED_PROMPTS.lay_out(iter(rows))
