@@ -7,6 +7,7 @@ second one takes it, or the process ends: it takes no memory, and no file is lef
 import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
@@ -77,16 +78,12 @@ def take_or_parse(source: DataSource, digest: str, unread: set[str]) -> Iterator
 
 
 def _written(rows: Iterable[Parsed], file: IO[bytes]) -> Iterator[Parsed]:
-    """Yield rows, and write them into a file as they come."""
-    waiting: list[dict[str, Any]] = []
+    """Yield rows, a batch of them once it is written: whoever takes them may put a message before their others."""
+    waiting = iter(rows)
     with pa.ipc.new_stream(file, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-        for row in rows:
-            waiting.append(_cells(row))
-            if len(waiting) == ROWS_AT_ONCE:
-                writer.write_batch(pa.RecordBatch.from_pylist(waiting, SCHEMA))
-                waiting.clear()
-            yield row
-        writer.write_batch(pa.RecordBatch.from_pylist(waiting, SCHEMA))
+        while batch := list(islice(waiting, ROWS_AT_ONCE)):
+            writer.write_batch(pa.RecordBatch.from_pylist([_cells(row) for row in batch], SCHEMA))
+            yield from batch
 
 
 def _key(source: DataSource, digest: str) -> tuple[str, str]:
@@ -94,11 +91,11 @@ def _key(source: DataSource, digest: str) -> tuple[str, str]:
 
 
 def _cells(row: Parsed) -> dict[str, Any]:
-    """Return a row as the file has it. Its list of messages is copied: a reader may put another one before them."""
+    """Return a row as the file has it."""
     where, found = row
     if isinstance(found, str):
         return {"where": where, "reason": found}
-    return {"where": where, "messages": list(found.messages), **{name: getattr(found, name) for name in TEXTS}}
+    return {"where": where, "messages": found.messages, **{name: getattr(found, name) for name in TEXTS}}
 
 
 def _parsed(cells: dict[str, Any]) -> Parsed:

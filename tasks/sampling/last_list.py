@@ -25,8 +25,11 @@ class LastList(BaseModel):
     """Where the last list is, and what it covers."""
 
     slices: SafePath
+    """Folder of the artifact with the list."""
     prompts: SafePath
+    """Folder of the prompts that it covers."""
     k: int
+    """Completions of each of them."""
 
 
 def note_last(table: GrowingTable, slices: str, prompts: Artifact, k: int) -> None:
