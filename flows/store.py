@@ -41,7 +41,7 @@ from tasks.store.artifacts import DamagedArtifactError
 from tasks.store.compaction import compact_store
 from tasks.store.filesystem import store_errors
 from tasks.store.folders import Store
-from tasks.store.growing import REPLACES, replaced_by
+from tasks.store.growing import replaced_by
 from tasks.store.runs import Run, list_runs
 
 Facts = dict[str, Any]
@@ -136,16 +136,14 @@ def _entry(entry: Entry) -> Facts:
 def _table(folder: str, parts: list[Entry]) -> Facts:
     """Return the facts of a table: its parts summed; rows that a merged part holds too count once."""
     bad = [part for part in parts if part.damage]
-    replaced = {name for part in parts if part.manifest for name in part.manifest.stats.get(REPLACES, ())}
+    replaced = {merged for part in parts for merged in part.replaces}
     return {
         "table": folder.split("/")[1],
         "key": folder.split("/")[2],
         "folder": folder,
         "made": parts[-1].made.isoformat() if parts[-1].made else "",
         "size": sum(part.size for part in parts),
-        "rows": sum(
-            part.manifest.rows for part in parts if part.manifest and part.folder.rpartition("/")[2] not in replaced
-        ),
+        "rows": sum(part.manifest.rows for part in parts if part.manifest and part.folder not in replaced),
         "parts": len(parts),
         "state": f"{len(bad)} parts damaged or incomplete" if bad else "complete",
     }

@@ -11,6 +11,7 @@ from tasks.config.errors import ConfigurationError
 from tasks.store.artifacts import MANIFEST, Artifact, DamagedArtifactError, Manifest
 from tasks.store.filesystem import in_parallel, persist
 from tasks.store.folders import Store
+from tasks.store.growing import REPLACES
 from tasks.store.manifests import read_manifest
 
 READERS = 32
@@ -58,6 +59,12 @@ class Entry:
     def table(self) -> str:
         """Return the folder of the table that a part belongs to."""
         return self.folder.rpartition("/")[0]
+
+    @property
+    def replaces(self) -> list[str]:
+        """Return the folders of the parts whose rows a merged part holds."""
+        names = self.manifest.stats.get(REPLACES, ()) if self.manifest else ()
+        return [f"{self.table}/{name}" for name in names]
 
     def artifact(self, store: Store) -> Artifact:
         """Return the reference to the folder's content, which is verified when it is read.

@@ -8,7 +8,6 @@ from tasks.config.errors import ConfigurationError
 from tasks.inspection.catalog import Catalog, Entry, read_catalog
 from tasks.store.filesystem import in_parallel, persist
 from tasks.store.folders import Store
-from tasks.store.growing import REPLACES
 from tasks.store.index import drop_from_index
 from tasks.store.runs import RUNS, Run, RunReader
 
@@ -99,13 +98,8 @@ def reached(catalog: Catalog, runs: Iterable[Run]) -> set[str]:
         folders |= missing
     manifests = [entry.manifest for folder in folders if (entry := catalog.entries.get(folder)) and entry.manifest]
     parts = folders.union(*((*manifest.parts, *manifest.keeps) for manifest in manifests))
-    return parts | {entry.folder for entry in catalog.select("part") if _has_rows_of(entry, parts)}
-
-
-def _has_rows_of(entry: Entry, parts: set[str]) -> bool:
-    """Tell whether a part was merged of some of these parts: the next run reads it in their place."""
-    replaces = entry.manifest.stats.get(REPLACES, ()) if entry.manifest else ()
-    return any(f"{entry.table}/{name}" in parts for name in replaces)
+    # The next run reads a merged part in place of those whose rows it holds.
+    return parts | {entry.folder for entry in catalog.select("part") if not parts.isdisjoint(entry.replaces)}
 
 
 def _missing_inputs(catalog: Catalog, folders: set[str]) -> Iterator[str]:
