@@ -66,14 +66,9 @@ def cut(
     def read(ids: list[int]) -> str:  # a cleaned text, "it 's" made "it's", is not what was drawn
         return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    before = len(read(prompt))
-
-    def text_of(kept: list[int]) -> str:
-        return read(prompt + kept)[before:]
-
     end = next((place for place, token in enumerate(ids) if token in end_ids), None)
     kept = ids if end is None else ids[: end + 1]
-    text = text_of(ids[:end])
+    text = read(prompt + ids[:end])[len(read(prompt)) :]
     places = [place for string in stop if (place := text.find(string)) >= 0]
     if not places:
         return Sample(text, kept, "length" if end is None else "stop")
