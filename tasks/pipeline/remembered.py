@@ -83,7 +83,12 @@ def _read(file: Path) -> dict[str, Any] | None:
         os.utime(file)
     except (OSError, ValueError):
         return None
-    return known if isinstance(known, dict) and known.keys() >= {"value", "said"} else None
+    is_whole = isinstance(known, dict) and known.pop("checksum", "") == _checksum(known)
+    return known if is_whole else None
+
+
+def _checksum(known: dict[str, Any]) -> str:
+    return sha256_of(json.dumps(known, sort_keys=True).encode())
 
 
 def _write(file: Path, known: dict[str, Any]) -> None:
@@ -92,7 +97,7 @@ def _write(file: Path, known: dict[str, Any]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(".new", dir=file.parent)
         with open(descriptor, "w", encoding="utf-8") as written:
-            json.dump(known, written)
+            json.dump({**known, "checksum": _checksum(known)}, written)
         os.replace(name, file)
         for old in os.scandir(file.parent):
             if time.time() - old.stat().st_mtime > KEEP_SECONDS:
@@ -104,7 +109,7 @@ def _code() -> str:
     """Return a digest of the code that may check."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(path for path in root.rglob("*.py") if path.is_file()):  # an editor's lock is a link to nowhere
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
