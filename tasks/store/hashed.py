@@ -64,6 +64,21 @@ def file_sha256(path: Path) -> str:
     return known
 
 
+def read_sha256(path: Path) -> str:
+    """Return the SHA-256 of a local file that is computed with: read once a process, whatever is remembered of it.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    stat = path.stat()
+    return _read_once(os.path.abspath(path), stat.st_size, tag_of(stat))
+
+
+@lru_cache(maxsize=4096)
+def _read_once(place: str, size: int, tag: str) -> str:
+    return sha256_of(Path(place))
+
+
 _lock = threading.Lock()
 _held: dict[Path, float] = {}
 """Memory that another process does not let go of -> when it is asked again, so that not each question waits for it."""

@@ -204,17 +204,19 @@ def test_pruning_keeps_what_was_merged_for_the_next_run_and_takes_the_small_part
 ADDED = AddedRows("prompts", "prompts", 1, "prompt_id")
 
 
-def added(text: str) -> dict[str, dict]:
+def added(text: str) -> pa.Table:
     messages = [{"role": "user", "content": text}]
-    return {
-        text: {
-            "prompt_id": text,
-            "messages": messages,
-            "source": "test",
-            "reference_completion": None,
-            "metadata": None,
-        }
-    }
+    return ADDED.lay_out(
+        [
+            {
+                "prompt_id": text,
+                "messages": messages,
+                "source": "test",
+                "reference_completion": None,
+                "metadata": None,
+            }
+        ]
+    )
 
 
 def test_added_rows_keep_their_order_and_are_added_once_after_a_compaction(store):

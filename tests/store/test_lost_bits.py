@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from commits import MODEL, commit_model
 from growing import completions
 from small_stores import PROVENANCE
 
 from tasks.sampling.drawing import Request
-from tasks.store.artifacts import Artifact, DamagedArtifactError
+from tasks.store.artifacts import Artifact, DamagedArtifactError, sha256_of
+from tasks.store.copies import fetch
 from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable
 from tasks.store.hashed import remember, tag_of
@@ -19,12 +21,16 @@ def lose_bit(part: Artifact, place: int) -> None:
     """Flip a bit of a part's rows, and have this machine remember the file as it was."""
     entry = read_files(part)["rows.parquet"]
     uri = f"{part.uri}/{entry.path}"
-    path = Path(uri.removeprefix("file://"))
-    data = bytearray(path.read_bytes())
+    flip(Path(uri.removeprefix("file://")), place, uri)
+
+
+def flip(path: Path, place: int, name: str) -> None:
+    """Flip a bit of a file, and have this machine remember the file as it was, under the name that it is kept by."""
+    before, data = sha256_of(path), bytearray(path.read_bytes())
     data[place] ^= 1 << place % 8
     path.write_bytes(data)
     stat = path.stat()
-    remember(uri, stat.st_size, tag_of(stat), entry.sha256)
+    remember(name, stat.st_size, tag_of(stat), before)
 
 
 @pytest.mark.parametrize("place", [-10, *range(20, 1200, 60)])
@@ -39,3 +45,25 @@ def test_a_bit_that_was_lost_is_found_before_anything_is_selected_and_the_part_i
     assert list(table.parts()) == []
     assert table.append("a", rows) == part
     assert sum(len(prompts) for _, prompts in completions_of(part)) == 9
+
+
+def test_a_bit_that_a_model_has_lost_is_found_before_it_is_computed_with(tmp_path):
+    store = Store(str(tmp_path / "store"))
+    model = commit_model(store)
+    uri = f"{model.uri}/{read_files(model)['model.safetensors'].path}"
+    flip(Path(uri.removeprefix("file://")), 100, uri)
+    assert store.find("m/1") == model
+    with pytest.raises(DamagedArtifactError, match="run again"):
+        fetch(model)
+    assert store.find("m/1") is None
+    assert commit_model(store) == model
+    assert (fetch(model) / "model.safetensors").read_bytes() == MODEL["model.safetensors"]
+
+
+@pytest.mark.parametrize("store_uri", ["s3"], indirect=True)
+def test_a_bit_that_a_local_copy_has_lost_is_copied_again(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("RSDPO_CACHE", str(tmp_path))
+    model = commit_model(store)
+    copy = fetch(model) / "model.safetensors"
+    flip(copy, 100, str(copy))
+    assert (fetch(model) / "model.safetensors").read_bytes() == MODEL["model.safetensors"]
