@@ -11,7 +11,7 @@ from tasks.sampling.drawing import Request
 from tasks.store.artifacts import Artifact, DamagedArtifactError, sha256_of
 from tasks.store.copies import fetch
 from tasks.store.folders import Store
-from tasks.store.growing import GrowingTable
+from tasks.store.growing import GrowingTable, index_parts
 from tasks.store.hashed import remember, tag_of
 from tasks.store.manifests import read_files
 from tasks.store.slices import completions_of
@@ -67,3 +67,20 @@ def test_a_bit_that_a_local_copy_has_lost_is_copied_again(store, tmp_path, monke
     copy = fetch(model) / "model.safetensors"
     flip(copy, 100, str(copy))
     assert (fetch(model) / "model.safetensors").read_bytes() == MODEL["model.safetensors"]
+
+
+@pytest.mark.parametrize("place", [0, 30, -40])
+def test_a_bit_that_the_manifest_of_an_indexed_part_has_lost_is_found_and_the_part_is_made_again(tmp_path, place):
+    store = Store(str(tmp_path / "store"))
+    table = GrowingTable(store, "completions", PROVENANCE)
+    rows = completions([Request("a", 0, 4)])
+    part = table.append("a", rows)
+    index_parts(store, {store.folder_of(part): part.digest})
+    uri = f"{part.uri}/manifest.json"
+    flip(Path(uri.removeprefix("file://")), place, uri)
+    assert list(table.parts()) == [part], "as the index and the listing say"
+    with pytest.raises(DamagedArtifactError, match="run again"):
+        completions_of(part)
+    assert list(table.parts()) == []
+    assert table.append("a", rows) == part
+    assert completions_of(part) == [(frozenset(range(4)), ["a"])]
