@@ -83,13 +83,18 @@ def _read(file: Path) -> dict[str, Any] | None:
         os.utime(file)
     except (OSError, ValueError):
         return None
-    return known if isinstance(known, dict) and known.keys() >= {"value", "said"} else None
+    is_whole = isinstance(known, dict) and known.pop("checksum", "") == _checksum(known)
+    return known if is_whole else None
+
+
+def _checksum(known: dict[str, Any]) -> str:
+    return sha256_of(json.dumps(known, sort_keys=True).encode())
 
 
 def _write(file: Path, known: dict[str, Any]) -> None:
     """Write a file, and delete old ones; where that fails the check is made again next time."""
     with contextlib.suppress(OSError):
-        write_file(*open_fs(str(file)), json.dumps(known).encode())
+        write_file(*open_fs(str(file)), json.dumps({**known, "checksum": _checksum(known)}).encode())
         files = [(entry.path, entry.stat().st_mtime) for entry in os.scandir(file.parent)]
         for path in (path for path, asked in files if time.time() - asked > KEEP_SECONDS):
             os.unlink(path)
@@ -100,7 +105,7 @@ def _code() -> str:
     """Return a digest of the code that may check."""
     root = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(path for path in root.rglob("*.py") if path.is_file()):  # an editor's lock is a link to nowhere
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

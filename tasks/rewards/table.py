@@ -17,7 +17,7 @@ from tasks.store.cover import select_slices, slices_of
 from tasks.store.drafts import keyed
 from tasks.store.filesystem import in_parallel
 from tasks.store.folders import AT_ONCE, Store
-from tasks.store.growing import MERGED, GrowingTable, Parts, part_name, replaced_by
+from tasks.store.growing import MERGED, GrowingTable, Parts, held_by, part_name
 from tasks.store.manifests import reference
 from tasks.store.slices import Slice, completions_of, read_ahead
 
@@ -97,11 +97,11 @@ def rewards_part(completions: Slice, rows: pa.Table) -> str:
 
 
 def _scores_of_merged(completions: Slice) -> list[str]:
-    """Return the names of the parts that score what a part of completions was merged of."""
+    """Return the names of the parts that score what a part of completions was merged of, and holds as it was."""
     if MERGED not in completions.part.uri:
         return []
     merged = reference(completions.part.uri)
-    return [digest[:NAME] for digest in replaced_by(merged).values()]
+    return [digest[:NAME] for digest in held_by(merged).values()]
 
 
 def _find(parts: Parts, completions: Slice, names: list[str]) -> Found:

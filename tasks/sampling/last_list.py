@@ -50,7 +50,8 @@ def read_last(
 ) -> tuple[list[Slice], pa.ChunkedArray]:
     """Return the slices of the last list, and which of the wanted prompts it does not cover.
 
-    Nothing of it is returned where it has other prompts too, another k, or a part that is not there any more.
+    Nothing of it is returned where it has other prompts too, another k or number of rows than the hint says, or a part
+    that is not there any more.
 
     Args:
         table: The table of completions.
@@ -66,8 +67,9 @@ def read_last(
         rest = wanted.filter(pc.invert(pc.is_in(wanted, ids)))
         if len(wanted) - len(rest) < len(ids):  # the list has prompts that are not wanted
             return [], wanted
-        slices = read_slices(table.store, reference(f"{table.store.uri}/{last.slices}"))
-        if all(_is_there(slice_.part, found) for slice_ in slices):
+        listed = reference(f"{table.store.uri}/{last.slices}")
+        slices = read_slices(table.store, listed)
+        if listed.rows == len(ids) * k and all(_is_there(slice_.part, found) for slice_ in slices):
             return slices, rest
     return [], wanted
 
@@ -80,15 +82,20 @@ def prompt_ids(prompts: Artifact) -> pa.ChunkedArray:
 def merged_parts(slices: Iterable[Slice], found: Parts) -> dict[str, Artifact]:
     """Return, of slices whose parts were merged since, the part's URI -> the part that has its rows now.
 
-    Merged parts are left out where some of their rows do not count, or were in several parts.
+    Merged parts are left out where some of their rows do not count, or were in several parts. Of several that hold
+    the same part, since they were merged again or at once, the largest one has its rows.
     """
     whole = {_name(slice_.part): slice_.part for slice_ in slices if slice_.is_whole}
     merged: dict[str, Artifact] = {}
-    for part in found.merged():
-        own = [whole[name] for name in replaced_by(part) if name in whole]
-        if sum(each.rows for each in own) == part.rows:
+    for part in sorted(found.merged(), key=lambda part: -part.rows):
+        own = [whole[name] for name, digest in replaced_by(part).items() if _holds(whole.get(name), digest)]
+        if sum(each.rows for each in own) == part.rows and merged.keys().isdisjoint(each.uri for each in own):
             merged |= {each.uri: part for each in own}
     return merged
+
+
+def _holds(part: Artifact | None, digest: str) -> bool:
+    return part is not None and part.digest == digest
 
 
 def _read(table: GrowingTable) -> LastList:
@@ -97,8 +104,7 @@ def _read(table: GrowingTable) -> LastList:
 
 
 def _is_there(part: Artifact, found: Parts) -> bool:
-    here = found.find(_name(part))
-    return here is not None and here.digest == part.digest
+    return _holds(found.find(_name(part)), part.digest)
 
 
 def _name(part: Artifact) -> str:

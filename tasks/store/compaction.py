@@ -9,6 +9,7 @@ The rewards of merged completions are merged along: a part of rewards is named b
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ import pyarrow as pa
 from tasks.store.artifacts import Artifact, Provenance, sha256_of
 from tasks.store.filesystem import in_parallel
 from tasks.store.folders import Store
-from tasks.store.growing import MERGED, REPLACES, GrowingTable, Parts, index_parts, replaced_by
+from tasks.store.growing import DIFFERS, MERGED, REPLACES, GrowingTable, Parts, index_parts, replaced_by
 from tasks.store.manifests import read_manifest
 from tasks.store.parquet import read_table
 from tasks.store.slices import READ_AHEAD
@@ -98,12 +99,32 @@ def _merge(table: GrowingTable, found: Parts, names: list[str]) -> Artifact | No
     parts = {name: part for name in names if (part := found.find(name)) is not None}
     if len(parts) < 2:
         return None
-    rows = first_of_each(pa.concat_tables(in_parallel(read_table, parts.values(), READ_AHEAD)), IDS[table.kind])
+    tables = list(in_parallel(read_table, parts.values(), READ_AHEAD))
+    rows = first_of_each(pa.concat_tables(tables), IDS[table.kind])
     replaces = {name: part.digest for name, part in parts.items()}
     for part in parts.values():
         replaces |= replaced_by(part)
     sources = sha256_of(json.dumps(sorted(replaces.items())).encode())
-    return table.append(f"{names[0].partition(MERGED)[0]}{MERGED}{sources[:16]}", rows, **{REPLACES: replaces})
+    stats: dict[str, Any] = {REPLACES: replaces}
+    if differs := _differing(parts, tables, rows):
+        stats[DIFFERS] = differs
+    return table.append(f"{names[0].partition(MERGED)[0]}{MERGED}{sources[:16]}", rows, **stats)
+
+
+def _differing(parts: Mapping[str, Artifact], tables: list[pa.Table], merged: pa.Table) -> list[str]:
+    """Return the names of parts with a row that their merged rows do not have: what belongs to it is of no use there.
+
+    Such as the rewards of completions that two runs drew at once, on GPUs that round otherwise.
+    """
+    if merged.num_rows == sum(rows.num_rows for rows in tables):
+        return [name for part in parts.values() for name in part.stats.get(DIFFERS, [])]
+    told = [field.name for field in merged.schema if not pa.types.is_nested(field.type)]
+    every = first_of_each(merged, told).num_rows
+    names: list[str] = []
+    for (name, part), rows in zip(parts.items(), tables, strict=True):
+        has_others = first_of_each(pa.concat_tables([merged, rows]), told).num_rows > every
+        names += [name, *replaced_by(part)] if has_others else part.stats.get(DIFFERS, [])
+    return names
 
 
 def first_of_each(table: pa.Table, ids: Iterable[str]) -> pa.Table:

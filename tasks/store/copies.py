@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fsspec.implementations.local import LocalFileSystem
@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 from tasks.config.errors import ConfigurationError
 from tasks.store.artifacts import Artifact, DamagedArtifactError, FileEntry
 from tasks.store.filesystem import open_fs, persist
-from tasks.store.hashed import file_sha256
+from tasks.store.hashed import file_sha256, forget, read_sha256
 from tasks.store.manifests import read_files
 from tasks.store.scratch import cache_folder, scratch_folder
 from tasks.store.verify import read_with, verify
@@ -32,11 +32,14 @@ def fetch(artifact: Artifact, weights: bool = True) -> Path:
         name: entry for name, entry in read_files(artifact).items() if weights or not name.endswith(".safetensors")
     }
     if isinstance(fs, LocalFileSystem):
+        folder = Path(path) / next(iter(files.values())).path.split("/")[0]
         verify(artifact.uri, files.values())
-        return Path(path) / next(iter(files.values())).path.split("/")[0]
+        for name, entry in files.items() if weights else ():
+            _check_content(f"{artifact.uri}/{entry.path}", folder / name, entry)
+        return folder
     copy = cache_folder() / (artifact.digest if weights else f"{artifact.digest}-no-weights")
     with contextlib.suppress(DamagedArtifactError):
-        _check_copies(copy, files)
+        _check_copies(copy, files, read_sha256 if weights else file_sha256)
         return copy
     with scratch_folder("partial") as scratch:
         for name, entry in files.items():
@@ -84,8 +87,19 @@ def _put_in_place(scratch: Path, copy: Path, files: Mapping[str, FileEntry]) -> 
         os.replace(scratch / "new", copy)
 
 
-def _check_copies(folder: Path, files: Mapping[str, FileEntry]) -> None:
+def _check_content(uri: str, path: Path, entry: FileEntry) -> None:
+    """Compare a file of a local store with its entry by reading it: what a disk has lost shows in no time or size.
+
+    Raises:
+        DamagedArtifactError: It differs.
+    """
+    if read_sha256(path) != entry.sha256:
+        forget(uri)
+        raise DamagedArtifactError(f"{uri} does not match the hash in its manifest; run again")
+
+
+def _check_copies(folder: Path, files: Mapping[str, FileEntry], hash_of: Callable[[Path], str] = read_sha256) -> None:
     """Raise DamagedArtifactError where a local copy is missing or differs from its entry."""
     for name, entry in files.items():
-        if not (folder / name).is_file() or file_sha256(folder / name) != entry.sha256:
+        if not (folder / name).is_file() or hash_of(folder / name) != entry.sha256:
             raise DamagedArtifactError(f"{folder / name} does not match the hash of {entry.path}; run again")

@@ -20,6 +20,8 @@ from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
 MERGED = "-merged-"
 """In the names of parts that hold the rows of others; their stats name these by digest, as `REPLACES`."""
 REPLACES = "replaces"
+DIFFERS = "differs"
+"""In the stats of merged parts: names of those that had another row of an id, which is not in the merged part."""
 
 
 class GrowingTable:
@@ -105,6 +107,12 @@ class Parts:
 def replaced_by(part: Artifact) -> dict[str, str]:
     """Return name -> digest of the parts whose rows a merged part holds; nothing of another part."""
     return dict(part.stats.get(REPLACES, {}))
+
+
+def held_by(part: Artifact) -> dict[str, str]:
+    """Return name -> digest of the parts whose every row a merged part holds just as it was."""
+    differs = part.stats.get(DIFFERS, [])
+    return {name: digest for name, digest in replaced_by(part).items() if name not in differs}
 
 
 def index_parts(store: Store, parts: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ Without this memory, or with a damaged one, files are read once more.
 import os
 import sqlite3
 import threading
+import time
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from tasks.store.artifacts import sha256_of
 from tasks.store.scratch import cache_folder
 
 _BUSY_SECONDS = 10.0
+_HELD_SECONDS = 60.0
 _TABLE = "CREATE TABLE IF NOT EXISTS hashes (place TEXT PRIMARY KEY, size INTEGER, tag TEXT, sha256 TEXT) WITHOUT ROWID"
 
 
@@ -35,7 +37,7 @@ def recall_below(folder: str) -> dict[str, tuple[int, str, str]]:
     """Return place -> size, tag and SHA-256 of all files below a folder that this machine has read: one question."""
     end = f"{folder}0"  # 0 is the character after the slash: this much the index of the table answers
     rows = _ask("SELECT place, size, tag, sha256 FROM hashes WHERE place > ? AND place < ?", f"{folder}/", end)
-    return {place: (size, tag, sha256) for place, size, tag, sha256 in rows}
+    return {place: (size, tag, sha256) for place, size, tag, sha256 in rows or ()}
 
 
 def remember(place: str, size: int, tag: str, sha256: str) -> None:
@@ -44,8 +46,9 @@ def remember(place: str, size: int, tag: str, sha256: str) -> None:
 
 
 def forget(place: str) -> None:
-    """Forget a file that turned out to hold something else than was remembered."""
-    _ask("DELETE FROM hashes WHERE place = ?", place)
+    """Forget a file that turned out to hold something else than was remembered; where that fails, forget them all."""
+    if _ask("DELETE FROM hashes WHERE place = ?", place) is None:
+        _drop(cache_folder() / "hashes.sqlite")
 
 
 def file_sha256(path: Path) -> str:
@@ -62,24 +65,56 @@ def file_sha256(path: Path) -> str:
     return known
 
 
+def read_sha256(path: Path) -> str:
+    """Return the SHA-256 of a local file that is computed with: read once a process, whatever is remembered of it.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    stat = path.stat()
+    return _read_once(os.path.abspath(path), stat.st_size, tag_of(stat))
+
+
+@lru_cache(maxsize=4096)
+def _read_once(place: str, size: int, tag: str) -> str:
+    return sha256_of(Path(place))
+
+
 _lock = threading.Lock()
+_held: dict[Path, float] = {}
+"""Memory that another process does not let go of -> when it is asked again, so that not each question waits for it."""
 
 
-def _ask(statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Return rows of the memory; whatever goes wrong with it costs a reading, never a run."""
+def _ask(statement: str, *values: Any) -> list[tuple[Any, ...]] | None:
+    """Return rows of the memory, or None where it cannot be asked: that costs a reading, never a run."""
     path = cache_folder() / "hashes.sqlite"
     with _lock:
+        if time.monotonic() < _held.get(path, 0.0):
+            return None
         try:
             return _connect(os.getpid(), path).execute(statement, values).fetchall()
-        except (sqlite3.OperationalError, OSError):  # another process is busy with it, or there is no place for it
+        except UnicodeEncodeError:  # a file whose name is no text, which is not kept
             return []
-        except sqlite3.DatabaseError:  # damaged
-            _drop(path)
-            return []
+        except OSError:  # there is no place for it
+            return None
+        except sqlite3.DatabaseError as error:
+            _answer(error, path)
+            return None
+
+
+def _answer(error: sqlite3.DatabaseError, path: Path) -> None:
+    """Leave a memory alone for a while that another process holds, and drop one that cannot be read."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest is a detail
+    if code == sqlite3.SQLITE_BUSY:
+        _held[path] = time.monotonic() + _HELD_SECONDS
+    elif not isinstance(error, sqlite3.OperationalError) or code == sqlite3.SQLITE_ERROR:
+        _drop(path)  # damaged, or with the columns of another version
 
 
 def _drop(path: Path) -> None:
+    """Forget everything; the next question makes a new memory."""
     _connect.cache_clear()
+    _held.pop(path, None)
     with suppress(OSError):
         path.unlink()
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from tasks.store.artifacts import MANIFEST, Artifact, DamagedArtifactError, FileEntry, Manifest, checksum_of, sha256_of
 from tasks.store.filesystem import open_fs, persist, read_small_file
-from tasks.store.hashed import remember
+from tasks.store.hashed import forget, remember
 from tasks.store.listing import size_and_tag
 from tasks.store.verify import etag_of, read_entry
 
@@ -94,7 +94,9 @@ def _parse(content: bytes, uri: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
+        forget(f"{uri}/{MANIFEST}")  # else look-ups would go on taking it for what it was
         raise DamagedArtifactError(f"{uri}/{MANIFEST} is damaged; delete it and run again") from error
     if checksum_of(content) != manifest.checksum:
+        forget(f"{uri}/{MANIFEST}")
         raise DamagedArtifactError(f"{uri}/{MANIFEST} does not match its own checksum; delete it and run again")
     return manifest

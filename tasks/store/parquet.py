@@ -1,5 +1,6 @@
 """Stored tables as Parquet: written with the schema of their kind, read verified."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from tasks.store.artifacts import Artifact, DamagedArtifactError, FileEntry
 from tasks.store.filesystem import CHUNK, open_fs, persist
 from tasks.store.manifests import read_bytes, read_files
 from tasks.store.schemas import SCHEMAS, add_digests, format_digest, rows_digest
-from tasks.store.verify import read_entry
+from tasks.store.verify import read_entry, read_with
 
 ROWS_PER_FILE, TEXT_PER_FILE = 50_000, 1 << 28
 """Most rows of a file of conversations, and most characters: an Arrow array holds 2 GB of text."""
@@ -66,7 +67,8 @@ def read_file(artifact: Artifact, name: str, kind: str) -> pa.Table:
 def read_columns(artifact: Artifact, names: list[str]) -> pa.Table:
     """Return some columns of a table that has been verified before, as `Store.find` does.
 
-    Of a local file, or one that takes several requests, only the pages of the columns are read.
+    Only the pages of the columns are decoded; of a file on S3 that takes several requests, only these are read. A local
+    file is compared with its hash first: a look-up trusts the file's times, and what a disk has lost shows in none.
 
     Raises:
         DamagedArtifactError: A file is missing, or cannot be decoded.
@@ -156,6 +158,8 @@ def _columns_of(uri: str, entry: FileEntry, names: list[str]) -> pa.Table:
     fs, path = open_fs(where)
     if entry.size <= CHUNK and not isinstance(fs, LocalFileSystem):  # a request costs more than the other columns
         return pq.read_table(pa.BufferReader(read_entry(uri, entry)), columns=names)
+    if isinstance(fs, LocalFileSystem):
+        read_with(uri, entry, lambda chunks: deque(chunks, maxlen=0))
 
     def attempt() -> pa.Table:
         try:
