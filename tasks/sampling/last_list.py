@@ -87,7 +87,7 @@ def merged_parts(slices: Iterable[Slice], found: Parts) -> dict[str, Artifact]:
     """
     whole = {_name(slice_.part): slice_.part for slice_ in slices if slice_.is_whole}
     merged: dict[str, Artifact] = {}
-    for part in sorted(found.merged(), key=lambda part: -part.rows):
+    for part in sorted(found.merged, key=lambda part: -part.rows):
         own = [whole[name] for name, digest in replaced_by(part).items() if _holds(whole.get(name), digest)]
         if sum(each.rows for each in own) == part.rows and merged.keys().isdisjoint(each.uri for each in own):
             merged |= {each.uri: part for each in own}

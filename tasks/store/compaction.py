@@ -4,7 +4,8 @@ A merged part is a part like any other: its manifest, written last, names in its
 From then on look-ups leave these out. They stay where they are for the artifacts that name them, until they are pruned.
 A compaction that is killed leaves merged parts or none; two at once merge the same parts into the same.
 
-The rewards of merged completions are merged along: a part of rewards is named by its part of completions.
+A part of rewards is named by its part of completions: those of merged completions are merged when they are next asked
+for, see `tasks/rewards/table.py`.
 """
 
 import json

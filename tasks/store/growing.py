@@ -3,6 +3,7 @@
 A part is a committed folder under `tables/<kind>/<table key>/<part>`; which rows of it are a stage's own, slices say.
 """
 
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -88,14 +89,15 @@ class Parts:
         facts = self._known.get(name)
         return facts.artifact(f"{self._table.uri}/{name}") if facts else self._table.find(name)
 
+    @functools.cached_property
     def merged(self) -> list[Artifact]:
-        """Return the parts that hold the rows of others."""
+        """Return the parts that hold the rows of others; looked up once."""
         found = in_parallel(self.find, [name for name in self.sizes if MERGED in name], AT_ONCE)
         return [part for part in found if part is not None]
 
     def current(self) -> list[str]:
         """Return the names of the parts, in their order, but for those whose rows a merged part has."""
-        replaced = {name for part in self.merged() for name in replaced_by(part)}
+        replaced = {name for part in self.merged for name in replaced_by(part)}
         return [name for name in self.sizes if name not in replaced]
 
     def each(self, besides: Collection[str] = ()) -> Iterator[Artifact]:

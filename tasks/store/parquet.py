@@ -67,8 +67,8 @@ def read_file(artifact: Artifact, name: str, kind: str) -> pa.Table:
 def read_columns(artifact: Artifact, names: list[str]) -> pa.Table:
     """Return some columns of a table that has been verified before, as `Store.find` does.
 
-    Only the pages of the columns are decoded; of a file on S3 that takes several requests, only these are read. A local
-    file is compared with its hash first: a look-up trusts the file's times, and what a disk has lost shows in none.
+    Only the pages of the columns are decoded; of a file on S3 that takes several requests, only these are read. Every
+    other file is compared with its hash: a look-up trusts its times, and what a disk has lost shows in none.
 
     Raises:
         DamagedArtifactError: A file is missing, or cannot be decoded.
@@ -154,10 +154,10 @@ def _parquet_files(artifact: Artifact) -> list[FileEntry]:
 
 
 def _columns_of(uri: str, entry: FileEntry, names: list[str]) -> pa.Table:
+    if entry.size <= CHUNK:
+        return pq.read_table(pa.BufferReader(read_entry(uri, entry)), columns=names)
     where = f"{uri}/{entry.path}"
     fs, path = open_fs(where)
-    if entry.size <= CHUNK and not isinstance(fs, LocalFileSystem):  # a request costs more than the other columns
-        return pq.read_table(pa.BufferReader(read_entry(uri, entry)), columns=names)
     if isinstance(fs, LocalFileSystem):
         read_with(uri, entry, lambda chunks: deque(chunks, maxlen=0))
 

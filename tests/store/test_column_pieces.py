@@ -7,7 +7,7 @@ import pytest
 from small_stores import PROVENANCE
 
 from tasks.sampling.completions import completion_stats
-from tasks.store import parquet
+from tasks.store import parquet, verify
 from tasks.store.artifacts import DamagedArtifactError
 from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable
@@ -61,19 +61,20 @@ def test_columns_come_in_the_order_of_the_slices(slices):
 
 
 @pytest.mark.parametrize("store_uri", ["file"], indirect=True)
-def test_of_local_parts_no_other_column_is_read(slices, monkeypatch):
-    asked, read = [], pq.read_table
+def test_of_local_parts_no_other_column_is_decoded_and_no_byte_is_read_twice(slices, monkeypatch):
+    asked, read, opened, chunks = [], pq.read_table, [], verify.read_chunks
 
     def counted(source, columns=None):
         asked.append(columns)
         return read(source, columns=columns)
 
     monkeypatch.setattr(parquet.pq, "read_table", counted)
-    monkeypatch.setattr(parquet, "read_entry", lambda uri, entry: pytest.fail("a whole file was read"))
+    monkeypatch.setattr(verify, "read_chunks", lambda fs, path, size: opened.append(path) or chunks(fs, path, size))
     list(column_pieces(slices, ["num_tokens", "finish_reason"]))
     needed = ["num_tokens", "finish_reason"]
     of_slices = [[*needed, "prompt_id", "completion_id"], [*needed, "completion_id"]]
     assert sorted(asked) == sorted([needed, needed, *of_slices]), "the threads ask in any order"
+    assert len(opened) == len(slices), "the bytes that are compared with the hash are those that are decoded"
 
 
 def test_a_part_that_is_gone_is_named(slices, damage):

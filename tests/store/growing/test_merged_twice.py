@@ -66,7 +66,7 @@ def test_parts_that_were_merged_twice_since_the_last_list_count_once(store, late
     found.sizes = {name: found.sizes[name] for name in "ab"}  # as where the other part was too large for a run
     merge(store, found)
     merge(store)
-    assert len(table.look().merged()) == 2
+    assert len(table.look().merged) == 2
     assert selected(store, f"ab{late}") == rows(f"ab{late}").to_pylist()
 
 
@@ -78,7 +78,7 @@ def test_parts_that_two_compactions_at_once_merged_differently_count_once(store,
     note(store, f"ab{late}")
     merge(store)
     merge(store, early)
-    assert len(table_of(store).look().merged()) == 2
+    assert len(table_of(store).look().merged) == 2
     assert selected(store, f"ab{late}") == rows(f"ab{late}").to_pylist()
 
 
