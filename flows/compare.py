@@ -73,7 +73,8 @@ def run_all(runs: Runs, reward: str | None, at_once: int) -> tuple[list[Result],
             warn(f"{arm}, seed {seed}, has no result: {made}")
             failed[arm] = f"seed {seed}: {made}"
         else:
-            results.append(read_result(arm, seed, made, ranked_by(reward, runs[arm, seed])))
+            run = runs[arm, seed]
+            results.append(read_result(arm, seed, made, ranked_by(reward, run), run.proxy))
         progress.advance(1)
     progress.close()
     if not results:

@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
+from tasks.config.rewards import SECTION, OwnRewardModel
+from tasks.config.settings import RewardModelConfig
 from tasks.config.training import DpoConfig
+from tasks.define_reward import find_reward
 from tasks.dpo import check_prompts
 from tasks.evaluate import evaluation_settings
 from tasks.evaluation.drawn import EvaluationSettings
@@ -19,9 +22,21 @@ from tasks.reward_model import check_preferences
 from tasks.rewards.functions import GoldReward, find_gold
 from tasks.rloo import check_prompts_fit
 from tasks.sft import check_demonstrations
-from tasks.store.artifacts import Artifact
+from tasks.store.artifacts import NOTHING, Artifact
 from tasks.training.checks import check_trainer_arguments, check_trainings
 from tasks.training_data import load_demonstrations, load_preferences
+
+
+class RewardTraining(NamedTuple):
+    """What a reward model is made of."""
+
+    base: Artifact
+    """What its training begins with, or the ready reward model; `NOTHING`: the policy."""
+    preferences: Artifact
+    """Pairs that it has for itself; `NOTHING`: those of the run."""
+    config: RewardModelConfig
+    half: int
+    """Half of the preferences, 1 or 2; 0: all."""
 
 
 class Inputs(NamedTuple):
@@ -29,8 +44,10 @@ class Inputs(NamedTuple):
 
     base_model: Artifact
     """What `train_sft` begins with, or the ready policy."""
-    reward_base: Artifact
-    """What `train_reward_model` begins with, or the ready reward model; `NOTHING`: the policy."""
+    reward_models: dict[str, RewardTraining]
+    """The reward models by name."""
+    functions: dict[str, Artifact]
+    """The rewards that are no models, by name."""
     held_out: Artifact
     """Prompts that nothing is trained on."""
     evaluation_prompts: Artifact
@@ -54,7 +71,8 @@ def check_settings(config: Config) -> None:
         ConfigurationError: Names the setting and the remedy.
     """
     check_run(config)
-    check_trainer_arguments(config.sft, config.reward_model, config.alignment)
+    own = [settings for settings, _ in config.reward_models.values()]
+    check_trainer_arguments(config.sft, *own, config.alignment)
     log_unread_settings(config)
     if config.compute.deployments():
         from flows.stages import STAGES  # makes a flow of each
@@ -70,10 +88,12 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     """
     data, files, max_new_tokens = config.data, find_data(site.store, config.data), config.sampling.max_new_tokens
     gold = find_gold(config.evaluation.gold_reward)
+    functions = {name: find_reward(site, name, own) for name, own in config.rewards.items() if own.function}
     base_model = import_policy(site, config.sft)
-    reward_base = import_reward_model(site, config.reward_model, base_model)
-    first = (config.sft, base_model), (config.reward_model, reward_base or base_model)
-    check_trainings(config.compute, *first, (config.alignment, base_model))
+    bases = {name: import_reward_model(site, own, base_model) for name, (own, _) in config.reward_models.items()}
+    reward_base = bases.get(SECTION, NOTHING)
+    trainings = [(own, bases[name] or base_model) for name, (own, _) in config.reward_models.items()]
+    check_trainings(config.compute, (config.sft, base_model), *trainings, (config.alignment, base_model))
 
     evaluation_source = files.evaluation_prompts or files.prompts
     held_out = load_held_out(site, evaluation_source, base_model, reward_base, data, max_new_tokens)
@@ -82,10 +102,16 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     prompts = draw_pilot(site, every, data.pilot)
     demonstrations = load_demonstrations(site, files.demonstrations, held_out, base_model, data)
     preferences = load_preferences(site, files.preferences, held_out, reward_base or base_model, data)
+    own = {name: load_own_preferences(site, config, name, held_out, base or base_model) for name, base in bases.items()}
+    reward_models = {
+        name: RewardTraining(bases[name], own[name], as_section(settings), half)
+        for name, (settings, half) in config.reward_models.items()
+    }
     annotated = load_annotations(site, base_model, prompts, preferences, config.pairs.strategy == "annotation")
     given = Inputs(
         base_model=base_model,
-        reward_base=reward_base,
+        reward_models=reward_models,
+        functions=functions,
         held_out=held_out,
         evaluation_prompts=evaluation_prompts,
         prompts=prompts,
@@ -100,10 +126,25 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     return given
 
 
+def as_section(settings: RewardModelConfig) -> RewardModelConfig:
+    """Return the settings of a training alone, as stages take them, wherever they stood."""
+    return RewardModelConfig.model_validate(settings.model_dump(exclude={"preferences"}))
+
+
+def load_own_preferences(site: Site, config: Config, name: str, held_out: Artifact, base: Artifact) -> Artifact:
+    """Return the preferences that a reward of the section `rewards` has for itself; `NOTHING` where it has none."""
+    own, _ = config.reward_models[name]
+    if not isinstance(own, OwnRewardModel) or own.preferences is None:
+        return NOTHING
+    data = config.data.model_copy(update={"preferences": own.preferences})
+    return load_preferences(site, find_data(site.store, data).preferences, held_out, base, data)
+
+
 def _check_rows(given: Inputs, config: Config) -> None:
     """Refuse tables without a row that could be trained on."""
     unless_passed(check_demonstrations, given.base_model, given.demonstrations, config.sft)
-    unless_passed(check_preferences, given.reward_base or given.base_model, given.preferences, config.reward_model)
+    for own in given.reward_models.values():
+        unless_passed(check_preferences, own.base or given.base_model, own.preferences or given.preferences, own.config)
     if isinstance(config, RlooRun):
         check_prompts_fit(given.base_model, given.prompts, config.rloo, config.rollouts)
     else:

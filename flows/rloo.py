@@ -10,6 +10,7 @@ from flows.inputs import check_settings, load_inputs
 from flows.rs_dpo import cancel_stages
 from flows.stage_order import stage_order
 from tasks.config.compute import ComputeConfig
+from tasks.config.rewards import SECTION
 from tasks.config.rloo import RlooConfig
 from tasks.config.settings import (
     DataConfig,
@@ -20,7 +21,6 @@ from tasks.config.settings import (
     SftConfig,
 )
 from tasks.evaluate import evaluate_policy
-from tasks.evaluation.named_rewards import HELD_OUT, PROXY
 from tasks.monitors.judging import MonitorsConfig
 from tasks.pipeline.configuration import RlooRun
 from tasks.pipeline.site import open_site
@@ -66,11 +66,13 @@ def rloo(
     if data.preferences == "gold":  # labels of what pi_SFT says, so that the reward model is RS-DPO's
         completions = sample_completions(site, policy, prompts, sampling)
         preferences = label_preferences(site, completions, prompts, given.gold)
-    base, halves = given.reward_base or policy, reward_model.halves
-    r, *held_out = (train_reward_model(site, base, preferences, reward_model, half) for half in halves)  # r(x, y)
+    reward_models = {
+        name: train_reward_model(site, own.base or policy, preferences, own.config, own.half)
+        for name, own in given.reward_models.items()
+    }
+    r = reward_models[SECTION]  # r(x, y)
     aligned = train_rloo(site, policy, r, prompts, rloo, config.rollouts)  # y ~ pi(. | x), beta, reference pi_SFT
     policies = {"sft": policy, "aligned": aligned}
-    reward_models = dict(zip((PROXY, HELD_OUT), (r, *held_out), strict=False))
     compared = evaluate_policy(site, policies, reward_models, given.evaluation_prompts, given.evaluation)
     along = {"sft": policy, **snapshots(aligned, policy)}  # the way there: a curve of reward against KL
     curve = evaluate_policy(site, along, reward_models, given.evaluation_prompts, given.evaluation)
@@ -80,7 +82,7 @@ def rloo(
             "held_out": given.held_out,
             "prompts": prompts,
             "policy": policy,
-            "reward_model": r,
+            **reward_models,
             "aligned": aligned,
             "evaluation": compared,
             "curve": curve,

@@ -25,10 +25,12 @@ from flows.prefect_server import check_places, start_server
 from flows.rs_dpo import rs_dpo
 from flows.run_log import RunLog
 from flows.stage_order import stage_order
+from tasks.combine_rewards import combine_rewards, of_several
 from tasks.config.errors import ConfigurationError
+from tasks.config.rewards import artifact_name
 from tasks.dpo import train_dpo
 from tasks.evaluate import evaluate_policy
-from tasks.evaluation.named_rewards import PROXY, ranked_by
+from tasks.evaluation.named_rewards import ranked_by
 from tasks.monitors.judging import MonitorError
 from tasks.pairs import build_pairs
 from tasks.pipeline.configuration import Config
@@ -90,16 +92,24 @@ def one_round(settings: RoundsConfig, config: Config, done: list[Round]) -> Roun
     completions = sample_completions(site, policy, prompts, config.sampling)
     made = {"held_out": given.held_out, "prompts": prompts, "policy": policy, "completions": completions}
     preferences = preferences_of(site, settings, given, made, done)
-    r = train_reward_model(site, given.reward_base or sft, preferences, config.reward_model)
-    rewards = score_completions(site, r, completions, prompts, config.scoring)
-    selected = build_pairs(site, rewards, completions, config.pairs)
+    reward_models = {
+        name: train_reward_model(site, own.base or sft, own.preferences or preferences, own.config, own.half)
+        for name, own in given.reward_models.items()
+    }
+    every = reward_models | given.functions
+    scored = {
+        name: score_completions(site, every[name], completions, prompts, config.scoring) for name in config.selecting
+    }
+    combined = combine_rewards(site, scored, completions, config.combination)
+    selected = build_pairs(site, combined, completions, config.pairs)
     reference = sft if settings.reference == "fixed" else policy
     earlier = [each.made for each in done if settings.keep_pairs]
     pairs, sampled, asked = join_rounds(site, config, given.prompts, [*earlier, made | {"pairs": selected}])
     aligned = train_dpo(site, policy, reference, pairs, sampled, asked, given.dpo)  # policy_{t+1}
-    policies, judges = {"sft": sft, "aligned": aligned}, {PROXY: r}
-    compared = evaluate_policy(site, policies, judges, given.evaluation_prompts, given.evaluation)
-    made |= {"reward_model": r, "rewards": rewards, "pairs": selected, "aligned": aligned, "evaluation": compared}
+    policies = {"sft": sft, "aligned": aligned}
+    compared = evaluate_policy(site, policies, every, given.evaluation_prompts, given.evaluation, of_several(combined))
+    made |= {artifact_name(name): reward for name, reward in every.items()}
+    made |= {"rewards": combined, "pairs": selected, "aligned": aligned, "evaluation": compared}
     site.finish(made)
     write_card(site)
     by = ranked_by(settings.reward, config)

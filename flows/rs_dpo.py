@@ -16,7 +16,9 @@ from prefect import flow, runtime
 from flows.command_line import main
 from flows.inputs import check_settings, load_inputs
 from flows.stage_order import stage_order
+from tasks.combine_rewards import combine_rewards, of_several
 from tasks.config.compute import ComputeConfig
+from tasks.config.rewards import NO_REWARDS, Rewards, artifact_name
 from tasks.config.settings import (
     DataConfig,
     EvaluationConfig,
@@ -28,7 +30,6 @@ from tasks.config.settings import (
 from tasks.config.training import DpoConfig
 from tasks.dpo import train_dpo
 from tasks.evaluate import evaluate_policy
-from tasks.evaluation.named_rewards import HELD_OUT, PROXY
 from tasks.monitors.judging import MonitorsConfig
 from tasks.pairs import build_pairs
 from tasks.pipeline.configuration import Config
@@ -65,6 +66,7 @@ def rs_dpo(
     data: DataConfig,
     sft: SftConfig,
     reward_model: RewardModelConfig = RewardModelConfig(),
+    rewards: Rewards = NO_REWARDS,
     sampling: SamplingConfig = SamplingConfig(),
     scoring: ScoringConfig = ScoringConfig(),
     pairs: PairsConfig = PairsConfig(),
@@ -85,16 +87,19 @@ def rs_dpo(
     completions = given.annotated or sample_completions(site, policy, prompts, sampling)  # y_1 .. y_k ~ pi_SFT(. | x)
     gold_labels = data.preferences == "gold"
     preferences = label_preferences(site, completions, prompts, given.gold) if gold_labels else given.preferences
-    base, halves = given.reward_base or policy, reward_model.halves
-    r, *held_out = (train_reward_model(site, base, preferences, reward_model, half) for half in halves)  # r(x, y)
-    rewards = score_completions(site, r, completions, prompts, scoring)  # r_j = r(x, y_j)
-    selected = build_pairs(site, rewards, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
+    reward_models = {
+        name: train_reward_model(site, own.base or policy, own.preferences or preferences, own.config, own.half)
+        for name, own in given.reward_models.items()
+    }
+    every = reward_models | given.functions  # r(x, y) by name
+    scored = {name: score_completions(site, every[name], completions, prompts, scoring) for name in config.selecting}
+    combined = combine_rewards(site, scored, completions, config.combination)  # r_j, of one reward or of several
+    selected = build_pairs(site, combined, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
     aligned = train_dpo(site, policy, policy, selected, completions, prompts, given.dpo)  # beta, reference pi_SFT
     policies = {"sft": policy, "aligned": aligned}
-    reward_models = dict(zip((PROXY, HELD_OUT), (r, *held_out), strict=False))
-    compared = evaluate_policy(site, policies, reward_models, given.evaluation_prompts, given.evaluation)
+    compared = evaluate_policy(site, policies, every, given.evaluation_prompts, given.evaluation, of_several(combined))
     along = {"sft": policy, **snapshots(aligned, policy)}  # the way there: a curve of reward against KL
-    curve = evaluate_policy(site, along, reward_models, given.evaluation_prompts, given.evaluation)
+    curve = evaluate_policy(site, along, every, given.evaluation_prompts, given.evaluation, of_several(combined))
 
     artifacts = site.finish(
         {
@@ -102,8 +107,8 @@ def rs_dpo(
             "prompts": prompts,
             "policy": policy,
             "completions": completions,
-            "reward_model": r,
-            "rewards": rewards,
+            **{artifact_name(name): reward for name, reward in every.items()},
+            "rewards": combined,
             "pairs": selected,
             "aligned": aligned,
             "evaluation": compared,

@@ -1,5 +1,6 @@
 """The stages that a configuration leads to, in the order of flows/rs_dpo.py or rloo.py: what a run still waits for."""
 
+from tasks.config.rewards import COMBINED, OwnRewardModel
 from tasks.pipeline.configuration import Config, RlooRun
 
 
@@ -8,24 +9,29 @@ def stage_order(config: Config) -> tuple[str, ...]:
 
     `load_evaluation_prompts` is among them wherever there is a limit, which the held-out prompts may not reach.
     """
-    data, reward_model, online = config.data, config.reward_model, isinstance(config, RlooRun)
+    data, online = config.data, isinstance(config, RlooRun)
+    models = [own for own, _ in config.reward_models.values()]
+    functions = [source for source in config.rewards.values() if source.function]
+    own_data = [own for own in models if isinstance(own, OwnRewardModel) and own.preferences]
     annotated = config.pairs.strategy == "annotation"
     stages = [
+        *[("define_reward", True) for _ in functions],
         ("store_model", True),
-        ("store_model", reward_model.ready_model is not None or reward_model.base_model is not None),
+        *[("store_model", own.ready_model is not None or own.base_model is not None) for own in models],
         ("load_held_out", True),
         ("load_evaluation_prompts", data.max_evaluation_prompts is not None or data.pilot is not None),
         ("load_prompts", True),
         ("draw_pilot", data.pilot is not None),
         ("load_demonstrations", data.demonstrations is not None),
         ("load_preferences", data.preferences not in (None, "gold")),
+        *[("load_preferences", True) for _ in own_data],
         ("load_annotations", annotated),
         ("train_sft", config.sft.ready_model is None),
         ("sample_completions", data.preferences == "gold" if online else not annotated),
         ("label_preferences", data.preferences == "gold"),
-        ("train_reward_model", reward_model.ready_model is None),
-        ("train_reward_model", reward_model.held_out),
-        ("score_completions", not online),
+        *[("train_reward_model", own.ready_model is None) for own in models],
+        *[("score_completions", not online) for _ in config.selecting],
+        ("combine_rewards", not online and config.proxy == COMBINED),
         ("build_pairs", not online),
         ("train_dpo", not online),
         ("train_rloo", online),

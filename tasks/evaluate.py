@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.config.settings import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
+from tasks.evaluation.combined import with_combined
 from tasks.evaluation.comparison import compare
 from tasks.evaluation.divergence import KlSettings, estimate_kl, own_distribution
 from tasks.evaluation.drawn import EvaluationSettings, draw, samples_table
@@ -60,11 +61,17 @@ def evaluate_policy(
     reward_models: dict[str, Artifact],
     prompts: Artifact,
     settings: EvaluationSettings,
+    combined: Artifact = NOTHING,
 ) -> Artifact:
-    """Compare policies with the reference among them on held-out prompts, by every reward model and the gold reward."""
+    """Compare policies with the reference among them on held-out prompts, by every reward and by what is made of them.
+
+    `combined` is the table of combined rewards: rewards are scaled here as they were there.
+    """
     if settings.gold.function is not None:
         load_gold(settings.gold)  # another function here is found before anything is sampled
     drawn = {name: draw(out.store, policy, reward_models, prompts, settings) for name, policy in policies.items()}
+    if combined:
+        drawn = with_combined(drawn, combined, settings.decoding.k)
     keeps = {folder: digest for own in drawn.values() for folder, digest in own.parts.items()}
     figures = compare(drawn, settings.reference, settings.evaluation)
     completions = {name: own.rows for name, own in drawn.items()}

@@ -23,7 +23,7 @@ from tasks.pipeline.pace import Mean
 from tasks.pipeline.progress import Progress, log
 from tasks.pipeline.stage import stage
 from tasks.rewards.calibration import preference_stats
-from tasks.rewards.scoring import RewardModel
+from tasks.rewards.reward_model import RewardModel
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
 from tasks.store.parquet import read_columns, read_table, read_tables, table_bytes

@@ -1,10 +1,15 @@
-"""Scoring: reads completions, writes one reward a completion, each prompt computed once."""
+"""Scoring: reads completions, writes one reward a completion: of a reward model, or of a function.
+
+A reward model computes each prompt once for all of its completions. A completion is scored once by each reward, ever.
+"""
 
 from collections import Counter
 from typing import Any
 
 import numpy as np
 
+from tasks.config.errors import ConfigurationError
+from tasks.config.rewards import RewardSource
 from tasks.config.settings import ScoringConfig
 from tasks.data.prompt_table import shard_of
 from tasks.pipeline.dry_run import pending
@@ -13,14 +18,12 @@ from tasks.pipeline.progress import log
 from tasks.pipeline.shards import balance
 from tasks.pipeline.stage import stage
 from tasks.rewards.scoring import score_slices
+from tasks.rewards.stats import reward_stats
 from tasks.rewards.table import count_unscored, rewards_table, unscored
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft, provenance_of
 from tasks.store.folders import Store
 from tasks.store.slices import column_pieces, commit_slices, groups_of, read_slices
-
-BINS = 20
-"""Bins of the histogram of rewards."""
 
 
 def _preview(
@@ -64,9 +67,15 @@ def _split(
     return parted
 
 
+def _is_called(reward_model: Artifact) -> bool:
+    """Tell whether the reward needs no GPU: a function is called where the flow runs."""
+    return reward_model.kind == "function"
+
+
 @stage(
     version=4,
     preview=_preview,
+    here=_is_called,
     work=_work,
     split=_split,
     run_name="scoring {completions.rows} completions",
@@ -75,31 +84,32 @@ def _split(
 def score_completions(
     out: Draft, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> Artifact:
-    """Score every completion with the reward model: r_j = r(x, y_j)."""
+    """Score every completion with a reward model or a function: r_j = r(x, y_j)."""
     slices, scored = score_slices(out.store, reward_model, read_slices(out.store, completions), prompts, scoring)
     rewards = np.concatenate([rows["reward"].to_numpy() for rows in column_pieces(slices, ["reward"])])
     unread = int(np.isnan(rewards).sum())
-    if unread:
+    if reward_model.kind == "function":
+        check_failed(reward_model, unread, rewards.size)
+    elif unread:
         log(
             f"{unread} of {rewards.size} completions have no reward and are in no pair: with their prompts they are "
             "longer than the reward model's context. Lower sampling.max_new_tokens to have none"
         )
-    stats = {"scored": scored, "too_long": unread, **reward_stats(rewards[~np.isnan(rewards)])}
+    why = "failed" if reward_model.kind == "function" else "too_long"
+    stats = {"scored": scored, why: unread, **reward_stats(rewards[~np.isnan(rewards)])}
     return commit_slices(out, "rewards", slices, stats)
 
 
-def reward_stats(rewards: np.ndarray) -> dict[str, Any]:
-    """Return mean, standard deviation and a histogram of `BINS` bins; of no rewards, None, None and an empty histogram.
+def check_failed(reward: Artifact, failed: int, completions: int) -> None:
+    """Refuse a function that fails on too many completions.
 
-    Args:
-        rewards: (completions,) finite numbers.
+    Raises:
+        ConfigurationError: Names the reward. What it has scored is kept.
     """
-    values = np.asarray(rewards, np.float64)  # float32 would overflow in the variance, and have no edges between bins
-    if not values.size:
-        return {"reward_mean": None, "reward_std": None, "histogram": {"counts": [], "edges": []}}
-    low, high = float(values.min()), float(values.max())
-    if high - low <= 2 * BINS * np.spacing(max(abs(low), abs(high))):  # equal, but for the last bits
-        low, high = low - max(0.5, abs(low) / 2), high + max(0.5, abs(high) / 2)
-    counts, edges = np.histogram(values, bins=BINS, range=(low, high))
-    histogram = {"counts": counts.tolist(), "edges": [float(f"{edge:.7g}") for edge in edges]}
-    return {"reward_mean": float(values.mean()), "reward_std": float(values.std()), "histogram": histogram}
+    most = RewardSource.model_validate(reward.stats["source"]).max_failed
+    if failed > most * completions:
+        name = reward.stats["name"]
+        raise ConfigurationError(
+            f"rewards.{name} gives {failed} of {completions} completions no reward, more than its max_failed = {most:g} allows: "
+            f"mend the function for the completions that the warnings name, or raise max_failed"
+        )

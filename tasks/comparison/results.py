@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.comparison.frontier import Curve, curve
-from tasks.evaluation.named_rewards import PROXY
 from tasks.planning.costs import dpo_tokens
 from tasks.store.artifacts import Artifact
 from tasks.store.manifests import read_files, read_manifest
@@ -65,7 +64,7 @@ class Result(NamedTuple):
         return curve([(model.kl, model.reward) for model in self.models], self.reference)
 
 
-def read_result(arm: str, seed: int, made: Mapping[str, Artifact], by: str) -> Result:
+def read_result(arm: str, seed: int, made: Mapping[str, Artifact], by: str, proxy: str) -> Result:
     """Return what a run has left, by one of its rewards.
 
     Args:
@@ -73,6 +72,7 @@ def read_result(arm: str, seed: int, made: Mapping[str, Artifact], by: str) -> R
         seed: Its seed.
         made: What the run returned.
         by: Name of the reward.
+        proxy: Name of the reward that its pairs were selected by.
     """
     evaluation, aligned = made["evaluation"], made["aligned"]
     figures, reference = evaluation.stats["policies"], evaluation.stats["reference"]
@@ -87,7 +87,7 @@ def read_result(arm: str, seed: int, made: Mapping[str, Artifact], by: str) -> R
         figures[reference]["rewards"][by]["mean"],
         _matrix(evaluation, ALIGNED, by),
         _matrix(evaluation, reference, by),
-        _matrix(evaluation, reference, PROXY),
+        _matrix(evaluation, reference, proxy),
         made["pairs"].rows if "pairs" in made else 0,
         aligned.stats["completions"],
         int(dpo_tokens(aligned) or 0),

@@ -13,7 +13,8 @@ from tasks.store.folders import Store
 from tasks.store.parquet import read_table, read_tables, table_bytes
 from tasks.store.schemas import SCHEMAS, format_digest, rows_digest
 
-NO_PROMPTS = SCHEMAS["prompts"].empty_table().select(["prompt_id", "messages", "metadata"])
+COLUMNS = ["prompt_id", "messages", "metadata", "reference_completion"]
+NO_PROMPTS = SCHEMAS["prompts"].empty_table().select(COLUMNS)
 
 
 class PromptTable:
@@ -21,14 +22,14 @@ class PromptTable:
 
     def __init__(self, prompts: Artifact, only: Collection[str] | None = None) -> None:
         """Read a prompts artifact: all of its prompts, or some, whose ids are given."""
-        tables = read_tables(prompts, ["prompt_id", "messages", "metadata"])
+        tables = read_tables(prompts, COLUMNS)
         if only is not None:
             wanted = pa.array(only, pa.string())
             tables = (table.filter(pc.is_in(table["prompt_id"], wanted)) for table in tables)
         table = pa.concat_tables([NO_PROMPTS, *tables])
         self.ids: list[str] = table["prompt_id"].to_pylist()
         self._messages = table["messages"]  # in chunks, since an Arrow array holds no more than 2 GB of text
-        self._metadata = table["metadata"]
+        self._metadata, self._references = table["metadata"], table["reference_completion"]
         self._rows = {prompt_id: row for row, prompt_id in enumerate(self.ids)}
 
     def __contains__(self, prompt_id: str) -> bool:
@@ -42,6 +43,11 @@ class PromptTable:
     def metadata(self, prompt_id: str) -> str | None:
         """Return the JSON of a prompt's columns `metadata` and `id`; None where its row had neither."""
         text: str | None = self._metadata[self._rows[prompt_id]].as_py()
+        return text
+
+    def reference(self, prompt_id: str) -> str | None:
+        """Return the completion that came with a prompt; None where none did."""
+        text: str | None = self._references[self._rows[prompt_id]].as_py()
         return text
 
 

@@ -6,14 +6,14 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from tasks.config.rewards import GOLD
 from tasks.config.sections import Section
 from tasks.config.settings import Decoding, EvaluationConfig, ScoringConfig
 from tasks.data.prompt_table import PromptTable
-from tasks.evaluation.named_rewards import GOLD
 from tasks.pipeline.pace import Mean
 from tasks.pipeline.progress import Progress
-from tasks.rewards.functions import Answer, GoldReward, gold_rewards
-from tasks.rewards.scoring import score_slices
+from tasks.rewards.functions import GoldReward, gold_rewards
+from tasks.rewards.scoring import answers_of, score_slices
 from tasks.sampling.completions import sample_slices
 from tasks.store.artifacts import Artifact, DamagedArtifactError
 from tasks.store.folders import Store
@@ -77,10 +77,8 @@ def draw(
             )
         rewards[name] = found["reward"].to_numpy().astype(np.float64)
     if settings.gold.function is not None:
-        table, texts = PromptTable(prompts), rows["completion"].to_pylist()
-        asked = zip(rows["prompt_id"].to_pylist(), texts, strict=True)
-        given = [Answer(table[id_], text, table.metadata(id_)) for id_, text in asked]
-        progress = Progress("gold rewards", len(texts))
+        given = answers_of(rows, PromptTable(prompts))
+        progress = Progress("gold rewards", len(given))
         rewards[GOLD] = gold_rewards(settings.gold, given, progress.counting(Mean("reward")))
         progress.close()
     return Drawn(rows, rewards, {store.folder_of(slice_.part): slice_.part.digest for slice_ in used})

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tasks.config.rewards import GOLD
 from tasks.data.prompt_table import PromptTable
 from tasks.evaluation.intervals import bootstrap_interval
-from tasks.evaluation.named_rewards import GOLD
 from tasks.rewards.constraints import kept, read_constraints
 from tasks.rewards.functions import metadata_of
 from tasks.store.artifacts import Artifact

@@ -20,7 +20,7 @@ READERS = 8
 MADE_BY = {
     "prompts": ("load_prompts",),
     "completions": ("sample_completions", "load_annotations"),
-    "rewards": ("score_completions",),
+    "rewards": ("combine_rewards", "score_completions"),
     "pairs": ("build_pairs",),
 }
 """Artifact of a run -> the stages that make it."""

@@ -25,10 +25,7 @@ def check_run(config: Config) -> None:
         raise ConfigurationError(
             "data.demonstrations is missing: train_sft needs it; or name a ready policy in sft.ready_model"
         )
-    if config.reward_model.ready_model is None and data.preferences is None:
-        raise ConfigurationError(
-            "data.preferences is missing: train_reward_model needs it; or name a ready one in reward_model.ready_model"
-        )
+    check_rewards(config)
     if data.preferences == "gold" and config.evaluation.gold_reward is None:
         raise ConfigurationError(
             "data.preferences = gold needs evaluation.gold_reward: the function that labels the pairs"
@@ -46,6 +43,33 @@ def check_run(config: Config) -> None:
         raise ConfigurationError(
             f"data.pilot = {data.pilot} cannot be with pairs.max_pairs = {pairs.max_pairs}: which share of its pairs "
             "the whole run keeps is known once all are found; leave pairs.max_pairs away in the pilot"
+        )
+
+
+def check_rewards(config: Config) -> None:
+    """Refuse rewards that pairs cannot be selected by.
+
+    Raises:
+        ConfigurationError: Names the field and the remedy.
+    """
+    data = config.data
+    if not config.reward_names:
+        raise ConfigurationError(
+            "data.preferences is missing: train_reward_model needs it; or name a ready one in "
+            "reward_model.ready_model, or another reward in rewards"
+        )
+    for name, source in config.rewards.items():
+        nothing = [own for own in source.reward_models if not (own.ready_model or own.preferences or data.preferences)]
+        if nothing:
+            raise ConfigurationError(
+                f"rewards.{name} has a reward model with nothing to be trained on: name preferences or ready_model in "
+                "it, or data.preferences"
+            )
+    counted = len(config.combination.counted)  # raises where what counts is not said
+    if config.pairs.strategy == "pareto" and counted < 2:
+        raise ConfigurationError(
+            f"pairs.strategy = pareto needs several rewards with a weight in pairs.rewards, not {counted}: name them, "
+            "or take threshold"
         )
 
 

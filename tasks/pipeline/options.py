@@ -34,6 +34,8 @@ class Options(TypedDict, total=False):
     """Returns what is missing. Left out by a stage that computes its output alone and as a whole."""
     split: Callable[..., list[dict[str, Artifact]]]
     """Returns, for each of several workers, the arguments that it gets in place of the stage's own. Needs `work`."""
+    here: Callable[..., bool]
+    """Tells of the arguments whether the stage computes in the flow's own process wherever it is deployed."""
     page: Callable[..., list[str]]
     """Returns the lines of Markdown that stand for the stats of `artifact` on the stage's page in Prefect's UI."""
     gpus: str
@@ -57,6 +59,7 @@ FUNCTIONS = {
     "given": set[str](),
     "work": {"out", "store"},
     "split": {"out", "store", "shards"},
+    "here": set[str](),
     "page": {"artifact"},
 }
 """Options that are functions -> what they may ask for beside the body's arguments; a page asks for nothing else."""

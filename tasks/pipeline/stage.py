@@ -80,10 +80,10 @@ class Stage(Generic[P]):
         if site.record is not None:
             site.record.note(draft.folder)
         found = draft.find()
-        if found is None and site.record is not None and self.name not in site.computed:
-            site.computed[self.name] = self._work(draft, arguments).missing()
+        if found is None and site.record is not None:
+            self._count(site, draft, arguments)
         run = self.task
-        if self.name in site.compute.deployments():
+        if self._is_deployed(site, arguments):
             run = run.with_options(retries=CRASHES, retry_delay_seconds=CRASH_SECONDS)
         artifact: Any = run(draft, site, arguments, found)
         return self._seen(site, found or artifact)
@@ -95,6 +95,17 @@ class Stage(Generic[P]):
     def order(self, site: Site, *args: P.args, **kwargs: P.kwargs) -> Order:
         """Return what the stage's deployment is asked for."""
         return self._order(site, self._bind(*args, **kwargs))
+
+    def _count(self, site: Site, draft: Draft, arguments: Arguments) -> None:
+        """Note how much is missing: of a stage that is called for several tables, of all of them."""
+        if "work" in self.options or self.name not in site.computed:
+            missing = self._work(draft, arguments).missing()
+            site.computed[self.name] = site.computed.get(self.name, 0) + missing
+
+    def _is_deployed(self, site: Site, arguments: Arguments) -> bool:
+        """Tell whether a deployment computes the output."""
+        is_here = "here" in self.options and _call(self.options["here"], arguments)
+        return self.name in site.compute.deployments() and not is_here
 
     def _seen(self, site: Site, artifact: Artifact) -> Artifact:
         if site.watcher is not None and PLAN.get() is None:
@@ -116,7 +127,7 @@ class Stage(Generic[P]):
 
     def _compute(self, draft: Draft, site: Site, arguments: Arguments) -> Artifact:
         """Compute and commit the output: on the stage's deployment where there is one, else here."""
-        if self.name not in site.compute.deployments():
+        if not self._is_deployed(site, arguments):
             return self._body(draft, arguments)
         while True:
             work = self._work(draft, arguments)

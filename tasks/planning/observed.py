@@ -65,6 +65,7 @@ def _row(candidates: Candidates, row: int) -> Candidates:
         lengths=candidates.lengths[own],
         texts=candidates.texts[own],
         may_be_chosen=candidates.may_be_chosen[own],
+        terms={name: values[own] for name, values in candidates.terms.items()},
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from tasks.config.compute import GPU_STAGES
+from tasks.config.sections import key_value
 from tasks.pipeline.configuration import Config
 from tasks.planning.costs import Scale, dpo_tokens, ratio, stage_seconds, stored_bytes, whole_bytes
 from tasks.planning.estimates import Estimate, exactly
@@ -121,7 +122,7 @@ def outcome(store: Store, config: Config, artifacts: Artifacts, computed: Mappin
 
 
 def _scale(store: Store, config: Config, artifacts: Artifacts) -> Scale:
-    observed = observe(store, artifacts["sample_completions"], artifacts["score_completions"], config)
+    observed = observe(store, artifacts["sample_completions"], artifacts["combine_rewards"], config)
     prompts, held_out = artifacts["load_prompts"].rows, artifacts["load_held_out"].rows
     return Scale(
         config,
@@ -147,7 +148,7 @@ def _seconds(artifacts: Artifacts, scale: Scale) -> dict[str, Estimate]:
 
 def _table(store: Store, config: Config, artifacts: Artifacts) -> GrowingTable:
     sections = {name: value for name, value in config.sections().items() if name not in UNDECIDED}
-    decides: dict[str, Any] = {name: value.key_fields() for name, value in sections.items()}
+    decides: dict[str, Any] = {name: key_value(value) for name, value in sections.items() if value != {}}
     names = ["load_prompts", "load_held_out", "train_sft"]
     if config.data.preferences != "gold":
         names.append("train_reward_model")

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.config.rewards import GOLD
 from tasks.evaluation.comparison import win_rate
-from tasks.evaluation.named_rewards import GOLD
 from tasks.evaluation.tables import evaluation_head, evaluation_rows
 from tasks.inspection.printable import printable
 from tasks.report.along import along_the_way

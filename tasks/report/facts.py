@@ -25,6 +25,8 @@ class Facts:
     run: Run | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     """Stage -> its output."""
+    reward_models: dict[str, Artifact] = field(default_factory=dict)
+    """The reward models by name."""
     computed: Mapping[str, int] = field(default_factory=dict)
     """Stages that were computed in this run; the others were found in the store."""
     verdicts: list[Verdict] = field(default_factory=list)

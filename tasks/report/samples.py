@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.evaluation.named_rewards import GOLD
+from tasks.config.rewards import GOLD
 from tasks.inspection.printable import printable
 from tasks.report.blocks import Sample, Samples, Side
 from tasks.store.artifacts import Artifact

@@ -13,7 +13,6 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
-from tasks.evaluation.named_rewards import HELD_OUT
 from tasks.monitors.judging import FAIL, WARN, MonitorError, Verdict, judge
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.dry_run import PLAN
@@ -29,6 +28,7 @@ from tasks.store.runs import RUNS, RunRecord
 
 REPORTED = ("train_reward_model", "build_pairs", "train_dpo", "train_rloo")
 """Stages after which the report is written anew where they were computed; at the end it is written in any case."""
+REWARD_MODEL = "train_reward_model"
 FILE = "report.html"
 NO_REPORT = (DamagedArtifactError, TemplateError, LookupError, TypeError, ValueError)
 """What may keep a report from being written, as errors of the store may: no reason to fail a run whose stages are all
@@ -57,15 +57,18 @@ class Watch:
         Raises:
             MonitorError: A monitor of level `fail` is outside of its range.
         """
-        is_second = stage in self.facts.artifacts  # the first counts: a second reward model only evaluates
+        is_second = stage in self.facts.artifacts
+        if stage == REWARD_MODEL:
+            name = [*self.facts.config.reward_models][len(self.facts.reward_models)]
+            self.facts.reward_models[name] = artifact
         if is_second and stage == "evaluate_policy":
             self.facts.curve = artifact
-        if (is_second and stage != "train_reward_model") or artifact == self.facts.artifacts.get(stage):
+        if (is_second and stage != REWARD_MODEL) or artifact == self.facts.artifacts.get(stage):
             return
         self.facts.artifacts.setdefault(stage, artifact)
         verdicts = [] if self._is_begun_only(stage) else judge(stage, artifact.stats, self.facts.config.monitors)
         if is_second:
-            verdicts = [verdict._replace(about=HELD_OUT) for verdict in verdicts]
+            verdicts = [verdict._replace(about=name) for verdict in verdicts]
         self.facts.verdicts += verdicts
         for verdict in verdicts:
             if verdict.level in (WARN, FAIL):

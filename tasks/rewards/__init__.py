@@ -2,7 +2,9 @@
 
 heads.py        reward heads in float32
 model.py        a model with a scalar head, each prompt computed once
+reward_model.py a reward model with its own tokenizer
 scoring.py      rewards looked up, the missing ones computed
+stats.py        what is recorded of rewards
 table.py        the table of rewards
 calibration.py  how far a reward model is right on held-out pairs
 scored.py       completions and rewards joined

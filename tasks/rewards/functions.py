@@ -1,10 +1,13 @@
-"""Functions that a configuration names, such as a gold reward: loaded, checked, and keyed by what they compute."""
+"""Functions that a configuration names as rewards: loaded, checked, called, and keyed by what they compute."""
 
+import contextlib
 import functools
 import hashlib
 import importlib
 import inspect
+import io
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,12 +17,15 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from tasks.config.errors import ConfigurationError
+from tasks.config.rewards import RewardSource
 from tasks.config.sections import NOT_IN_KEY, Function, Section
 from tasks.pipeline.pace import Tell
+from tasks.pipeline.progress import log, warn
+from tasks.store.artifacts import Artifact
 
 Reward = Callable[..., float]
-METADATA = "metadata"
-"""Parameter by which a function asks for the metadata of the prompt."""
+METADATA, REFERENCE = "metadata", "reference_completion"
+"""Parameters by which a function asks for the metadata of the prompt, and for the completion that came with it."""
 
 
 class Answer(NamedTuple):
@@ -29,6 +35,14 @@ class Answer(NamedTuple):
     completion: str
     metadata: str | None = None
     """JSON of the prompt's columns `metadata` and `id`, as the table of prompts has it."""
+    reference_completion: str | None = None
+    """The completion that came with the prompt."""
+    id: str = ""
+    """`prompt_id/completion_id`, for errors."""
+
+
+class UnscoredError(ValueError):
+    """A function gave a completion no reward, for the reason that the message says."""
 
 
 class GoldReward(Section):
@@ -67,19 +81,21 @@ def load_function(function: Function) -> Reward:
         )
     signature = inspect.signature(found)
     try:
-        signature.bind([], "", **_asked(found), **function.options)
+        signature.bind([], "", **_asked(found, Answer([], "")), **function.options)
     except TypeError as error:
         raise ConfigurationError(
             f"function = {function.function!r}: options {sorted(function.options)} do not fit ({error}); "
-            f"it takes (messages, completion), the prompt's metadata if it wants them, and options, and is "
-            f"{name}{signature}"
+            f"it takes (messages, completion), the prompt's {METADATA} and {REFERENCE} if it wants them, and options, "
+            f"and is {name}{signature}"
         ) from error
     return functools.partial(found, **function.options)
 
 
-def _asked(found: Callable[..., Any], metadata: str | None = None) -> dict[str, Any]:
-    """Return the prompt's metadata as the argument of a function that has a parameter of this name."""
-    return {METADATA: metadata_of(metadata)} if METADATA in inspect.signature(found).parameters else {}
+def _asked(found: Callable[..., Any], answer: Answer) -> dict[str, Any]:
+    """Return what is known of the prompt, as the arguments of a function that has parameters of these names."""
+    parameters = inspect.signature(found).parameters
+    asked = {METADATA: metadata_of(answer.metadata)} if METADATA in parameters else {}
+    return asked | ({REFERENCE: answer.reference_completion} if REFERENCE in parameters else {})
 
 
 def metadata_of(text: str | None) -> dict[str, Any]:
@@ -117,19 +133,76 @@ def function_digest(function: Function) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def load_gold(gold: GoldReward) -> Reward:
-    """Return the gold reward that a stage was asked to compute with.
+def load_checked(function: Function, digest: str) -> Reward:
+    """Return a function that a run was asked to compute with.
 
     Raises:
-        ConfigurationError: The function does not exist here, or is another one than the stage's key says.
+        ConfigurationError: The function does not exist here, or is another one than its digest says.
     """
-    assert gold.function is not None
-    if (found := function_digest(gold.function)) != gold.digest:
+    if (found := function_digest(function)) != digest:
         raise ConfigurationError(
-            f"function = {gold.function.function!r} is another one here (digest {found[:12]}) than where the run was "
-            f"started ({gold.digest[:12]}): give this worker the same source, options and files, and restart it"
+            f"function = {function.function!r} is another one here (digest {found[:12]}) than where the run was "
+            f"started ({digest[:12]}): give this worker the same source, options and files, and restart it"
         )
-    return load_function(gold.function)
+    return load_function(function)
+
+
+def call(reward: Reward, answer: Answer) -> float:
+    """Return the reward that a function gives a completion.
+
+    Raises:
+        ConfigurationError: The function says that it is not configured as it must be.
+        UnscoredError: It raised something else, or returned no finite number.
+    """
+    try:
+        value: Any = reward(answer.messages, answer.completion, **_asked(reward, answer))
+    except ConfigurationError:
+        raise
+    except Exception as error:  # whatever a user's code may raise is about this row
+        raise UnscoredError(f"it raised {type(error).__name__}: {_one_line(error)}") from error
+    if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+        raise UnscoredError(f"it returned {value!r:.80}, and not a number")
+    if not math.isfinite(value):
+        raise UnscoredError(f"it returned {value}")
+    return float(value)
+
+
+class FunctionReward:
+    """A function of the section `rewards`: gives a reward, or counts and names the completions that it fails on."""
+
+    def __init__(self, reward: Artifact) -> None:
+        """Load the function.
+
+        Raises:
+            ConfigurationError: See `load_checked`.
+        """
+        source = RewardSource.model_validate(reward.stats["source"])
+        self.name, self.reward = reward.stats["name"], load_checked(source.called, reward.digest)
+
+    def __call__(self, answers: Sequence[Answer], tell: Tell) -> np.ndarray:
+        """Return the rewards, (completions,) float64; NaN where the function failed. What it prints is not shown."""
+        found, failures, printed = np.full(len(answers), np.nan), list[str](), io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            for place, answer in enumerate(answers):
+                try:
+                    found[place] = call(self.reward, answer)
+                except UnscoredError as error:
+                    failures.append(f"{answer.id}: {error}")
+                tell(found[place : place + 1])
+        if text := printed.getvalue().strip():
+            log(f"rewards.{self.name} prints, first {text.splitlines()[0][:80]!r}: that is not shown")
+        if failures:
+            warn(
+                f"rewards.{self.name} fails on {len(failures)} of {len(answers)} completions, which get no reward, "
+                f"first {'; '.join(failures[:3])}"
+            )
+        return found
+
+
+def load_gold(gold: GoldReward) -> Reward:
+    """Return the gold reward that a stage was asked to compute with; raises as `load_checked`."""
+    assert gold.function is not None
+    return load_checked(gold.function, gold.digest)
 
 
 def gold_rewards(gold: GoldReward, given: Sequence[Answer], tell: Tell = lambda rewards: None) -> np.ndarray:
@@ -141,19 +214,24 @@ def gold_rewards(gold: GoldReward, given: Sequence[Answer], tell: Tell = lambda 
         tell: Hears of each reward.
 
     Raises:
-        ConfigurationError: A reward is no finite number, or the function is another one here than the key says.
+        ConfigurationError: The function fails on a completion, or is another one here than the key says.
     """
     assert gold.function is not None
     reward = load_gold(gold)
-    found = np.empty(len(given))
+    found = np.full(len(given), np.nan)
+    failures = list[tuple[str, UnscoredError]]()
     for place, each in enumerate(given):
-        found[place] = reward(each.messages, each.completion, **_asked(reward, each.metadata))
+        try:
+            found[place] = call(reward, each)
+        except UnscoredError as error:
+            failures.append((each.completion[:80], error))
         tell(found[place : place + 1])
-    if (bad := np.flatnonzero(~np.isfinite(found))).size:
+    if failures:
+        text, why = failures[0]
         raise ConfigurationError(
-            f"evaluation.gold_reward = {gold.function.function} gives {bad.size} of {found.size} completions no finite "
-            f"reward, first {given[bad[0]].completion[:80]!r}: return a number for every text"
-        )
+            f"evaluation.gold_reward = {gold.function.function} gives {len(failures)} of {found.size} completions no "
+            f"finite reward, first {text!r}: {why}; return a number for every text"
+        ) from why
     return found
 
 
@@ -167,3 +245,7 @@ def find_gold(function: Function | None) -> GoldReward:
         return GoldReward()
     load_function(function)
     return GoldReward(function=function, digest=function_digest(function))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -56,6 +56,7 @@ class RewardLookup:
             rewards: All slices of rewards.
             completions: All slices of completions.
         """
+        self._none = SCHEMAS[rewards[0].part.kind if rewards else "rewards"].empty_table()
         names, scored = {part_of(own) for own in completions}, [scored_part(_name(own)) for own in rewards]
         self._by_part: dict[str, list[Slice]] = defaultdict(list)
         for name, own in zip(scored, rewards, strict=True):
@@ -67,7 +68,7 @@ class RewardLookup:
     def near(self, group: list[Slice]) -> pa.Table:
         """Return the rewards of a group's parts: as a rule the rewards of the group's completions, in order."""
         names = dict.fromkeys(map(part_of, group))
-        return _concat([slice_.read() for name in names for slice_ in self._by_part.get(name, [])])
+        return self._concat([slice_.read() for name in names for slice_ in self._by_part.get(name, [])])
 
     def find(self, drawn: pa.Table, near: pa.Table) -> pa.Table:
         """Return the rewards of completions, wherever they are stored; a completion without a reward is left out.
@@ -79,8 +80,11 @@ class RewardLookup:
         found, missing = match(drawn, near)
         for others in self._elsewhere:
             if missing:
-                found, missing = match(drawn, _concat([found, *others.read(missing)]))
+                found, missing = match(drawn, self._concat([found, *others.read(missing)]))
         return found
+
+    def _concat(self, tables: list[pa.Table]) -> pa.Table:
+        return pa.concat_tables([self._none, *tables])
 
 
 class ByPrompt:
@@ -123,10 +127,6 @@ def match(drawn: pa.Table, rewards: pa.Table) -> tuple[pa.Table, list[str]]:
     kept = rewards.take(pa.array(np.sort(first[np.isin(kinds, wanted)])))
     missing = np.unique(wanted[~np.isin(wanted, given)] // width)
     return kept, prompt_ids.take(pa.array(missing)).to_pylist()
-
-
-def _concat(tables: list[pa.Table]) -> pa.Table:
-    return pa.concat_tables([SCHEMAS["rewards"].empty_table(), *tables])
 
 
 def _name(slice_: Slice) -> str:

@@ -1,4 +1,4 @@
-"""The table of the rewards that a model gave, and which completions have theirs in it.
+"""The table of the rewards that a model or a function gave, and which completions have theirs in it.
 
 A part of rewards is named by the digest of the part of completions that it scores; where it does not score all of it, a
 hash of the rows follows. So completions that were drawn anew are never given the rewards of others, and no text is read
@@ -26,9 +26,11 @@ NAME = 32
 """Digits of the digest that name a part."""
 
 
-def rewards_table(store: Store, reward_model: Artifact, scoring: ScoringConfig) -> GrowingTable:
-    """Return the table that holds every reward that a model gave."""
-    inputs, config = {"reward_model": reward_model.digest}, {"scoring": scoring.model_dump(mode="json")}
+def rewards_table(store: Store, reward: Artifact, scoring: ScoringConfig) -> GrowingTable:
+    """Return the table that holds every reward that a model or a function gave; a function knows no `scoring`."""
+    if reward.kind == "function":
+        return GrowingTable(store, "rewards", keyed("rewards", TABLE_VERSION, {}, {"function": reward.digest}, {}))
+    inputs, config = {"reward_model": reward.digest}, {"scoring": scoring.model_dump(mode="json")}
     return GrowingTable(store, "rewards", keyed("rewards", TABLE_VERSION, scoring.key_fields(), inputs, config))
 
 
@@ -77,21 +79,24 @@ def scored_part(name: str) -> str:
     return name.partition("-")[0]
 
 
-def unscored(store: Store, reward_model: Artifact, completions: list[Slice], scoring: ScoringConfig) -> list[Slice]:
-    """Return the completions that the reward model has not scored, as slices."""
-    found = find_rewards(rewards_table(store, reward_model, scoring), completions)
+def unscored(store: Store, reward: Artifact, completions: list[Slice], scoring: ScoringConfig) -> list[Slice]:
+    """Return the completions that have no reward yet, as slices."""
+    found = find_rewards(rewards_table(store, reward, scoring), completions)
     return [slice_ for own in found for slice_ in own.unscored]
 
 
-def count_unscored(store: Store, reward_model: Artifact, completions: list[Slice], scoring: ScoringConfig) -> int:
-    """Return how many completions the reward model has not scored."""
-    return sum(slice_.num_rows() for slice_ in unscored(store, reward_model, completions, scoring))
+def count_unscored(store: Store, reward: Artifact, completions: list[Slice], scoring: ScoringConfig) -> int:
+    """Return how many completions have no reward yet."""
+    return sum(slice_.num_rows() for slice_ in unscored(store, reward, completions, scoring))
 
 
 def rewards_part(completions: Slice, rows: pa.Table) -> str:
     """Return the name of the part that holds the rewards of a slice, whose rows are given."""
-    if completions.is_whole:
-        return part_of(completions)
+    return part_of(completions) if completions.is_whole else rows_name(completions, rows)
+
+
+def rows_name(completions: Slice, rows: pa.Table) -> str:
+    """Return the name of a part that holds rewards of some rows, which begin in the part of a slice."""
     ids = zip(rows["prompt_id"].to_pylist(), rows["completion_id"].to_pylist(), strict=True)
     return f"{part_of(completions)}-{part_name([f'{prompt_id} {number}' for prompt_id, number in ids])[:16]}"
 

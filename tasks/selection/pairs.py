@@ -1,5 +1,7 @@
 """Pairs of completions as indices, what a strategy selects them from, and what its settings are. Pure numpy."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
@@ -62,7 +64,9 @@ class Candidates(NamedTuple):
     distinct_texts: "pa.Array"
     """Every different text once, strings."""
     may_be_chosen: np.ndarray
-    """(n, k) bool: the truncation rule lets the completion be the chosen side of a pair."""
+    """(n, k) bool: the truncation rule and the gates let the completion be the chosen side of a pair."""
+    terms: Mapping[str, np.ndarray] = MappingProxyType({})
+    """Name -> (n, k) float64: each of several rewards as it counts in `rewards`, before its weight."""
 
 
 def no_pairs() -> PairIndices:

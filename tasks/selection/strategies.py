@@ -20,9 +20,11 @@ from tasks.selection.caps import random_subset, widest
 from tasks.selection.draws import pair_draws, prompt_seeds
 from tasks.selection.filters import PassRate, Rip, left_out
 from tasks.selection.pairs import Candidates, PairIndices, SeededSettings, StrategySettings, admissible
+from tasks.selection.pareto import pareto_pairs
 from tasks.selection.random_control import random_control
 from tasks.selection.shuffled_control import shuffled_control
 from tasks.selection.statistical_rejection import statistical_rejection_pairs
+from tasks.selection.terms import Term
 from tasks.selection.threshold import ThresholdSettings, threshold_pairs
 
 STRATEGIES: dict[str, Callable[..., PairIndices]] = {
@@ -33,6 +35,7 @@ STRATEGIES: dict[str, Callable[..., PairIndices]] = {
     "best_overall": best_overall_pairs,
     "statistical_rejection": statistical_rejection_pairs,
     "annotation": annotated_pairs,
+    "pareto": pareto_pairs,
 }
 """Name -> function of `candidates` and `settings`. The settings' fields are fields of the section `pairs`."""
 RANKED: dict[str, Callable[[PairIndices, Candidates, np.ndarray], np.ndarray]] = {"best_overall": by_reward}
@@ -96,6 +99,11 @@ else:
 
 class PairsConfig(_Strategies):
     """Which pairs of completions are trained on."""
+
+    rewards: dict[str, Term] = Field(default_factory=dict)
+    """Name of a reward -> what it counts for. Needed where there are several; the others evaluate only."""
+    combine: Literal["sum", "min", "product"] = "sum"
+    """How the rewards that have a weight become one."""
 
     max_pairs_per_prompt: int | None = Field(None, ge=1)
     """Keep so many pairs of a prompt that has more."""

@@ -57,6 +57,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         finish_reason=pa.string(),
     ),
     "rewards": _schema(1, prompt_id=pa.string(), completion_id=pa.int32(), reward=pa.float32()),
+    "combined_rewards": _schema(
+        1,
+        prompt_id=pa.string(),
+        completion_id=pa.int32(),
+        reward=pa.float32(),
+        passes=pa.bool_(),
+        rewards=pa.map_(pa.string(), pa.float32()),
+        terms=pa.map_(pa.string(), pa.float32()),
+    ),
     "ref_logps": _schema(
         1, prompt_id=pa.string(), completion_id=pa.int32(), sequence_id=pa.string(), logps=pa.float64()
     ),

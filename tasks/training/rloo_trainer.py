@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from tasks.config.errors import ConfigurationError
 from tasks.data.conversations import Messages
 from tasks.lm.tokens import encode_prompt
-from tasks.rewards.scoring import RewardModel
+from tasks.rewards.reward_model import RewardModel
 from tasks.sampling.samples import cut
 from tasks.training.dpo_examples import sequence_id
 from tasks.training.drawn import Drawn, Rollout

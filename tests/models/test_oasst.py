@@ -13,7 +13,7 @@ from tasks.config.sections import ModelSource
 from tasks.config.settings import ScoringConfig
 from tasks.import_model import model_files
 from tasks.lm.tokens import encode_conversation
-from tasks.rewards.scoring import RewardModel
+from tasks.rewards.reward_model import RewardModel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

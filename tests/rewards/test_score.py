@@ -17,8 +17,11 @@ from tasks.config.sections import ModelSource
 from tasks.config.settings import ScoringConfig
 from tasks.import_model import model_files
 from tasks.lm.tokens import encode_completion, encode_conversation, encode_prompt
-from tasks.rewards.scoring import RewardModel, check_finite
-from tasks.score import reward_stats, score_completions
+from tasks.rewards.functions import Answer
+from tasks.rewards.reward_model import RewardModel
+from tasks.rewards.scoring import check_finite
+from tasks.rewards.stats import reward_stats
+from tasks.score import score_completions
 from tasks.store.artifacts import Artifact, Provenance
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
@@ -183,10 +186,10 @@ def test_reward_stats_by_hand():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_rewards_that_are_no_numbers_are_named(bad):
-    columns = {"prompt_id": ["p", "q", "q"], "completion_id": [0, 0, 7], "reward": [1.0, bad, bad]}
+    answers = [Answer([], "", id=id_) for id_ in ("p/0", "q/0", "q/7")]
     with pytest.raises(ValueError, match=r"2 rewards are NaN or infinite, first q/0, q/7"):
-        check_finite(pa.table(columns))
-    check_finite(pa.table({**columns, "reward": [1.0, 2.0, -3.0]}))
+        check_finite(answers, np.array([1.0, bad, bad]))
+    check_finite(answers, np.array([1.0, 2.0, -3.0]))
 
 
 def completions(store, texts, part="part"):

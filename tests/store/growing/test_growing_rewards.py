@@ -117,7 +117,7 @@ def test_shards_score_whole_prompts_and_only_what_has_no_reward(policy, reward_m
 
 def score_texts(reward_model: Artifact, store: Store, texts: dict[tuple[str, int], str]) -> dict:
     from tasks.data.prompt_table import PromptTable
-    from tasks.rewards.scoring import RewardModel
+    from tasks.rewards.reward_model import RewardModel
 
     messages, model = PromptTable(prompts(store)), RewardModel(Path(reward_model.uri), ScoringConfig())
     found = model.score([messages[id_] for id_, _ in texts], list(texts.values()))
