@@ -110,6 +110,6 @@ def check_failed(reward: Artifact, failed: int, completions: int) -> None:
     if failed > most * completions:
         name = reward.stats["name"]
         raise ConfigurationError(
-            f"rewards.{name} gives {failed} of {completions} completions no reward, more than its max_failed = {most:g} allows: "
-            f"mend the function for the completions that the warnings name, or raise max_failed"
+            f"rewards.{name} gives {failed} of {completions} completions no reward, and its max_failed is {most:g}: "
+            "mend the function for the completions that the warnings name, or raise max_failed"
         )

@@ -101,6 +101,6 @@ def answers_of(rows: pa.Table, prompts: PromptTable) -> list[Answer]:
     """Return completions, each with what is known of its prompt."""
     ids, numbers = rows["prompt_id"].to_pylist(), rows["completion_id"].to_pylist()
     return [
-        Answer(prompts[id_], text, prompts.metadata(id_), prompts.reference(id_), f"{id_}/{number}")
+        Answer(prompts[id_], text, prompts.metadata(id_), prompts.reference(id_), f"{id_[:12]}/{number}")
         for id_, number, text in zip(ids, numbers, rows["completion"].to_pylist(), strict=True)
     ]

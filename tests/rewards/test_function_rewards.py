@@ -1,0 +1,79 @@
+"""Functions of the section `rewards`: what they are asked with, and what becomes of the rows that they fail on."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tasks.config.errors import ConfigurationError
+from tasks.config.rewards import RewardSource
+from tasks.rewards.functions import Answer, FunctionReward, function_digest
+from tasks.store.artifacts import Artifact
+
+SOURCE = """
+from tasks.config.errors import ConfigurationError
+
+def told(messages, completion, metadata, reference_completion, factor):
+    print("looking at", completion)
+    return factor * (len(completion) + metadata["bonus"] + len(reference_completion))
+
+def odd(messages, completion):
+    if completion == "raise":
+        raise KeyError("no such\\nthing")
+    values = {"none": None, "text": "1.0", "nan": float("nan"), "infinite": -float("inf"), "list": [1.0]}
+    return values.get(completion, True)
+
+def refuses(messages, completion):
+    raise ConfigurationError("set run_untrusted_code")
+"""
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    (tmp_path / "told_rewards.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def reward(name, **options):
+        source = RewardSource(function=f"told_rewards:{name}", options=options)
+        stats = {"name": "own", "source": source.model_dump(mode="json")}
+        return FunctionReward(Artifact(kind="function", uri="", digest=function_digest(source.called), stats=stats))
+
+    return reward
+
+
+def score(reward, answers):
+    heard = []
+    values = reward(answers, lambda values: heard.extend(values.tolist()))
+    np.testing.assert_array_equal(heard, values)
+    return values.tolist()
+
+
+def test_a_function_gets_what_it_asks_for_of_the_prompt(made, capsys, caplog):
+    answers = [Answer([], "abc", '{"bonus": 10}', "xy", "p/0"), Answer([], "a", '{"bonus": 0}', "", "p/1")]
+    assert score(made("told", factor=2), answers) == [30, 2]
+    assert capsys.readouterr().out == ""
+    assert "rewards.own prints, first 'looking at abc': that is not shown" in caplog.text
+
+
+def test_rows_that_a_function_fails_on_have_no_reward_and_are_named(made, caplog):
+    texts = ["none", "text", "nan", "infinite", "list", "raise", "fine"]
+    values = score(made("odd"), [Answer([], text, id=f"p/{text}") for text in texts])
+    assert [math.isnan(value) for value in values] == [True] * 6 + [False]
+    assert values[-1] == 1.0
+    assert "rewards.own fails on 6 of 7 completions, which get no reward, first p/none: it returned None" in caplog.text
+    values = score(made("odd"), [Answer([], "raise", id="q/3")])
+    assert "q/3: it raised KeyError: 'no such\\\\nthing'" in caplog.text
+
+
+def test_a_function_that_is_not_configured_as_it_must_be_stops(made):
+    with pytest.raises(ConfigurationError, match="set run_untrusted_code"):
+        score(made("refuses"), [Answer([], "")])
+
+
+def test_a_function_that_is_another_one_here_is_refused(made, tmp_path):
+    reward = made("odd")
+    source = RewardSource(function="told_rewards:odd")
+    stats = {"name": "own", "source": source.model_dump(mode="json")}
+    with pytest.raises(ConfigurationError, match="is another one here"):
+        FunctionReward(Artifact(kind="function", uri="", digest="0" * 64, stats=stats))
+    assert reward.name == "own"
