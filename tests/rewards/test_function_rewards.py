@@ -48,21 +48,24 @@ def score(reward, answers):
     return values.tolist()
 
 
-def test_a_function_gets_what_it_asks_for_of_the_prompt(made, capsys, caplog):
+def test_a_function_gets_what_it_asks_for_of_the_prompt(made, capsys):
     answers = [Answer([], "abc", '{"bonus": 10}', "xy", "p/0"), Answer([], "a", '{"bonus": 0}', "", "p/1")]
-    assert score(made("told", factor=2), answers) == [30, 2]
-    assert capsys.readouterr().out == ""
-    assert "rewards.own prints, first 'looking at abc': that is not shown" in caplog.text
+    told = made("told", factor=2)
+    assert [score(told, [answer]) for answer in answers] == [[30], [2]]
+    assert capsys.readouterr().out.splitlines() == [
+        "rewards.own prints, first 'looking at abc': that is not shown",
+        "rewards.own prints, first 'looking at a': that is not shown",
+    ]
 
 
-def test_rows_that_a_function_fails_on_have_no_reward_and_are_named(made, caplog):
+def test_rows_that_a_function_fails_on_have_no_reward_and_are_named(made, capsys):
     texts = ["none", "text", "nan", "infinite", "list", "raise", "fine"]
     values = score(made("odd"), [Answer([], text, id=f"p/{text}") for text in texts])
     assert [math.isnan(value) for value in values] == [True] * 6 + [False]
     assert values[-1] == 1.0
-    assert "rewards.own fails on 6 of 7 completions, which get no reward, first p/none: it returned None" in caplog.text
+    assert "fails on 6 of 7 completions, which get no reward, first p/none: it returned None" in capsys.readouterr().out
     values = score(made("odd"), [Answer([], "raise", id="q/3")])
-    assert "q/3: it raised KeyError: 'no such\\\\nthing'" in caplog.text
+    assert "q/3: it raised KeyError: 'no such\\nthing'" in capsys.readouterr().out
 
 
 def test_a_function_that_is_not_configured_as_it_must_be_stops(made):
