@@ -97,7 +97,7 @@ def read_pairs(chosen: PairSet) -> PairedAnswers:
         record = parse_record(written.as_preference(values), "preferences")
         return record, "all" if column is None else _category(values, column)
 
-    needed = (*written.columns, *([column] if column else []))
+    needed = tuple(dict.fromkeys((*written.columns, *([column] if column else []))))
     for record, category in _good_rows(chosen, found, needed, parse):
         assert record.chosen is not None and record.rejected is not None  # noqa: PT018 - a preference has both
         chosen_id, rejected_id = (found.add_once(record, text) for text in (record.chosen, record.rejected))

@@ -25,8 +25,8 @@ AGREEMENT = (
 )
 BEST_OF = (
     "Expected gold reward of the best of n completions by each reward, over every subset of n, and what that "
-    "is above a completion at random, with a 95% interval over prompts. Nothing does better than the gold reward itself; "
-    "a reward below `random` is worse than none."
+    "is above a completion at random, with a 95% interval over prompts. Nothing does better than the gold reward; a "
+    "reward below `random` is worse than none."
 )
 BIAS = (
     "Change of the reward where a completion is changed in this way alone, in standard deviations of the reward over "
@@ -199,7 +199,7 @@ def _interval(value: float | None, low: float | None, high: float | None) -> str
 
 
 def _gained(curve: BestOf, place: int) -> str:
-    """Return what the best of n is worth, and above random with an interval; the gain of one, and of random, is none."""
+    """Return what the best of n is worth, and how far above random; nothing more where it is random."""
     gain, low, high = curve.gain[place], curve.low[place], curve.high[place]
     told = f"{curve.gold[place]:.3f}"
     return told if low == high == 0 else f"{told}, {gain:+.3f} [{low:+.3f}, {high:+.3f}]"

@@ -30,6 +30,15 @@ class PairSet(AnswerSet):
     category: str | None = Field(None, min_length=1)
     """Column that tells categories apart; RewardBench's is `subset`. None: all pairs are one category."""
 
+    @model_validator(mode="after")
+    def _rewardbench_has_its_own(self) -> Self:
+        if self.format == "rewardbench" and self.category is not None:
+            raise ConfigurationError(
+                f"category = {self.category!r}: RewardBench's sections are made of its column subset; leave category "
+                "out, or set format to pairs"
+            )
+        return self
+
 
 class SampleSet(AnswerSet):
     """Several completions a prompt, a row each, whose worth is known."""

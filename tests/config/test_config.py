@@ -21,9 +21,9 @@ from tasks.config.training import DpoConfig, Lora
 from tasks.pipeline.configuration import Config
 from tasks.selection.strategies import SETTINGS, PairsConfig
 
-OF_MANY_RUNS = ("compare", "rounds")
-"""Beginnings of the names of files that `flows.compare` and `flows.rounds` read."""
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.name.startswith(OF_MANY_RUNS))
+NO_RUNS = ("compare", "judge_rewards", "rounds")
+"""Beginnings of the names of files that `flows.compare`, `flows.judge_rewards` and `flows.rounds` read."""
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.name.startswith(NO_RUNS))
 
 
 NAN, INF = math.nan, math.inf
