@@ -28,7 +28,7 @@ from tasks.define_reward import find_reward
 from tasks.import_model import import_reward_model
 from tasks.pipeline.site import Site, open_site
 from tasks.quality.accuracy import Rewards
-from tasks.quality.answers import Answers, PairedAnswers, SampledAnswers, read_answers
+from tasks.quality.answers import Answers, PairedAnswers, SampledAnswers, check_first_row, read_answers
 from tasks.quality.bias import biases, edit_answers
 from tasks.quality.found import Found, judge_pairs, judge_samples, set_row
 from tasks.quality.kept import keep
@@ -50,7 +50,7 @@ Makers = dict[str, list[Artifact]]
 @flow(name="judge-rewards")
 def judge_rewards(settings: JudgeRewardsConfig) -> tuple[Artifact, Found]:
     """Score every set with every reward, and say how good each reward is; what was scored before is looked up."""
-    sets = read_sets(settings)
+    sets = {name: read_answers(name, own) for name, own in settings.sets.items()}
     site = open_site(settings.store, ComputeConfig())
     makers = {name: find_makers(site, name, source) for name, source in settings.rewards.items()}
     found = Found(_told(makers), [set_row(name, own) for name, own in sets.items()], [], [], [], [], [], [])
@@ -72,8 +72,8 @@ def judge_rewards(settings: JudgeRewardsConfig) -> tuple[Artifact, Found]:
     return keep_figures(site, found), found
 
 
-def read_sets(settings: JudgeRewardsConfig) -> dict[str, Answers]:
-    """Return every set, and refuse a function that does not load, before anything is scored.
+def check_settings(settings: JudgeRewardsConfig) -> None:
+    """Refuse a function that does not load, and a set that is not there, before anything is started.
 
     Raises:
         ConfigurationError: Names the set or the function, and what is wrong.
@@ -81,7 +81,8 @@ def read_sets(settings: JudgeRewardsConfig) -> dict[str, Answers]:
     for source in settings.rewards.values():
         if source.function:
             load_function(source.called)
-    return {name: read_answers(name, own) for name, own in settings.sets.items()}
+    for name, own in settings.sets.items():
+        check_first_row(name, own)
 
 
 def find_makers(site: Site, name: str, source: RewardSource) -> list[Artifact]:
@@ -125,6 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = judge_rewards_parser().parse_args(arguments)
     with ends_with_a_message():
         settings = read_section(JudgeRewardsConfig, options.config, options.set)
+        check_settings(settings)
         check_places()
         with RunLog() as log:
             start_server(log.path)

@@ -148,13 +148,20 @@ def refused(capsys, *arguments) -> str:
     return capsys.readouterr().err
 
 
-def test_what_is_typed_wrong_in_judged_rewards_is_refused(folder, capsys):
-    config = str(folder / "judge.yaml")
-    assert "bias.set = 'none' is none of the sets" in refused(capsys, config, "--set", "bias.set=none")
-    missing = judge(folder / "judge.yaml", "--set", "rewards.words.function=judged_functions:wrds")
-    assert missing.returncode == 2
-    assert "no function 'wrds'; the module has words, overlap, picky" in missing.stderr
-    assert "Traceback" not in missing.stderr
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("bias.set=none", "bias.set = 'none' is none of the sets: natural, bench, tulu"),
+        ("rewards.words.function=judged_functions:wrds", "no function 'wrds'; the module has words, overlap, picky"),
+        ("pairs.bench.source=nothing.jsonl", "set bench: there is no file or folder nothing.jsonl"),
+        ("pairs.natural.format=rewardbench", "Natural.json row 1 has no column chosen, prompt, rejected, subset"),
+    ],
+)
+def test_what_is_typed_wrong_in_judged_rewards_is_refused(tmp_path, test_data, capsys, monkeypatch, override, message):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "judge.yaml").write_text(yaml.safe_dump(settings(tmp_path, test_data), sort_keys=False))
+    assert message in refused(capsys, str(tmp_path / "judge.yaml"), "--set", override)
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.fixture(scope="module")
