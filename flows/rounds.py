@@ -106,8 +106,8 @@ def one_round(settings: RoundsConfig, config: Config, done: list[Round]) -> Roun
     earlier = [each.made for each in done if settings.keep_pairs]
     pairs, sampled, asked = join_rounds(site, config, given.prompts, [*earlier, made | {"pairs": selected}])
     aligned = train_dpo(site, policy, reference, pairs, sampled, asked, given.dpo)  # policy_{t+1}
-    policies = {"sft": sft, "aligned": aligned}
-    compared = evaluate_policy(site, policies, every, given.evaluation_prompts, given.evaluation, of_several(combined))
+    policies, judged_by = {"sft": sft, "aligned": aligned}, every | of_several(combined)
+    compared = evaluate_policy(site, policies, judged_by, given.evaluation_prompts, given.evaluation)
     made |= {artifact_name(name): reward for name, reward in every.items()}
     made |= {"rewards": combined, "pairs": selected, "aligned": aligned, "evaluation": compared}
     site.finish(made)

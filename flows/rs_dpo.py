@@ -96,10 +96,10 @@ def rs_dpo(
     combined = combine_rewards(site, scored, completions, config.combination)  # r_j, of one reward or of several
     selected = build_pairs(site, combined, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
     aligned = train_dpo(site, policy, policy, selected, completions, prompts, given.dpo)  # beta, reference pi_SFT
-    policies = {"sft": policy, "aligned": aligned}
-    compared = evaluate_policy(site, policies, every, given.evaluation_prompts, given.evaluation, of_several(combined))
+    policies, judged_by = {"sft": policy, "aligned": aligned}, every | of_several(combined)
+    compared = evaluate_policy(site, policies, judged_by, given.evaluation_prompts, given.evaluation)
     along = {"sft": policy, **snapshots(aligned, policy)}  # the way there: a curve of reward against KL
-    curve = evaluate_policy(site, along, every, given.evaluation_prompts, given.evaluation, of_several(combined))
+    curve = evaluate_policy(site, along, judged_by, given.evaluation_prompts, given.evaluation)
 
     artifacts = site.finish(
         {

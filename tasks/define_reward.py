@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from tasks.config.rewards import RewardSource
+from tasks.config.sections import Function
 from tasks.pipeline.site import Site
 from tasks.pipeline.stage import stage
 from tasks.rewards.functions import function_digest, load_function
@@ -22,15 +23,15 @@ def find_reward(site: Site, name: str, source: RewardSource) -> Artifact:
         ConfigurationError: The function does not exist, or does not take its options.
     """
     load_function(source.called)
-    defined = define_reward(site, source, function_digest(source.called))
+    defined = define_reward(site, source.called, function_digest(source.called))
     return defined.model_copy(update={"stats": {"name": name, "source": source.model_dump(mode="json")}})
 
 
 @stage(version=1)
-def define_reward(out: Draft, source: RewardSource, digest: str) -> Artifact:
+def define_reward(out: Draft, function: Function, digest: str) -> Artifact:
     """Keep the source of a function that gives rewards."""
-    module = import_module(source.called.function.partition(":")[0])
+    module = import_module(function.function.partition(":")[0])
     path = inspect.getsourcefile(module)
     assert path is not None  # or it would have no digest
-    told = json.dumps(source.called.model_dump(mode="json"), indent=2, sort_keys=True)
+    told = json.dumps(function.model_dump(mode="json"), indent=2, sort_keys=True)
     return out.commit("function", {"reward.json": told.encode(), "source.py": Path(path)}, digest)
