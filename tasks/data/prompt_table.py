@@ -45,6 +45,13 @@ class PromptTable:
         return text
 
 
+def reference_completions(prompts: Artifact) -> dict[str, str]:
+    """Return prompt_id -> the completion that its row came with, of the prompts that have one."""
+    table = pa.concat_tables(read_tables(prompts, ["prompt_id", "reference_completion"]))
+    rows = zip(*(column.to_pylist() for column in table.columns), strict=True)
+    return {prompt_id: text for prompt_id, text in rows if text is not None}
+
+
 def hash_fraction(text: str) -> float:
     """Return a number in [0, 1) that depends on the text alone."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64

@@ -9,4 +9,5 @@ endpoint.py   one request, sent again where that may help
 asking.py     many questions at once
 stats.py      what is recorded
 judge.py      rates answers, compares pairs
+revising.py   critique and revision by principles
 """

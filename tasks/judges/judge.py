@@ -40,13 +40,12 @@ class Judge:
             tell: Hears of each reward.
 
         Raises:
-            ConfigurationError: The judge has principles, which compare; too many verdicts are unreadable; or see `ask`.
+            ConfigurationError: The judge has principles, which compare two answers; or see `ask`.
         """
         if self.config.principles:
             raise ConfigurationError("judge.principles compare two answers: give judge.criteria to rate each by itself")
         questions = [rating_question(self.config, each, f"answer {n}") for n, each in enumerate(answers, 1)]
         found = self.ask(questions, lambda reward: tell(np.array([_number(reward)])))
-        self.check_readable(found)
         return np.array([_number(reward) for reward in found], np.float64)
 
     def compare(
@@ -62,14 +61,13 @@ class Judge:
             references: Of each row, a reference answer.
 
         Raises:
-            ConfigurationError: Too many verdicts are unreadable; or see `ask`.
+            ConfigurationError: See `ask`.
         """
         given = references or [None] * len(rows)
         asked = [place for place, (_, first, second) in enumerate(rows) if first != second]
         pairs = (_both(self.config, rows[place], given[place], f"pair {place + 1}") for place in asked)
         questions = list(chain.from_iterable(pairs))
         found = self.ask(questions)
-        self.check_readable(found)
         wins = np.full(len(rows), 0.5)
         wins[asked] = [self._win(*sides) for sides in zip(found[0::2], found[1::2], strict=True)]
         return wins
@@ -82,7 +80,8 @@ class Judge:
             tell: Hears of each verdict.
 
         Raises:
-            ConfigurationError: The key is not set, the endpoint refuses or does not answer, or the budget is spent.
+            ConfigurationError: The key is not set, the endpoint refuses or does not answer, the budget is spent, or
+                more answers are unreadable than `max_unreadable` lets pass.
             StoreError: The store cannot be read or written.
         """
         if questions:
@@ -94,21 +93,18 @@ class Judge:
                     found += asyncio.run(self._wave().run(questions[start : start + WAVE], tell))
                 finally:
                     self.cache.fold()
+            self._check_readable(found, len(questions))
         return found
 
-    def check_readable(self, verdicts: Sequence[Any]) -> None:
-        """Refuse verdicts, as `ask` returns them, of which too many are unreadable.
-
-        Raises:
-            ConfigurationError: Shows the first one.
-        """
-        unreadable = sum(verdict is None for verdict in verdicts)
-        if unreadable > self.config.max_unreadable * len(verdicts):
+    def _check_readable(self, found: Sequence[Any], asked: int) -> None:
+        """Refuse verdicts where more are unreadable by now than may be of all that are asked for."""
+        unreadable = sum(verdict is None for verdict in found)
+        if unreadable > self.config.max_unreadable * asked:
             raise ConfigurationError(
-                f"judge {self.config.model}: {unreadable} of {len(verdicts)} verdicts are unreadable, also after a "
-                f"second time of asking, more than judge.max_unreadable = {self.config.max_unreadable:g}; the first is "
-                f"of {self.stats.example}. Take a model that follows the form, raise judge.max_answer_tokens where "
-                "answers are cut, or raise judge.max_unreadable"
+                f"judge {self.config.model}: {unreadable} of {len(found)} answers are unreadable, also after a second "
+                f"time of asking; of {asked}, judge.max_unreadable = {self.config.max_unreadable:g} lets "
+                f"{int(self.config.max_unreadable * asked)} pass. The first is of {self.stats.example}. Take a model "
+                "that follows the form, raise judge.max_answer_tokens where answers are cut, or judge.max_unreadable"
             )
 
     def figures(self) -> dict[str, Any]:

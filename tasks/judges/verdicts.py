@@ -16,10 +16,9 @@ SIDES = {"A": 1.0, "B": 0.0, "C": 0.5}
 def read_marks(text: str, names: Sequence[str] = SINGLE) -> list[str] | None:
     """Return what stands in double brackets for each name; None where it is not exactly one for each.
 
-    A named verdict is a line with the name and the brackets. What a model has thought aloud, up to `</think>`, does
-    not count.
+    A named verdict is a line with the name and the brackets. What a model has thought aloud does not count.
     """
-    said = text.rpartition("</think>")[2]
+    said = without_thoughts(text)
     marks = _MARK.findall(said)
     if len(marks) != len(names):
         return None
@@ -27,6 +26,12 @@ def read_marks(text: str, names: Sequence[str] = SINGLE) -> list[str] | None:
         return [marks[0].strip()]
     lines = [re.findall(rf"^[^\w\[\n]*{re.escape(name)}[^\w\[\n]*{_MARK.pattern}", said, re.M | re.I) for name in names]
     return [found[0].strip() for found in lines] if all(len(found) == 1 for found in lines) else None
+
+
+def without_thoughts(text: str) -> str:
+    """Return a text after what a model has thought aloud; nothing of one that was cut before `</think>`."""
+    said = text.rpartition("</think>")[2]
+    return "" if "<think>" in said else said.strip()
 
 
 def read_ratings(text: str, names: Sequence[str] = SINGLE) -> list[float] | None:

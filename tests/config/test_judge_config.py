@@ -2,8 +2,9 @@
 
 import pytest
 from pydantic import ValidationError
+from runs import ROOT
 
-from flows.config_files import explain
+from flows.config_files import explain, read_section
 from tasks.config.judges import JudgeConfig
 
 GIVEN = {"model": "m", "base_url": "http://127.0.0.1:1/v1"}
@@ -74,6 +75,12 @@ def test_a_file_counts_by_its_content(tmp_path):
     inline = judge(template=TEMPLATE, principles=["It is kind.", {"text": "It is true.", "priority": 2}])
     assert found == inline
     assert JudgeConfig.model_validate(found.model_dump(mode="json")) == found  # as a worker gets it
+
+
+def test_the_shipped_judge():
+    found = read_section(JudgeConfig, str(ROOT / "configs/judge.yaml"), [])
+    assert [each.priority for each in found.principles] == [1, 2, 3, 4]
+    assert found.api_key_variable is None
 
 
 def test_principles_that_are_no_yaml(tmp_path):

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import time
 
-import pyarrow as pa
 import pytest
 from judge_server import completion, judging
 from runs import ROOT
@@ -16,6 +15,7 @@ from tasks.judges.questions import Judged
 from tasks.store.compaction import compact_store
 from tasks.store.folders import Store
 from tasks.store.growing import MERGED
+from tasks.store.parquet import read_table
 
 ASK = [{"role": "user", "content": "Hi"}]
 ANSWER = Answer(text="[[5]]", finish_reason="stop", prompt_tokens=3, completion_tokens=None, model="m")
@@ -142,10 +142,7 @@ def test_a_table_holds_what_was_answered(tmp_path):
         judge = Judge(server.config(), store)
         judge.rewards(rows(1))
     (part,) = judge.cache.table.parts()
-    from tasks.store.parquet import read_table
-
-    table: pa.Table = read_table(part)
-    (row,) = table.to_pylist()
+    (row,) = read_table(part).to_pylist()
     assert len(row.pop("request_id")) == 64
     assert row == {
         "text": "So: [[5]]",

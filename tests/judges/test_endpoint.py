@@ -1,4 +1,4 @@
-"""What endpoints do: refuse, hang, drop, answer in odd shapes. Nothing waits for ever, and what was answered is kept."""
+"""What endpoints do: refuse, hang, drop, answer in odd shapes. Nothing waits for ever, what was answered is kept."""
 
 import json
 import time
@@ -174,7 +174,7 @@ SHAPES = {
     "a number": completion(7).body,
     "reasoning alone": json.dumps({"choices": [{"message": {"content": None, "reasoning_content": "[[5]]"}}]}),
     "cut": completion("I have thought about", finish_reason="length").body,
-    "another language": completion("我认为这个回答很好，七分。").body,
+    "another language": completion("我认为这个回答很好七分").body,
     "a lone surrogate": json.dumps({"choices": [{"message": {"content": "\ud800"}}]}),
     "usage of text": json.dumps({"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": "many"}}),
 }

@@ -36,9 +36,9 @@ def test_the_stored_judgments_of_mt_bench(test_data):
         ("[[nan]]", None),
         ("[[1e1]]", None),
         ("[[rating]]", None),
-        ("[[５]]", None),
+        ("[[\uff15]]", None),
         ("[[5]", None),
-        ("<think>it is [[3]]", [3]),
+        ("<think>it is [[3]]", None),
         ("", None),
     ],
 )
