@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -24,6 +25,8 @@ from tasks.models.locate import locate_model
 from tasks.pipeline.jobs import die_with_parent
 from tasks.pipeline.progress import log
 
+SERVER = "vllm.entrypoints.openai.api_server"
+"""What `vllm serve` runs; that command asks for a package `vllm`, which vLLM's build for CPUs is not called."""
 KEY = "VLLM_API_KEY"
 """Variable from which `vllm serve` takes the key that it asks for."""
 POLL_SECONDS = 1.0
@@ -86,11 +89,9 @@ def serving(folder: Path, name: str, address: str, options: tuple[str, ...]) -> 
         ConfigurationError: It ends before it answers.
     """
     host, _, port = address.rpartition(":")
-    command = [str(Path(sys.executable).with_name("vllm")), "serve", str(folder), "--served-model-name", name]
-    parent = os.getpid()
-    server = subprocess.Popen(
-        [*command, "--host", host, "--port", port, *options], preexec_fn=lambda: die_with_parent(parent)
-    )
+    command = [sys.executable, "-m", SERVER, "--model", str(folder), "--served-model-name", name]
+    command += ["--host", host, "--port", port, *options]
+    server = subprocess.Popen(command, preexec_fn=partial(die_with_parent, os.getpid()))
     try:
         while not _answers(address):
             _check_runs(server)

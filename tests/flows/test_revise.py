@@ -72,9 +72,9 @@ def test_a_judge_labels_completions_and_its_labels_are_found_again(prefect_harne
 
 
 def test_a_judge_without_a_preference_is_an_error(prefect_harness, store, sampled):
-    with judging(lambda request, number: "[[C]]") as server:
-        with pytest.raises(ConfigurationError, match=r"prefers neither of any two completions \(\d+ pairs"):
-            judge_preferences(Site(store), sampled.completions, sampled.prompts, server.config())
+    refused = pytest.raises(ConfigurationError, match=r"prefers neither of any two completions \(\d+ pairs")
+    with judging(lambda request, number: "[[C]]") as server, refused:
+        judge_preferences(Site(store), sampled.completions, sampled.prompts, server.config())
 
 
 @pytest.fixture
