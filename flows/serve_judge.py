@@ -1,11 +1,12 @@
 """Serve a model as a judge with `vllm serve`, on a worker of the GPU pool or here, until it is cancelled.
 
-prefect deployment run serve-judge/serve-judge -p model=Qwen/Qwen3-8B -p hours=4
+prefect deployment run serve-judge/gpu -p model=Qwen/Qwen3-8B -p hours=4
 
 `judge.base_url` is then `http://127.0.0.1:8400/v1` on that machine.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -91,7 +92,7 @@ def serving(folder: Path, name: str, address: str, options: tuple[str, ...]) -> 
     host, _, port = address.rpartition(":")
     command = [sys.executable, "-m", SERVER, "--model", str(folder), "--served-model-name", name]
     command += ["--host", host, "--port", port, *options]
-    server = subprocess.Popen(command, preexec_fn=partial(die_with_parent, os.getpid()))
+    server = subprocess.Popen(command, preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM))
     try:
         while not _answers(address):
             _check_runs(server)
