@@ -113,6 +113,28 @@ def _addition_parser(what: str) -> argparse.ArgumentParser:
     return parser
 
 
+def revise_parser() -> argparse.ArgumentParser:
+    """Return the parser of `flows.revise`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.revise", description="Let a judge criticise and rewrite completions by its principles."
+    )
+    parser.add_argument("config", help="file of the judge's settings, e.g. configs/judge.yaml")
+    parser.add_argument("completions", help="URI of sampled completions, as a run prints it")
+    parser.add_argument("--store", default="./.rsdpo", help=STORE)
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="how often each answer is rewritten")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
+    parser.add_argument("--json", action="store_true", help="print the artifacts as one last line of JSON")
+    return parser
+
+
+def check_revise_command() -> None:
+    """End the process with a message where the arguments, or the settings of the judge, are wrong."""
+    options = revise_parser().parse_args()
+    from tasks.config.judges import JudgeConfig
+
+    _check_section(JudgeConfig, options)
+
+
 def ask_parser() -> argparse.ArgumentParser:
     """Return the parser of `flows.ask`."""
     parser = argparse.ArgumentParser(

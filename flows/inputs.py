@@ -46,7 +46,7 @@ class Inputs(NamedTuple):
     """What `train_sft` begins with, or the ready policy."""
     reward_models: dict[str, RewardTraining]
     """The reward models by name."""
-    functions: dict[str, Artifact]
+    called: dict[str, Artifact]
     """The rewards that are no models, by name."""
     held_out: Artifact
     """Prompts that nothing is trained on."""
@@ -88,7 +88,7 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     """
     data, files, max_new_tokens = config.data, find_data(site.store, config.data), config.sampling.max_new_tokens
     gold = find_gold(config.evaluation.gold_reward)
-    functions = {name: find_reward(site, name, own) for name, own in config.rewards.items() if own.function}
+    called = {name: find_reward(site, name, own) for name, own in config.rewards.items() if not own.reward_models}
     base_model = import_policy(site, config.sft)
     bases = {name: import_reward_model(site, own, base_model) for name, (own, _) in config.reward_models.items()}
     reward_base = bases.get(SECTION, NOTHING)
@@ -111,7 +111,7 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     given = Inputs(
         base_model=base_model,
         reward_models=reward_models,
-        functions=functions,
+        called=called,
         held_out=held_out,
         evaluation_prompts=evaluation_prompts,
         prompts=prompts,

@@ -96,7 +96,7 @@ def one_round(settings: RoundsConfig, config: Config, done: list[Round]) -> Roun
         name: train_reward_model(site, own.base or sft, own.preferences or preferences, own.config, own.half)
         for name, own in given.reward_models.items()
     }
-    every = reward_models | given.functions
+    every = reward_models | given.called
     scored = {
         name: score_completions(site, every[name], completions, prompts, config.scoring) for name in config.selecting
     }

@@ -91,7 +91,7 @@ def rs_dpo(
         name: train_reward_model(site, own.base or policy, own.preferences or preferences, own.config, own.half)
         for name, own in given.reward_models.items()
     }
-    every = reward_models | given.functions  # r(x, y) by name
+    every = reward_models | given.called  # r(x, y) by name
     scored = {name: score_completions(site, every[name], completions, prompts, scoring) for name in config.selecting}
     combined = combine_rewards(site, scored, completions, config.combination)  # r_j, of one reward or of several
     selected = build_pairs(site, combined, completions, pairs)  # sigma((r_j - r_l) / tau) > eta

@@ -11,11 +11,11 @@ def stage_order(config: Config) -> tuple[str, ...]:
     """
     data, online = config.data, isinstance(config, RlooRun)
     models = [own for own, _ in config.reward_models.values()]
-    functions = [source for source in config.rewards.values() if source.function]
+    called = [source for source in config.rewards.values() if not source.reward_models]
     own_data = [own for own in models if isinstance(own, OwnRewardModel) and own.preferences]
     annotated = config.pairs.strategy == "annotation"
     stages = [
-        *[("define_reward", True) for _ in functions],
+        *[("define_reward" if source.judge is None else "define_judge", True) for source in called],
         ("store_model", True),
         *[("store_model", own.ready_model is not None or own.base_model is not None) for own in models],
         ("load_held_out", True),

@@ -8,6 +8,7 @@ rewards.py      rewards: what gives them, by name
 training.py     what the trained stages share, and dpo
 rloo.py         rloo, the on-policy training beside dpo
 losses.py       the losses of dpo, and what each reads
+judges.py       a judge and what it is asked
 extra.py        what a section may pass through to a library
 compute.py      where stages compute, and the list of stages that need a GPU
 """

@@ -6,8 +6,11 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
+from tasks.config.rewards import RewardSource
 from tasks.config.settings import ScoringConfig
 from tasks.data.prompt_table import PromptTable
+from tasks.judges.judge import Judge
+from tasks.judges.questions import Judged
 from tasks.lm.memory import frees_memory
 from tasks.models.loading import model_folder, trusts_remote_code
 from tasks.models.updates import warn_of_loss
@@ -24,13 +27,33 @@ Score = Callable[[Sequence[Answer], Tell], np.ndarray]
 """Returns the rewards of completions, (completions,); NaN where one has none."""
 
 
-def score_by(reward: Artifact, scoring: ScoringConfig) -> Score:
-    """Return what gives a reward: a reward model, loaded, or a function.
+def score_by(store: Store, reward: Artifact, scoring: ScoringConfig, expected: int) -> Score:
+    """Return what gives a reward: a reward model, loaded, a function or a judge.
+
+    Args:
+        store: Keeps what a judge answers.
+        reward: The maker.
+        scoring: How a reward model computes.
+        expected: How many completions it will be asked about.
 
     Raises:
         ConfigurationError: A function is missing here, or another one than where the run was started.
     """
-    return FunctionReward(reward) if reward.kind == "function" else _score_by_model(reward, scoring)
+    if reward.kind == "function":
+        return FunctionReward(reward)
+    return _score_by_judge(store, reward, expected) if reward.kind == "judge" else _score_by_model(reward, scoring)
+
+
+def _score_by_judge(store: Store, reward: Artifact, expected: int) -> Score:
+    config = RewardSource.model_validate(reward.stats["source"]).judge
+    assert config is not None
+    judge = Judge(config, store, expected)
+
+    def score(answers: Sequence[Answer], tell: Tell) -> np.ndarray:
+        asked = [Judged(each.messages, each.completion, each.reference_completion) for each in answers]
+        return judge.rewards(asked, tell)
+
+    return score
 
 
 def _score_by_model(reward_model: Artifact, scoring: ScoringConfig) -> Score:
@@ -69,7 +92,7 @@ def score_slices(
 
     Args:
         store: Holds the completions, and the table of the rewards.
-        reward: A reward model, or a function.
+        reward: A reward model, a function or a judge.
         completions: What is scored.
         prompts: Theirs.
         scoring: How a reward model computes.
@@ -82,7 +105,7 @@ def score_slices(
     slices, todo = ([slice_ for own in found for slice_ in getattr(own, side)] for side in ("rewards", "unscored"))
     scored = []
     if todo:
-        score = score_by(reward, scoring)
+        score = score_by(store, reward, scoring, sum(slice_.num_rows() for slice_ in todo))
         ids = {id_ for rows in read_ahead(todo, ["prompt_id"]) for id_ in rows["prompt_id"].unique().to_pylist()}
         asked = PromptTable(prompts, only=ids)
         progress, mean = Progress("scoring completions", sum(slice_.num_rows() for slice_ in todo)), Mean("reward")

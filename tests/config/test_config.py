@@ -21,9 +21,9 @@ from tasks.config.training import DpoConfig, Lora
 from tasks.pipeline.configuration import Config
 from tasks.selection.strategies import SETTINGS, PairsConfig
 
-OF_MANY_RUNS = ("compare", "rounds")
-"""Beginnings of the names of files that `flows.compare` and `flows.rounds` read."""
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.name.startswith(OF_MANY_RUNS))
+OF_OTHERS = ("compare", "judge", "rounds")
+"""Beginnings of the names of files that `flows.compare`, `flows.revise` and `flows.rounds` read."""
+CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.name.startswith(OF_OTHERS))
 
 
 NAN, INF = math.nan, math.inf
