@@ -5,7 +5,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -41,7 +41,8 @@ def check_options(function: Callable[..., Any], options: Mapping[str, Any]) -> N
 
 def is_text(function: Callable[..., Any], option: str) -> bool:
     """Return whether an option is a text that names no file, even where a file has this name."""
-    return _TEXT in getattr(_hints(function).get(option), "__metadata__", ())
+    hint = _hints(function).get(option)
+    return any(_TEXT in getattr(each, "__metadata__", ()) for each in (hint, *get_args(hint)))  # it may be optional
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

@@ -54,8 +54,9 @@ def numeric_answer(
 ) -> float:
     r"""Return 1 where the number that the completion states is the reference's.
 
-    A text states the number that follows its last `####`, `\boxed{`, "answer is" or "answer:", on that line and after
-    the last "=" of it; without such a mark it is the text's last number. `numerals.py` says what a number is.
+    A text states the number that follows its last `####`, `\boxed{`, "answer is" or "answer:", on that line or,
+    where it says nothing, the next; and after the last "=" there. Without such a mark, or without a number after it, it
+    is the text's last number. `numerals.py` says what a number is.
 
     ```yaml
     function: tasks.rewards.programs.answers:numeric_answer
@@ -109,7 +110,11 @@ def stated_number(text: str) -> Fraction | None:
     """Return the number that a text states, as `numeric_answer` says; None where it has no number."""
     if marks := [*_MARK.finditer(text)]:
         rest = text[marks[-1].end() :]
-        part = _braced(rest) if rest.startswith("{") else next(iter(rest.strip().splitlines()), "")
+        part = (
+            _braced(rest)
+            if rest.startswith("{")
+            else next((line for line in rest.splitlines() if re.search(r"\w", line)), "")
+        )
         if found := numbers(part.rpartition("=")[2]):
             return found[0]
     found = numbers(text)
