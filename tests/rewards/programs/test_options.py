@@ -9,10 +9,12 @@ from typing import Annotated
 import pytest
 import yaml
 from pydantic import Field
+from runs import ROOT
 
 from tasks.config.errors import ConfigurationError
 from tasks.rewards.options import check_options, is_text
 from tasks.rewards.programs import answers, form, scripts, unit_tests
+from tasks.selection.strategies import PairsConfig
 
 FUNCTIONS = [
     *(answers.exact_answer, answers.numeric_answer, answers.gsm8k_answer),
@@ -94,3 +96,19 @@ def test_a_missing_package_names_its_extra(module, package, extra, monkeypatch):
     monkeypatch.setattr(sys, "path", [])  # a package that is nowhere
     with pytest.raises(ConfigurationError, match=rf"is not installed: pip install 'rs-dpo\[{extra}\]'"):
         importlib.import_module(f"tasks.rewards.programs.{module}")
+
+
+def test_the_page_names_functions_and_options_that_fit():
+    page = (ROOT / "docs/programs.md").read_text()
+    sections = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.S)]
+    sources = [source for section in sections for source in section.get("rewards", {}).values()]
+    assert len(sources) == 3
+    for source in sources:
+        module, name = source["function"].split(":")
+        check_options(getattr(importlib.import_module(module), name), source.get("options", {}))
+    (pairs,) = [section["pairs"] for section in sections if "pairs" in section]
+    PairsConfig(**pairs)
+    listed = re.findall(r"^\| `(\w+):(\w+)` \|", page, re.M)
+    assert {name for _, name in listed} >= {function.__name__ for function in FUNCTIONS}
+    for module, name in listed:
+        assert f"\ndef {name}(" in (ROOT / f"tasks/rewards/programs/{module}.py").read_text()
