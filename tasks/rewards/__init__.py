@@ -10,6 +10,9 @@ calibration.py  how far a reward model is right on held-out pairs
 scored.py       completions and rewards joined
 candidates.py   both as arrays, a row a prompt
 functions.py    functions that a configuration names
+called.py       functions as rewards: rows that they fail on are counted
+options.py      their options, checked by type
 gold.py         known rewards: facts, a sentiment lexicon
 constraints.py  a known reward: the constraints of an instruction that an answer keeps
+programs/       rewards that are programs: answers, form, language, code
 """

@@ -16,7 +16,8 @@ from tasks.models.loading import model_folder, trusts_remote_code
 from tasks.models.updates import warn_of_loss
 from tasks.pipeline.pace import Mean, Tell
 from tasks.pipeline.progress import Progress
-from tasks.rewards.functions import Answer, FunctionReward
+from tasks.rewards.called import FunctionReward
+from tasks.rewards.functions import Answer
 from tasks.rewards.reward_model import RewardModel
 from tasks.rewards.table import find_rewards, merge_rewards, rewards_part, rewards_table
 from tasks.store.artifacts import Artifact
