@@ -81,6 +81,8 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _sources_are_told_apart(self) -> Self:
         names = [source.label or source.path for source in self.preference_sources]
+        if len(names) > 1 and (word := next((name for name in names if name in ("gold", "added")), None)):
+            raise ConfigurationError(f"{word!r} cannot be one of several sources of data.preferences: name files")
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ConfigurationError(f"two sources of data.preferences are called {twice!r}: give each its own `label`")
         return self
