@@ -28,6 +28,7 @@ from tasks.data.mixing import Mixed, Opinion, distinct_pairs, majority, source_s
 from tasks.data.records import Record, prompt_id
 from tasks.data.tally import Tally, read_records
 from tasks.models.demands import AsRead, Reader, as_read_by
+from tasks.pipeline.pages import markdown_table, stats_lines
 from tasks.pipeline.stage import stage
 from tasks.store.artifacts import NOTHING, Artifact
 from tasks.store.drafts import Draft, canonical_json
@@ -53,7 +54,17 @@ def load_demonstrations(
     return _commit_examples(out, "demonstrations", rows, [Mixed(1.0, tally)])
 
 
-@stage(version=3, retries=2, given=_nothing_to_load, reads={"data": PREFERENCE_FIELDS})
+def _page(artifact: Artifact) -> list[str]:
+    """Return the counts, and a table of each source's own."""
+    stats = dict(artifact.stats)
+    tables = [
+        markdown_table((name, "count"), ((what, str(value)) for what, value in counts.items()))
+        for name, counts in stats.pop("sources", {}).items()
+    ]
+    return [*stats_lines(artifact.model_copy(update={"stats": stats})), *chain.from_iterable(tables)]
+
+
+@stage(version=3, retries=2, given=_nothing_to_load, reads={"data": PREFERENCE_FIELDS}, page=_page)
 def load_preferences(
     out: Draft, source: Artifact, held_out: Artifact, reward_base: Artifact, data: DataConfig
 ) -> Artifact:

@@ -5,6 +5,7 @@ import numpy as np
 from tasks.report.blocks import Block, Section, Table, Text, number
 from tasks.report.facts import Facts
 from tasks.report.plots import bars, reliability_diagram
+from tasks.report.preferences import source_table
 from tasks.rewards.calibration import calibrating_tau, calibration_error, gaps_of, reliability
 
 REWARD_MODEL = "train_reward_model"
@@ -16,7 +17,8 @@ def reward_section(facts: Facts) -> Section | None:
     if REWARD_MODEL not in facts.artifacts:
         return None
     stats = facts.stats(REWARD_MODEL)
-    blocks: list[Block] = []
+    sources = source_table(facts)
+    blocks: list[Block] = [] if sources is None else [sources]
     if facts.config.reward_model.ready_model is not None:
         blocks.append(Text("The reward model was ready: no preferences were held out to measure it."))
     elif stats.get("accuracy") is None:

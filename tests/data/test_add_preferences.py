@@ -170,3 +170,13 @@ def test_the_server_gets_an_event_where_something_is_new(tmp_path, prefect_harne
             time.sleep(0.1)
     assert [event["event"] for event in events] == ["preferences.added"]
     assert events[0]["payload"]["new"] == 1
+
+
+def test_other_forms_are_added_too(tmp_path, store, capsys):
+    row = {"prompt": "a", "response_0": "yes", "response_1": "no", "better_response_id": 0, "safer_response_id": 1}
+    path = write(tmp_path / "a.jsonl", [row])
+    assert "set it to better or safer" in refused(capsys, path, "--store", store.uri)
+    assert add(capsys, path, store, "--dimension", "safer")["new"] == 1
+    assert added(store) == [("a", "no", "yes", None)]
+    with pytest.raises(ValueError, match=r"weight = 2 is for data\.preferences of a run"):
+        add_preferences.fn(PreferenceSource(path=path, weight=2), store=store.uri)
