@@ -97,6 +97,8 @@ def add_prompts_parser() -> argparse.ArgumentParser:
 def add_preferences_parser() -> argparse.ArgumentParser:
     """Return the parser of `flows.add_preferences`."""
     parser = _addition_parser("preferences")
+    parser.add_argument("--format", help="form of the rows, where their columns do not tell it")
+    parser.add_argument("--dimension", help="which of several judgements of a row counts, e.g. safer")
     parser.add_argument("--completions", help="URI of sampled completions: the source is feedback on them, by ids")
     return parser
 

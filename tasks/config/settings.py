@@ -17,7 +17,7 @@ from pydantic import (
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.extra import Extra
-from tasks.config.sections import NOT_IN_KEY, DataSource, Function, ModelSource, Section
+from tasks.config.sections import NOT_IN_KEY, DataSource, Function, ModelSource, PreferenceSource, Section
 from tasks.config.training import Dtype, FixedBatches
 
 ENGINE_ARGUMENTS: dict[str, Any] = {
@@ -48,13 +48,24 @@ class DataConfig(Section):
     """Prompts to sample completions for; `added`: those that `flows.add_prompts` has put into the store."""
     demonstrations: DataSource | None = None
     """Prompts with completions for `train_sft`; the chosen side of preference data will do."""
-    preferences: DataSource | Literal["gold", "added"] | None = None
-    """Pairs for `train_reward_model`; `gold` labels pairs of the policy's own completions with the gold reward;
-    `added`: those that `flows.add_preferences` has put into the store."""
+    preferences: (
+        PreferenceSource
+        | Annotated[tuple[PreferenceSource, ...], Field(min_length=1)]
+        | Literal["gold", "added"]
+        | None
+    ) = None
+    """Pairs for `train_reward_model`, of one source or of several; `gold` labels pairs of the policy's own completions
+    with the gold reward; `added`: those that `flows.add_preferences` has put into the store."""
+    consensus: Literal["each", "majority"] = "each"
+    """What becomes of several rows about the same two completions of a prompt. `each`: every different row is a pair,
+    also where they contradict each other. `majority`: one pair, as most rows have it; its margin is their agreement."""
     evaluation_prompts: DataSource | None = None
     """Held-out prompts; without it a share of `prompts` is held out."""
     evaluation_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of `prompts` held out, chosen by the hash of each prompt, so that it is stable as prompts are added."""
+    decontaminate: int | None = Field(None, ge=2)
+    """Leave out of all that is trained on the prompts that share so many successive words with a held-out prompt.
+    8 is usual. None: only held-out prompts themselves are left out."""
     max_prompts: int | None = Field(None, ge=2)
     """Use the first so many prompts, after the held-out ones are taken away."""
     max_evaluation_prompts: int | None = Field(None, ge=1)
@@ -66,6 +77,22 @@ class DataConfig(Section):
     """System message put before conversations that have none."""
     max_bad_fraction: float = Field(0.01, ge=0, le=1)
     """Share of bad rows (null, empty, over-long, ...) that is dropped and counted; above it the run stops."""
+
+    @model_validator(mode="after")
+    def _sources_are_told_apart(self) -> Self:
+        names = [source.label or source.path for source in self.preference_sources]
+        if len(names) > 1 and (word := next((name for name in names if name in ("gold", "added")), None)):
+            raise ConfigurationError(f"{word!r} cannot be one of several sources of data.preferences: name files")
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ConfigurationError(f"two sources of data.preferences are called {twice!r}: give each its own `label`")
+        return self
+
+    @property
+    def preference_sources(self) -> tuple[PreferenceSource, ...]:
+        """Return the sources of preferences that are files, folders or hub datasets."""
+        if isinstance(self.preferences, PreferenceSource):
+            return (self.preferences,)
+        return self.preferences if isinstance(self.preferences, tuple) else ()
 
 
 class SftConfig(FixedBatches):
