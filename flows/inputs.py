@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from tasks.config.judges import JudgeConfig
 from tasks.config.rewards import SECTION, OwnRewardModel
 from tasks.config.settings import RewardModelConfig
 from tasks.config.training import DpoConfig
@@ -10,6 +11,7 @@ from tasks.dpo import check_prompts
 from tasks.evaluate import evaluation_settings
 from tasks.evaluation.drawn import EvaluationSettings
 from tasks.import_model import import_policy, import_reward_model
+from tasks.judges.endpoint import key_of
 from tasks.pipeline.checks import check_compute, check_run, log_unread_settings
 from tasks.pipeline.configuration import Config, RlooRun
 from tasks.pipeline.gpus import gpus_needed
@@ -57,7 +59,8 @@ class Inputs(NamedTuple):
     preferences: Artifact
     annotated: Artifact
     """The data set's own pairs laid out as completions, where they are what is trained on."""
-    gold: GoldReward
+    labels: GoldReward | JudgeConfig | None
+    """What labels pairs of the policy's own completions, where these are the preferences."""
     dpo: DpoConfig
     """Settings of DPO; in a pilot, of its first steps."""
     evaluation: EvaluationSettings
@@ -71,6 +74,8 @@ def check_settings(config: Config) -> None:
         ConfigurationError: Names the setting and the remedy.
     """
     check_run(config)
+    if config.data.judge is not None:
+        key_of(config.data.judge)
     own = [settings for settings, _ in config.reward_models.values()]
     check_trainer_arguments(config.sft, *own, config.alignment)
     log_unread_settings(config)
@@ -118,7 +123,7 @@ def load_inputs(site: Site, config: Config) -> Inputs:
         demonstrations=demonstrations,
         preferences=preferences,
         annotated=annotated,
-        gold=gold,
+        labels=data.judge or (gold if data.preferences == "gold" else None),
         dpo=pilot_dpo(config.dpo, data),
         evaluation=evaluation_settings(config.sampling, config.scoring, config.evaluation, gold),
     )

@@ -57,7 +57,7 @@ def print_prediction(artifacts: dict[str, Artifact], data: DataConfig, as_json: 
     for row in prediction_rows(prediction):
         table.add_row(*row)
     console.print(table)
-    for note in prediction_notes(prediction, data.preferences == "gold"):
+    for note in prediction_notes(prediction, data.labels_completions):
         console.print(note, soft_wrap=True, highlight=False)
     for line in report_lines(artifacts["report"]):
         console.print(line, soft_wrap=True, highlight=False)

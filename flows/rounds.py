@@ -21,6 +21,7 @@ from flows.arguments import rounds_parser
 from flows.command_line import ends_with_a_message, foresee
 from flows.config_files import load_values, read_section
 from flows.inputs import Inputs, check_settings, load_inputs
+from flows.labels import label_or_load
 from flows.prefect_server import check_places, start_server
 from flows.rs_dpo import rs_dpo
 from flows.run_log import RunLog
@@ -36,7 +37,6 @@ from tasks.pairs import build_pairs
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.progress import log
 from tasks.pipeline.site import Site, open_site
-from tasks.preferences import label_preferences
 from tasks.prompts import draw_share
 from tasks.publishing.card import write_card
 from tasks.report.watching import watched
@@ -123,7 +123,7 @@ def preferences_of(
     if settings.reward_model == "fixed":
         return done[0].made["preferences"] if done else given.preferences
     if not given.preferences:
-        return label_preferences(site, made["completions"], made["prompts"], given.gold)
+        return label_or_load(site, given, made["completions"], made["prompts"])
     found = Found(preferences=given.preferences)
     kept = keep_preferences(site, made["completions"], given.held_out, history_of(settings), found)
     if kept.digest != given.preferences.digest:
@@ -171,10 +171,10 @@ def round_config(settings: RoundsConfig, number: int) -> Config:
             "rounds sample from each policy anew: leave out pairs.strategy = annotation, data.pilot and "
             "reward_model.held_out"
         )
-    if settings.reward_model == "fixed" and base.data.preferences == "gold":
+    if settings.reward_model == "fixed" and base.data.labels_completions:
         raise ConfigurationError(
-            "reward_model = fixed and data.preferences = gold do not fit: each round would be labelled anew; set "
-            "reward_model = refreshed, or name preferences or reward_model.ready_model"
+            f"reward_model = fixed and data.preferences = {base.data.preferences} do not fit: each round is labelled "
+            "anew; set reward_model = refreshed, or name preferences or reward_model.ready_model"
         )
     if settings.reward_model == "refreshed" and base.reward_model.ready_model is not None:
         raise ConfigurationError(

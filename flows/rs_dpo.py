@@ -15,6 +15,7 @@ from prefect import flow, runtime
 
 from flows.command_line import main
 from flows.inputs import check_settings, load_inputs
+from flows.labels import label_or_load
 from flows.stage_order import stage_order
 from tasks.combine_rewards import combine_rewards, of_several
 from tasks.config.compute import ComputeConfig
@@ -35,7 +36,6 @@ from tasks.pairs import build_pairs
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import cancel_children
 from tasks.pipeline.site import open_site
-from tasks.preferences import label_preferences
 from tasks.publishing.card import write_card
 from tasks.report.watching import watched
 from tasks.reward_model import train_reward_model
@@ -85,8 +85,7 @@ def rs_dpo(
 
     policy = train_sft(site, given.base_model, given.demonstrations, sft)  # pi_SFT
     completions = given.annotated or sample_completions(site, policy, prompts, sampling)  # y_1 .. y_k ~ pi_SFT(. | x)
-    gold_labels = data.preferences == "gold"
-    preferences = label_preferences(site, completions, prompts, given.gold) if gold_labels else given.preferences
+    preferences = label_or_load(site, given, completions, prompts)
     reward_models = {
         name: train_reward_model(site, own.base or policy, own.preferences or preferences, own.config, own.half)
         for name, own in given.reward_models.items()

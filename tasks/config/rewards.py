@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.judges import JudgeConfig
-from tasks.config.sections import NOT_IN_KEY, DataSource, Function, Section
+from tasks.config.sections import NOT_IN_KEY, Function, PreferenceSource, Section
 from tasks.config.settings import RewardModelConfig
 
 GOLD, SECTION, HELD_OUT, COMBINED = "gold", "reward_model", "held_out_model", "combined"
@@ -21,7 +21,9 @@ RESERVED = (GOLD, SECTION, HELD_OUT, COMBINED)
 class OwnRewardModel(RewardModelConfig):
     """A reward model beside the one of the section `reward_model`, with settings of its own."""
 
-    preferences: Annotated[DataSource | None, NOT_IN_KEY] = None
+    preferences: Annotated[
+        PreferenceSource | Annotated[tuple[PreferenceSource, ...], Field(min_length=1)] | None, NOT_IN_KEY
+    ] = None
     """Pairs to train it on; None: those of `data.preferences`."""
 
 

@@ -17,6 +17,7 @@ from pydantic import (
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.extra import Extra
+from tasks.config.judges import JudgeConfig
 from tasks.config.sections import NOT_IN_KEY, DataSource, Function, ModelSource, PreferenceSource, Section
 from tasks.config.training import Dtype, FixedBatches
 
@@ -51,11 +52,15 @@ class DataConfig(Section):
     preferences: (
         PreferenceSource
         | Annotated[tuple[PreferenceSource, ...], Field(min_length=1)]
-        | Literal["gold", "added"]
+        | Literal["gold", "judged", "added"]
         | None
     ) = None
     """Pairs for `train_reward_model`, of one source or of several; `gold` labels pairs of the policy's own completions
-    with the gold reward; `added`: those that `flows.add_preferences` has put into the store."""
+    with the gold reward, `judged` with `judge` (RLAIF); `added`: those that `flows.add_preferences` has put into the
+    store."""
+    judge: JudgeConfig | None = None
+    """Labels pairs of the policy's own completions, where `preferences` is `judged`: by its `principles`, where it has
+    some."""
     consensus: Literal["each", "majority"] = "each"
     """What becomes of several rows about the same two completions of a prompt. `each`: every different row is a pair,
     also where they contradict each other. `majority`: one pair, as most rows have it; its margin is their agreement."""
@@ -86,6 +91,17 @@ class DataConfig(Section):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ConfigurationError(f"two sources of data.preferences are called {twice!r}: give each its own `label`")
         return self
+
+    @model_validator(mode="after")
+    def _judge_is_asked(self) -> Self:
+        if (self.preferences == "judged") != (self.judge is not None):
+            raise ConfigurationError("data.judge and data.preferences = judged go together: set both, or none")
+        return self
+
+    @property
+    def labels_completions(self) -> bool:
+        """Tell whether the preferences are labels of the policy's own completions."""
+        return self.preferences in ("gold", "judged")
 
     @property
     def preference_sources(self) -> tuple[PreferenceSource, ...]:

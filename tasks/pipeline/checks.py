@@ -30,7 +30,7 @@ def check_run(config: Config) -> None:
         raise ConfigurationError(
             "data.preferences = gold needs evaluation.gold_reward: the function that labels the pairs"
         )
-    if pairs.strategy == "annotation" and data.preferences in (None, "gold"):
+    if pairs.strategy == "annotation" and (data.preferences is None or data.labels_completions):
         raise ConfigurationError(
             "pairs.strategy = annotation needs a file in data.preferences, or `added`: the pairs to train on"
         )
