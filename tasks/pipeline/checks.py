@@ -85,6 +85,8 @@ def log_unread_settings(config: Config) -> None:
         _log_unread("sft.ready_model, which is used as it is", "data", given & {"demonstrations"})
     if reward_model.ready_model is not None and pairs.strategy != "annotation":
         _log_unread("reward_model.ready_model, which is used as it is", "data", given & {"preferences"})
+    if data.preferences in (None, "gold"):
+        _log_unread(f"data.preferences = {data.preferences}, which has no annotators", "data", given & {"consensus"})
     if data.evaluation_prompts is not None:
         _log_unread("data.evaluation_prompts, all of which are held out", "data", given & {"evaluation_fraction"})
     changed = Section.key_fields(pairs).keys() - pairs.key_fields().keys()

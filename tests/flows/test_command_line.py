@@ -196,9 +196,20 @@ def test_command_missing_bucket(folder, s3_server):
     assert "check the bucket" in errors
 
 
-def test_what_is_wrong_with_a_source_is_said_once_and_by_its_setting(tmp_path):
-    path = write(tmp_path / "a.yaml", "data: {prompts: {path: p.jsonl, split: 5}}\nsft: {ready_model: m}\n")
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("prompts: {path: p.jsonl, split: 5}", "data.prompts.split = 5: Input should be a valid string"),
+        ("prompts: p, preferences: {path: a, wieght: 2}", "data.preferences.wieght is no known setting"),
+        (
+            "prompts: p, preferences: [{path: a}, {path: b, weight: 0}]",
+            "data.preferences.1.weight = 0: Input should be",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_source_is_said_once_and_by_its_setting(tmp_path, data, message):
+    path = write(tmp_path / "a.yaml", f"data: {{{data}}}\nsft: {{ready_model: m}}\n")
     with pytest.raises(ValidationError) as caught:
         load_config(path, [])
-    assert explain(caught.value).startswith("data.prompts.split = 5: Input should be a valid string")
+    assert explain(caught.value).startswith(message)
     assert len(explain(caught.value).splitlines()) == 1
