@@ -10,6 +10,7 @@ from tasks.data.loading import commit_rows
 from tasks.data.prompt_table import PromptTable, reference_completions
 from tasks.judges.judge import Judge
 from tasks.pipeline.dry_run import pending
+from tasks.pipeline.progress import Progress
 from tasks.pipeline.stage import stage
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
@@ -70,7 +71,10 @@ def judge_preferences(out: Draft, completions: Artifact, prompts: Artifact, judg
     asked = Judge(judge, out.store)
     pairs = list(pairs_of(out.store, completions, PromptTable(prompts)))
     references = reference_completions(prompts) if judge.reference else {}
-    wins = asked.compare([each[1:] for each in pairs], [references.get(each.prompt_id) for each in pairs]).tolist()
+    given = [references.get(each.prompt_id) for each in pairs]
+    progress = Progress(f"asking judge {judge.model}", 2 * len(pairs))
+    wins = asked.compare([each[1:] for each in pairs], given, lambda verdict: progress.advance(1)).tolist()
+    progress.close()
     rows = preferred_rows(pairs, wins)
     if not rows:
         raise ConfigurationError(

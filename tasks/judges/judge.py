@@ -20,6 +20,8 @@ from tasks.judges.verdicts import both_orders, by_priority
 from tasks.pipeline.pace import Tell
 from tasks.store.folders import Store
 
+Hear = Callable[[Any], None]
+"""Called with each verdict, as soon as it is there."""
 WAVE = 512
 """Questions between two looks at what other processes have asked; their answers make a part of the table."""
 
@@ -49,7 +51,10 @@ class Judge:
         return np.array([_number(reward) for reward in found], np.float64)
 
     def compare(
-        self, rows: Sequence[tuple[Messages, str, str]], references: Sequence[str | None] | None = None
+        self,
+        rows: Sequence[tuple[Messages, str, str]],
+        references: Sequence[str | None] | None = None,
+        tell: Hear = lambda verdict: None,
     ) -> np.ndarray:
         """Return what the first answer of each pair wins, (rows,) float64: 1, 0, 0.5 for a tie, NaN: unreadable.
 
@@ -59,6 +64,7 @@ class Judge:
         Args:
             rows: Prompt, first and second answer.
             references: Of each row, a reference answer.
+            tell: Hears of each verdict, two a pair.
 
         Raises:
             ConfigurationError: See `ask`.
@@ -67,12 +73,12 @@ class Judge:
         asked = [place for place, (_, first, second) in enumerate(rows) if first != second]
         pairs = (_both(self.config, rows[place], given[place], f"pair {place + 1}") for place in asked)
         questions = list(chain.from_iterable(pairs))
-        found = self.ask(questions)
+        found = self.ask(questions, tell)
         wins = np.full(len(rows), 0.5)
         wins[asked] = [self._win(*sides) for sides in zip(found[0::2], found[1::2], strict=True)]
         return wins
 
-    def ask(self, questions: Sequence[Question], tell: Callable[[Any], None] = lambda verdict: None) -> list[Any]:
+    def ask(self, questions: Sequence[Question], tell: Hear = lambda verdict: None) -> list[Any]:
         """Return what was read of the answer to each question, None where it was unreadable twice.
 
         Args:
