@@ -31,6 +31,7 @@ PASSING = (408, 409, 429)
 NEVER_SENT = ("ConnectError", "ConnectTimeout")
 """What httpx raises where there was no connection, and so nothing to pay for."""
 REMEDIES = {
+    402: "the balance is used up: raise it with the provider, then run again",
     401: "set {variable} to a key that holds",
     403: "set {variable} to a key that may use this model",
     404: "check judge.model, and judge.base_url, which mostly ends in /v1",
@@ -46,6 +47,8 @@ class Endpoint:
         """Name the endpoint; see `__aenter__`."""
         self.config, self.budget = config, budget
         self._stack = AsyncExitStack()
+        self.is_ending = False
+        """Another question has failed: nothing is sent again."""
         self._quiet_until = 0.0
         """No request is sent before, by the clock of `time.monotonic`: the endpoint has asked for a pause."""
 
@@ -84,10 +87,11 @@ class Endpoint:
             answer, problem, pause = await self._send(messages, about)
             if answer is not None:
                 return answer
-            if number < self.config.retries:
-                await asyncio.sleep(pause * random.uniform(1, 1.1) if pause else _backoff(number))
+            if number == self.config.retries or self.is_ending:
+                break
+            await asyncio.sleep(pause * random.uniform(1, 1.1) if pause else _backoff(number))
         raise ConfigurationError(
-            f"{self._who(about)} did not answer in {self.config.retries + 1} requests, the last one: {problem}. See "
+            f"{self._who(about)} did not answer in {number + 1} requests, the last one: {problem}. See "
             "that it is up at judge.base_url and bears judge.concurrency requests at once, then run again: what was "
             "answered is kept"
         )

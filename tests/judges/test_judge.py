@@ -50,7 +50,7 @@ def test_a_rating_for_each_answer_in_order(store):
         "max_tokens": 100,
     }
     counts = {"asked": 3, "cached": 0, "asked_again": 0, "unreadable": 0, "models": {MODEL: 3}}
-    assert judge.figures() == counts | {"prompt_tokens": 300, "completion_tokens": 30, "cost": 0}
+    assert judge.figures() == counts | {"prompt_tokens": 300, "completion_tokens": 30, "cost": None}
 
 
 def test_the_reward_is_the_mean_by_weight(store):
