@@ -47,17 +47,17 @@ class Wave:
         return found
 
     async def _verdict(self, question: Question, tell: Callable[[Any], None]) -> Any:
-        async with self.places:
-            if self.endpoint.is_ending:
-                return None
-            try:
+        try:
+            async with self.places:
+                if self.failure is not None:
+                    return None
                 verdict = await self._read(question)
-            except BaseException as error:
-                self.failure = self.failure or error
-                self.endpoint.is_ending = True
-                raise
-        async with self.telling:
-            await asyncio.to_thread(tell, verdict)  # Prefect's client would not wait within an event loop
+            async with self.telling:
+                await asyncio.to_thread(tell, verdict)  # Prefect's client would not wait within an event loop
+        except BaseException as error:
+            self.failure = self.failure or error
+            self.endpoint.ending.set()
+            raise
         return verdict
 
     async def _read(self, question: Question) -> Any:

@@ -46,7 +46,9 @@ class Judge:
         """
         if self.config.principles:
             raise ConfigurationError("judge.principles compare two answers: give judge.criteria to rate each by itself")
-        questions = [rating_question(self.config, each, f"answer {n}") for n, each in enumerate(answers, 1)]
+        questions = [
+            rating_question(self.config, each, f"answer {n}{_to(each.messages)}") for n, each in enumerate(answers, 1)
+        ]
         found = self.ask(questions, lambda reward: tell(np.array([_number(reward)])))
         return np.array([_number(reward) for reward in found], np.float64)
 
@@ -133,8 +135,14 @@ class Judge:
 def _both(config: JudgeConfig, row: tuple[Messages, str, str], reference: str | None, about: str) -> Iterator[Question]:
     """Yield the question about a pair in both orders."""
     messages, first, second = row
+    about += _to(messages)
     yield pair_question(config, Judged(messages, first, reference), second, about)
     yield pair_question(config, Judged(messages, second, reference), first, f"{about}, swapped")
+
+
+def _to(messages: Messages) -> str:
+    """Return the beginning of what is answered, for errors."""
+    return f" to {messages[-1]['content'][:40]!r}" if messages else ""
 
 
 def _number(reward: float | None) -> float:

@@ -82,7 +82,7 @@ def test_what_does_not_pass_is_an_error_at_once(store, monkeypatch, status, reme
             Judge(config, store).rewards(answers(9))
         assert len(server.requests) == 3
         assert set(server.keys) == {"Bearer sk-mine"}
-    assert f"judge small-judge at {config.base_url}, asked about answer 3, refuses with status {status}" in str(
+    assert f"judge small-judge at {config.base_url}, asked about answer 3 to 'Hi', refuses with status {status}" in str(
         caught.value
     )
     assert remedy in str(caught.value)
@@ -135,7 +135,7 @@ def test_an_hour_is_not_waited_for(store, as_date):
 def test_an_endpoint_that_stays_so_is_an_error_in_bounded_time(store, reply, problem):
     with judging(lambda request, number: FINE if number < 2 else reply) as server:
         with pytest.raises(
-            ConfigurationError, match=f"answer 3, did not answer in 4 requests, the last one: {problem}"
+            ConfigurationError, match=f"answer 3 to 'Hi', did not answer in 4 requests, the last one: {problem}"
         ):
             Judge(server.config(retries=3, concurrency=1), store).rewards(answers(9))
         assert len(server.requests) == 6
@@ -175,7 +175,7 @@ def test_an_error_is_not_held_up_by_what_hangs(store):
 
     with judging(hang_or_refuse) as server:
         begun = time.monotonic()
-        with pytest.raises(ConfigurationError, match=r"answer [23], refuses with status 401"):
+        with pytest.raises(ConfigurationError, match=r"answer [23] to 'Hi', refuses with status 401"):
             Judge(server.config(timeout_seconds=1, concurrency=2, api_key_variable=None), store).rewards(answers(9))
         assert time.monotonic() - begun < 10
         assert len(server.requests) <= 3
