@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import httpx
 from prefect import flow
+from pydantic import Field
 
 from flows.stages import gpus
 from tasks.config.errors import ConfigurationError
@@ -40,8 +42,8 @@ def serve_judge(
     model: str,
     name: str = "judge",
     address: str = "127.0.0.1:8400",
-    slots: int = 1,
-    hours: float | None = None,
+    slots: Annotated[int, Field(ge=0)] = 1,
+    hours: Annotated[float, Field(gt=0)] | None = None,
     options: tuple[str, ...] = (),
 ) -> None:
     """Serve a model until the run is cancelled.
@@ -89,6 +91,7 @@ def serving(folder: Path, name: str, address: str, options: tuple[str, ...]) -> 
     Raises:
         ConfigurationError: It ends before it answers.
     """
+    log(f"starting vLLM with {folder}, which takes a minute or more")
     host, _, port = address.rpartition(":")
     command = [sys.executable, "-m", SERVER, "--model", str(folder), "--served-model-name", name]
     command += ["--host", host, "--port", port, *options]

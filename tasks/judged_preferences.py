@@ -10,6 +10,7 @@ from tasks.data.loading import commit_rows
 from tasks.data.prompt_table import PromptTable
 from tasks.judges.judge import Judge
 from tasks.pipeline.dry_run import pending
+from tasks.pipeline.progress import Progress
 from tasks.pipeline.stage import stage
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
@@ -70,7 +71,10 @@ def judge_preferences(out: Draft, completions: Artifact, prompts: Artifact, judg
     asked = Judge(judge, out.store)
     known = PromptTable(prompts)
     pairs = list(pairs_of(out.store, completions, known))
-    wins = asked.compare([each[1:] for each in pairs], [known.reference(each.prompt_id) for each in pairs]).tolist()
+    given = [known.reference(each.prompt_id) for each in pairs]
+    progress = Progress(f"asking judge {judge.model}", 2 * len(pairs))
+    wins = asked.compare([each[1:] for each in pairs], given, lambda verdict: progress.advance(1)).tolist()
+    progress.close()
     rows = preferred_rows(pairs, wins)
     if not rows:
         raise ConfigurationError(

@@ -14,6 +14,7 @@ from tasks.judges.judge import Judge
 from tasks.judges.questions import Judged
 from tasks.judges.revising import revise
 from tasks.pipeline.dry_run import pending
+from tasks.pipeline.progress import Progress
 from tasks.pipeline.stage import stage
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
@@ -45,7 +46,9 @@ def revisions_of(store: Store, completions: Artifact, prompts: Artifact, judge: 
         ConfigurationError: See `revise`.
     """
     asked, given = Judge(judge, store), first_completions(store, completions, PromptTable(prompts))
-    texts = revise(asked, list(given.values()), rounds)
+    progress = Progress(f"asking judge {judge.model}", 2 * rounds * len(given))
+    texts = revise(asked, list(given.values()), rounds, lambda text: progress.advance(1))
+    progress.close()
     rows = [(id_, each, text) for (id_, each), text in zip(given.items(), texts, strict=True) if text is not None]
     unchanged = sum(each.completion == text for _, each, text in rows)
     return Revised(rows, {"revised": len(rows) - unchanged, "unchanged": unchanged, "judge": asked.figures()})

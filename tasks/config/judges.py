@@ -77,7 +77,7 @@ class JudgeConfig(Section):
     criteria: dict[str, Criterion] = Field({})
     """Name -> what is rated by itself; the reward is the mean of the ratings by weight."""
     principles: Annotated[tuple[Principle, ...], BeforeValidator(_list_of)] = ()
-    """By which pairs are compared, and answers revised: a list, or `{file: PATH}` of one in YAML."""
+    """By which pairs are compared, one verdict each, and answers revised: a list, or `{file: PATH}` of one in YAML."""
     template: Template | None = None
     """What asks for a rating, with `{answer}` and others of docs/judges.md; or `{file: PATH}`. Null: the default."""
     pair_template: Template | None = None
@@ -133,8 +133,12 @@ class JudgeConfig(Section):
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
-        if self.instruction is not None and self.criteria:
-            raise ConfigurationError("set one of judge.instruction and judge.criteria: each says what is rated")
+        if sum((self.instruction is not None, bool(self.criteria), bool(self.principles))) > 1:
+            raise ConfigurationError(
+                "set one of judge.instruction, judge.criteria and judge.principles: each says it all"
+            )
+        if self.principles and self.template is not None:
+            raise ConfigurationError("judge.template rates, and judge.principles compare: set judge.pair_template")
         prices = (self.price_per_million_input, self.price_per_million_output)
         if self.budget_cost is not None and None in prices:
             raise ConfigurationError(
@@ -160,7 +164,7 @@ class JudgeConfig(Section):
                 f"judge.{field} has {{{unknown[0]}}}, which is no placeholder: there are {', '.join(sorted(known))}; "
                 "write '{{' and '}}' for braces"
             )
-        named = self.instruction is not None or bool(self.criteria)
+        named = self.instruction is not None or bool(self.criteria or self.principles)
         wanted = answers | ({"rubric"} if named else set()) | ({"reference"} if self.reference else set())
         if missing := sorted(wanted - names):
             raise ConfigurationError(f"judge.{field} lacks {{{missing[0]}}}: without it the judge would not see it")

@@ -26,12 +26,13 @@ class Wave:
         self.known: dict[str, Answer] = {}
         self.coming: dict[str, asyncio.Task[Answer]] = {}
         """Id -> answer under way: a question that is there twice is asked once."""
-        self.has_failed = False
+        self.failure: BaseException | None = None
+        """The first one; what follows from it is not told."""
 
     async def run(self, questions: Sequence[Question], tell: Callable[[Any], None]) -> list[Any]:
         """Return what was read of each answer, None where it was not readable.
 
-        After an error no further question is asked. Those under way are waited for: they are paid for.
+        After an error no further question is asked, and none again. Those under way are waited for: they are paid for.
 
         Raises:
             ConfigurationError: See `Endpoint.answer`.
@@ -41,22 +42,22 @@ class Wave:
         self.known = self.cache.find(set(ids))
         async with self.endpoint:
             found = await asyncio.gather(*(self._verdict(each, tell) for each in questions), return_exceptions=True)
-        for each in found:
-            if isinstance(each, BaseException):
-                raise each
+        if self.failure is not None:
+            raise self.failure
         return found
 
     async def _verdict(self, question: Question, tell: Callable[[Any], None]) -> Any:
-        async with self.places:
-            if self.has_failed:
-                return None
-            try:
+        try:
+            async with self.places:
+                if self.failure is not None:
+                    return None
                 verdict = await self._read(question)
-            except BaseException:
-                self.has_failed = True
-                raise
-        async with self.telling:
-            await asyncio.to_thread(tell, verdict)  # Prefect's client would not wait within an event loop
+            async with self.telling:
+                await asyncio.to_thread(tell, verdict)  # Prefect's client would not wait within an event loop
+        except BaseException as error:
+            self.failure = self.failure or error
+            self.endpoint.ending.set()
+            raise
         return verdict
 
     async def _read(self, question: Question) -> Any:

@@ -33,10 +33,11 @@ def most_tokens(config: JudgeConfig, messages: Messages) -> Tokens:
     return Tokens(OVERHEAD + text, config.max_answer_tokens)
 
 
-def cost_of(config: JudgeConfig, tokens: Tokens) -> float:
-    """Return the price of some tokens, 0 where no prices are set."""
-    prices = (config.price_per_million_input or 0.0, config.price_per_million_output or 0.0)
-    return sum(number * price for number, price in zip(tokens, prices, strict=True)) / 1e6
+def cost_of(config: JudgeConfig, tokens: Tokens) -> float | None:
+    """Return the price of some tokens; None where no prices are set."""
+    if config.price_per_million_input is None or config.price_per_million_output is None:
+        return None
+    return (tokens.prompt * config.price_per_million_input + tokens.completion * config.price_per_million_output) / 1e6
 
 
 @dataclass
@@ -70,13 +71,14 @@ class Budget:
 
     def _fits(self, most: Tokens) -> bool:
         after = self.spent.plus(self.held).plus(most)
-        tokens, cost = self.config.budget_tokens, self.config.budget_cost
-        return (tokens is None or sum(after) <= tokens) and (cost is None or cost_of(self.config, after) <= cost)
+        tokens, money, cost = self.config.budget_tokens, self.config.budget_cost, cost_of(self.config, after)
+        return (tokens is None or sum(after) <= tokens) and (money is None or cost is None or cost <= money)
 
     def _refusal(self, most: Tokens) -> str:
         settings = [(name, getattr(self.config, name)) for name in ("budget_tokens", "budget_cost")]
         limits = " and ".join(f"judge.{name} = {value:g}" for name, value in settings if value is not None)
-        money = f" ({cost_of(self.config, self.spent):.4g})" if self.config.budget_cost is not None else ""
+        cost = cost_of(self.config, self.spent)
+        money = "" if cost is None else f" ({cost:.4g})"
         return (
             f"{limits}: {sum(self.spent)} tokens{money} are spent, and the next request may take {sum(most)}. What was "
             "answered is kept: raise the budget and run again, which asks for the rest alone"

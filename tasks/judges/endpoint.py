@@ -1,6 +1,7 @@
 """One request to an OpenAI-compatible endpoint: sent again where that may help, in bounded time."""
 
 import asyncio
+import contextlib
 import os
 import random
 import time
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from openai import APIStatusError
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-"""Seconds before the first time of sending again; doubled each time, up to the longest."""
+"""Seconds before the first time of sending again, at most; doubled each time, up to the longest."""
 MOST_PATIENCE = 300.0
 """Seconds of a Retry-After that are waited for; an endpoint that asks for more is an error."""
 PASSING = (408, 409, 429)
@@ -31,12 +32,14 @@ PASSING = (408, 409, 429)
 NEVER_SENT = ("ConnectError", "ConnectTimeout")
 """What httpx raises where there was no connection, and so nothing to pay for."""
 REMEDIES = {
+    400: "check judge.model, and that its context holds the question and judge.max_answer_tokens",
     401: "set {variable} to a key that holds",
+    402: "the balance is used up: raise it with the provider, then run again",
     403: "set {variable} to a key that may use this model",
     404: "check judge.model, and judge.base_url, which mostly ends in /v1",
-    400: "check judge.model, and that its context holds the question and judge.max_answer_tokens",
     429: "the quota is used up: raise it with the provider, then run again",
 }
+"""Status of errors that do not pass -> what helps; for others, what helps for 400."""
 
 
 class Endpoint:
@@ -46,6 +49,8 @@ class Endpoint:
         """Name the endpoint; see `__aenter__`."""
         self.config, self.budget = config, budget
         self._stack = AsyncExitStack()
+        self.ending = asyncio.Event()
+        """Set where another question has failed: nothing more is sent, and nobody waits."""
         self._quiet_until = 0.0
         """No request is sent before, by the clock of `time.monotonic`: the endpoint has asked for a pause."""
 
@@ -79,18 +84,26 @@ class Endpoint:
             ConfigurationError: The endpoint refuses the request, does not answer however often it is asked, or the
                 budget does not suffice.
         """
+        problem, wait = "nothing was sent", 0.0
         for number in range(self.config.retries + 1):
-            await asyncio.sleep(max(0.0, self._quiet_until - time.monotonic()) * random.uniform(1, 1.1))
+            await self._wait(max(wait, (self._quiet_until - time.monotonic()) * random.uniform(1, 1.1)))
+            if self.ending.is_set():
+                break
             answer, problem, pause = await self._send(messages, about)
             if answer is not None:
                 return answer
-            if number < self.config.retries:
-                await asyncio.sleep(pause * random.uniform(1, 1.1) if pause else _backoff(number))
+            wait = pause or min(FIRST_WAIT * float(2**number), LONGEST_WAIT) * random.uniform(0.5, 1)
         raise ConfigurationError(
             f"{self._who(about)} did not answer in {self.config.retries + 1} requests, the last one: {problem}. See "
             "that it is up at judge.base_url and bears judge.concurrency requests at once, then run again: what was "
             "answered is kept"
         )
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait, but no longer once another question has failed."""
+        with contextlib.suppress(TimeoutError):
+            if seconds > 0:
+                await asyncio.wait_for(self.ending.wait(), seconds)
 
     async def _send(self, messages: Messages, about: str) -> tuple[Answer | None, str, float | None]:
         """Return an answer; or None, what was wrong, and the seconds that the endpoint asked for."""
@@ -202,7 +215,3 @@ def used_tokens(answer: Answer, most: Tokens) -> Tokens:
 def _said(error: "APIStatusError") -> str:
     """Return what an endpoint said of an error, in short."""
     return " ".join(str(getattr(error, "message", error)).split())[:300]
-
-
-def _backoff(number: int) -> float:
-    return min(FIRST_WAIT * float(2**number), LONGEST_WAIT) * random.uniform(0.5, 1)

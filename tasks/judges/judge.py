@@ -20,6 +20,8 @@ from tasks.judges.verdicts import both_orders, by_priority
 from tasks.pipeline.pace import Tell
 from tasks.store.folders import Store
 
+Hear = Callable[[Any], None]
+"""Called with each verdict, as soon as it is there."""
 WAVE = 512
 """Questions between two looks at what other processes have asked; their answers make a part of the table."""
 
@@ -51,12 +53,17 @@ class Judge:
         """
         if self.config.principles:
             raise ConfigurationError("judge.principles compare two answers: give judge.criteria to rate each by itself")
-        questions = [rating_question(self.config, each, f"answer {n}") for n, each in enumerate(answers, 1)]
+        questions = [
+            rating_question(self.config, each, f"answer {n}{_to(each.messages)}") for n, each in enumerate(answers, 1)
+        ]
         found = self.ask(questions, lambda reward: tell(np.array([_number(reward)])))
         return np.array([_number(reward) for reward in found], np.float64)
 
     def compare(
-        self, rows: Sequence[tuple[Messages, str, str]], references: Sequence[str | None] | None = None
+        self,
+        rows: Sequence[tuple[Messages, str, str]],
+        references: Sequence[str | None] | None = None,
+        tell: Hear = lambda verdict: None,
     ) -> np.ndarray:
         """Return what the first answer of each pair wins, (rows,) float64: 1, 0, 0.5 for a tie, NaN: unreadable.
 
@@ -66,6 +73,7 @@ class Judge:
         Args:
             rows: Prompt, first and second answer.
             references: Of each row, a reference answer.
+            tell: Hears of each verdict, two a pair.
 
         Raises:
             ConfigurationError: See `ask`.
@@ -74,12 +82,12 @@ class Judge:
         asked = [place for place, (_, first, second) in enumerate(rows) if first != second]
         pairs = (_both(self.config, rows[place], given[place], f"pair {place + 1}") for place in asked)
         questions = list(chain.from_iterable(pairs))
-        found = self.ask(questions)
+        found = self.ask(questions, tell)
         wins = np.full(len(rows), 0.5)
         wins[asked] = [self._win(*sides) for sides in zip(found[0::2], found[1::2], strict=True)]
         return wins
 
-    def ask(self, questions: Sequence[Question], tell: Callable[[Any], None] = lambda verdict: None) -> list[Any]:
+    def ask(self, questions: Sequence[Question], tell: Hear = lambda verdict: None) -> list[Any]:
         """Return what was read of the answer to each question, None where it was unreadable twice.
 
         Args:
@@ -136,8 +144,14 @@ class Judge:
 def _both(config: JudgeConfig, row: tuple[Messages, str, str], reference: str | None, about: str) -> Iterator[Question]:
     """Yield the question about a pair in both orders."""
     messages, first, second = row
+    about += _to(messages)
     yield pair_question(config, Judged(messages, first, reference), second, about)
     yield pair_question(config, Judged(messages, second, reference), first, f"{about}, swapped")
+
+
+def _to(messages: Messages) -> str:
+    """Return the beginning of what is answered, for errors."""
+    return f" to {messages[-1]['content'][:40]!r}" if messages else ""
 
 
 def _number(reward: float | None) -> float:

@@ -90,7 +90,7 @@ def rating_question(config: JudgeConfig, judged: Judged, about: str) -> Question
     """Return the question for the rating of an answer, one for each criterion."""
     names = tuple(config.criteria) or SINGLE
     form = _form(names, f"your rating from {LOWEST} to {HIGHEST}", "[[5]]")
-    shared = _shared(config, judged.messages, judged.reference)
+    shared = _shared(config, judged)
     text = (config.template or RATING).format(**shared, format=form, answer=judged.completion)
     return Question(user(text), form, lambda answer: _mean(config, read_ratings(answer, names)), about)
 
@@ -99,17 +99,18 @@ def pair_question(config: JudgeConfig, first: Judged, second: str, about: str) -
     """Return the question which of two answers is better, the first shown first; read as a list, one a principle."""
     names = tuple(str(number) for number, _ in enumerate(config.principles, 1)) or SINGLE
     form = _form(names, "[[A]] if answer A is better, [[B]] if answer B is better, [[C]] for a tie", "[[A]]")
-    shared = _shared(config, first.messages, first.reference, for_pairs=True)
+    shared = _shared(config, first)
     text = (config.pair_template or COMPARISON).format(
         **shared, format=form, answer_a=first.completion, answer_b=second
     )
     return Question(user(text), form, lambda answer: read_sides(answer, names), about)
 
 
-def rubric_text(config: JudgeConfig, for_pairs: bool = False) -> str:
-    """Return what makes an answer good: the criteria by weight, the principles for pairs, or the instruction."""
-    if for_pairs and config.principles:
-        return "Judge by each of these principles by itself:\n" + principles_text(config)
+def rubric_text(config: JudgeConfig) -> str:
+    """Return what makes an answer good: the principles, numbered from 1, the criteria by weight, or the instruction."""
+    if config.principles:
+        lines = (f"{number}: {each.text}" for number, each in enumerate(config.principles, 1))
+        return "Judge by each of these principles by itself:\n" + "\n".join(lines)
     if not config.criteria:
         return config.instruction or INSTRUCTION
     total = sum(each.weight for each in config.criteria.values())
@@ -119,19 +120,14 @@ def rubric_text(config: JudgeConfig, for_pairs: bool = False) -> str:
     return "Judge by these criteria:\n" + "\n".join(lines)
 
 
-def principles_text(config: JudgeConfig) -> str:
-    """Return the principles, numbered from 1."""
-    return "\n".join(f"{number}: {each.text}" for number, each in enumerate(config.principles, 1))
-
-
-def _shared(config: JudgeConfig, messages: Messages, reference: str | None, for_pairs: bool = False) -> dict[str, str]:
+def _shared(config: JudgeConfig, judged: Judged) -> dict[str, str]:
     """Return the placeholders that ratings and comparisons have."""
-    asked = [message["content"] for message in messages if message["role"] == "user"]
+    asked = [message["content"] for message in judged.messages if message["role"] == "user"]
     return {
-        "rubric": rubric_text(config, for_pairs),
-        "conversation": conversation_text(messages),
+        "rubric": rubric_text(config),
+        "conversation": conversation_text(judged.messages),
         "question": asked[-1] if asked else "",
-        "reference": REFERENCE.format(reference) if config.reference and reference else "",
+        "reference": REFERENCE.format(judged.reference) if config.reference and judged.reference else "",
     }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.judges import JudgeConfig
-from tasks.judges.judge import Judge
+from tasks.judges.judge import Hear, Judge
 from tasks.judges.questions import Judged, Question, conversation_text, user
 from tasks.judges.verdicts import without_thoughts
 
@@ -39,13 +39,16 @@ def read_revision(text: str) -> str | None:
     return found[0].strip() or None if len(found) == 1 else None
 
 
-def revise(judge: Judge, answers: Sequence[Judged], rounds: int = 1) -> list[str | None]:
+def revise(
+    judge: Judge, answers: Sequence[Judged], rounds: int = 1, tell: Hear = lambda text: None
+) -> list[str | None]:
     """Return each answer as the judge rewrites it; None where a critique or a revision was unreadable.
 
     Args:
         judge: One with principles.
         answers: The answers, each with its prompt.
         rounds: How often each is criticised and rewritten, every time from the last revision.
+        tell: Hears of each critique and each revision.
 
     Raises:
         ConfigurationError: The judge has no principles, `rounds` is below 1, or see `Judge.ask`.
@@ -58,9 +61,9 @@ def revise(judge: Judge, answers: Sequence[Judged], rounds: int = 1) -> list[str
     for _ in range(rounds):
         left = [place for place, text in enumerate(texts) if text is not None]
         asked = [_critique_question(judge.config, answers[place], texts[place] or "", place) for place in left]
-        critiques = judge.ask(asked)
+        critiques = judge.ask(asked, tell)
         told = [(place, asked[n], critiques[n]) for n, place in enumerate(left) if critiques[n] is not None]
-        revised = judge.ask([_revision_question(question, critique) for _, question, critique in told])
+        revised = judge.ask([_revision_question(question, critique) for _, question, critique in told], tell)
         texts = [None] * len(answers)
         for (place, *_), text in zip(told, revised, strict=True):
             texts[place] = text

@@ -37,7 +37,10 @@ def test_a_field_that_holds_a_secret_is_refused(name):
     [
         ({"base_url": "ftp://host"}, "base_url"),
         ({"base_url": "https://host/v1?key=1"}, "base_url"),
-        ({"criteria": CRITERIA, "instruction": "Be good."}, "set one of judge.instruction and judge.criteria"),
+        ({"criteria": CRITERIA, "instruction": "Be good."}, "set one of judge.instruction, judge.criteria and"),
+        ({"criteria": CRITERIA, "principles": ["It is true."]}, "set one of judge.instruction, judge.criteria and"),
+        ({"template": TEMPLATE, "principles": ["It is true."]}, "set judge.pair_template"),
+        ({"pair_template": "{question} {answer_a} {answer_b}", "principles": ["x"]}, "pair_template lacks {rubric}"),
         ({"criteria": {"a": {"description": "x", "weight": 0}}}, "greater than 0"),
         ({"criteria": {"a": {"description": "x"}, "A": {"description": "y"}}}, "differ in more than capitals"),
         ({"criteria": {"a: [[5]]": {"description": "x"}}}, "letters, digits, spaces"),
@@ -68,11 +71,12 @@ def test_what_is_refused(fields, message):
 def test_a_file_counts_by_its_content(tmp_path):
     (tmp_path / "judge.txt").write_text(TEMPLATE)
     (tmp_path / "principles.yaml").write_text("- It is kind.\n- {text: It is true., priority: 2}\n")
-    named = {name: {"file": str(tmp_path / file)} for name, file in (("template", "judge.txt"),)}
-    found = judge(**named, principles={"file": str(tmp_path / "principles.yaml")})
+    found = judge(template={"file": str(tmp_path / "judge.txt")}, instruction="Be good.")
     assert found.template == TEMPLATE
+    assert found == judge(template=TEMPLATE, instruction="Be good.")
+    found = judge(principles={"file": str(tmp_path / "principles.yaml")})
     assert [(each.text, each.priority) for each in found.principles] == [("It is kind.", 1), ("It is true.", 2)]
-    inline = judge(template=TEMPLATE, principles=["It is kind.", {"text": "It is true.", "priority": 2}])
+    inline = judge(principles=["It is kind.", {"text": "It is true.", "priority": 2}])
     assert found == inline
     assert JudgeConfig.model_validate(found.model_dump(mode="json")) == found  # as a worker gets it
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from judge_server import JudgeServer, asked_text, judging
 from kept_store import kept_run, kept_store
+from prefect import get_client
 
 from flows.revise import main
 from tasks.config.errors import ConfigurationError
@@ -14,6 +15,7 @@ from tasks.config.sections import DataSource
 from tasks.data.tally import Tally, read_records
 from tasks.inspection.sampled import Sampled, find_sampled
 from tasks.judged_preferences import Pair, judge_preferences, preferred_rows
+from tasks.pipeline import progress
 from tasks.pipeline.site import Site
 from tasks.store.folders import Store
 from tasks.store.parquet import read_table
@@ -129,3 +131,13 @@ def test_completions_that_are_not_there(store, server, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([written(server, tmp_path), f"{store.uri}/sample_completions/{'0' * 64}", "--store", store.uri])
     assert "is no artifact of" in capsys.readouterr().err
+
+
+def test_progress_is_shown_in_the_ui_while_a_judge_is_asked(prefect_harness, store, sampled, monkeypatch):
+    """Prefect's client is called beside the event loop: within it, nothing would be sent."""
+    monkeypatch.setattr(progress, "UI_SECONDS", 0.0)
+    with judging(prefer_short) as server:
+        judge_preferences(Site(store), sampled.completions, sampled.prompts, server.config(version="shown"))
+    with get_client(sync_client=True) as client:
+        shown = client.read_artifacts(limit=200)
+    assert any("asking judge small-judge" in (artifact.description or "") for artifact in shown)

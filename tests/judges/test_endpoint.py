@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import numpy as np
 import pytest
-from judge_server import DROP, Reply, completion, judging
+from judge_server import DROP, Reply, asked_text, completion, judging
 
 from tasks.config.errors import ConfigurationError
 from tasks.judges import endpoint
@@ -82,7 +82,7 @@ def test_what_does_not_pass_is_an_error_at_once(store, monkeypatch, status, reme
             Judge(config, store).rewards(answers(9))
         assert len(server.requests) == 3
         assert set(server.keys) == {"Bearer sk-mine"}
-    assert f"judge small-judge at {config.base_url}, asked about answer 3, refuses with status {status}" in str(
+    assert f"judge small-judge at {config.base_url}, asked about answer 3 to 'Hi', refuses with status {status}" in str(
         caught.value
     )
     assert remedy in str(caught.value)
@@ -122,8 +122,9 @@ def test_the_endpoint_is_left_alone_for_as_long_as_it_asks(store):
     assert 0.7 <= times[1] - times[0] < 2
 
 
-@pytest.mark.parametrize("header", ["3600", format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)])
-def test_an_hour_is_not_waited_for(store, header):
+@pytest.mark.parametrize("as_date", [False, True])
+def test_an_hour_is_not_waited_for(store, as_date):
+    header = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True) if as_date else "3600"
     with judging(lambda request, number: error(429, Retry_After=header)) as server:
         with pytest.raises(ConfigurationError, match=r"asks to wait for 3[56]\d\d s \(status 429\), more than 300"):
             Judge(server.config(), store).rewards(answers(1))
@@ -134,7 +135,7 @@ def test_an_hour_is_not_waited_for(store, header):
 def test_an_endpoint_that_stays_so_is_an_error_in_bounded_time(store, reply, problem):
     with judging(lambda request, number: FINE if number < 2 else reply) as server:
         with pytest.raises(
-            ConfigurationError, match=f"answer 3, did not answer in 4 requests, the last one: {problem}"
+            ConfigurationError, match=f"answer 3 to 'Hi', did not answer in 4 requests, the last one: {problem}"
         ):
             Judge(server.config(retries=3, concurrency=1), store).rewards(answers(9))
         assert len(server.requests) == 6
@@ -164,6 +165,20 @@ def test_an_endpoint_that_hangs(store, drips):
             Judge(server.config(retries=1, timeout_seconds=0.4, concurrency=1), store).rewards(answers(3))
         assert time.monotonic() - begun < 5
         assert len(server.requests) == 3
+
+
+def test_an_error_is_not_held_up_by_what_hangs(store):
+    def hang_or_refuse(request, number):
+        if "answer 0" in asked_text(request):
+            server.released.wait(20)
+        return error(401)
+
+    with judging(hang_or_refuse) as server:
+        begun = time.monotonic()
+        with pytest.raises(ConfigurationError, match=r"answer [23] to 'Hi', refuses with status 401"):
+            Judge(server.config(timeout_seconds=1, concurrency=2, api_key_variable=None), store).rewards(answers(9))
+        assert time.monotonic() - begun < 10
+        assert len(server.requests) <= 3
 
 
 SHAPES = {

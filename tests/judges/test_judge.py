@@ -50,7 +50,7 @@ def test_a_rating_for_each_answer_in_order(store):
         "max_tokens": 100,
     }
     counts = {"asked": 3, "cached": 0, "asked_again": 0, "unreadable": 0, "models": {MODEL: 3}}
-    assert judge.figures() == counts | {"prompt_tokens": 300, "completion_tokens": 30, "cost": 0}
+    assert judge.figures() == counts | {"prompt_tokens": 300, "completion_tokens": 30, "cost": None}
 
 
 def test_the_reward_is_the_mean_by_weight(store):
@@ -102,7 +102,7 @@ def test_what_stays_unreadable_is_counted_and_too_much_of_it_an_error(store):
         assert np.isnan(rewards[0])
         assert rewards[1:].tolist() == [5] * 4
         assert (judge.stats.asked, judge.stats.asked_again, judge.stats.unreadable) == (6, 1, 1)
-        message = r"1 answers are unreadable.* lets 0 pass. The first is of answer 1: 'I would rather not say.'"
+        message = r"1 answers are unreadable.* lets 0 pass. The first is of answer 1 to 'What .*': 'I would rather"
         with pytest.raises(ConfigurationError, match=message):
             Judge(server.config(max_unreadable=0.19), store).rewards(answers)
         assert len(server.requests) == 6

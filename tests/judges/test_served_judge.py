@@ -109,7 +109,7 @@ def test_a_model_that_gives_no_verdict(served, tmp_path):
 @pytest.mark.slow
 def test_what_the_server_refuses(served, tmp_path, monkeypatch):
     judge = Judge(served, Store(str(tmp_path)))
-    with pytest.raises(ConfigurationError, match=r"answer 1, refuses with status 400: .*context length is 512"):
+    with pytest.raises(ConfigurationError, match=r"answer 1 .*refuses with status 400: .*context length is 512"):
         judge.rewards([Judged(user("Once upon a time " * 200), "")])
     other = served.model_copy(update={"model": "gpt"})
     with pytest.raises(ConfigurationError, match=r"status 404: .*check judge.model, and judge.base_url"):
