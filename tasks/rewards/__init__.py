@@ -6,6 +6,7 @@ reward_model.py a reward model with its own tokenizer
 scoring.py      rewards looked up, the missing ones computed
 stats.py        what is recorded of rewards
 table.py        the table of rewards
+best_of.py      what the best of n completions is worth
 calibration.py  how far a reward model is right on held-out pairs
 scored.py       completions and rewards joined
 candidates.py   both as arrays, a row a prompt
