@@ -16,6 +16,7 @@ from prefect import flow, runtime
 from flows.command_line import main
 from flows.inputs import check_settings, load_inputs
 from flows.stage_order import stage_order
+from tasks.choose_snapshot import choose_snapshot
 from tasks.combine_rewards import combine_rewards, of_several
 from tasks.config.compute import ComputeConfig
 from tasks.config.rewards import NO_REWARDS, Rewards, artifact_name
@@ -95,11 +96,12 @@ def rs_dpo(
     scored = {name: score_completions(site, every[name], completions, prompts, scoring) for name in config.selecting}
     combined = combine_rewards(site, scored, completions, config.combination)  # r_j, of one reward or of several
     selected = build_pairs(site, combined, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
-    aligned = train_dpo(site, policy, policy, selected, completions, prompts, given.dpo)  # beta, reference pi_SFT
+    trained = train_dpo(site, policy, policy, selected, completions, prompts, given.dpo)  # beta, reference pi_SFT
+    along = {"sft": policy, **snapshots(trained, policy, dpo.keep == "best")}  # a curve of reward against KL
+    curve = evaluate_policy(site, along, every, given.evaluation_prompts, given.evaluation, of_several(combined))
+    aligned = choose_snapshot(site, trained, policy, curve, given.dpo, config.held_out)  # the last one, or the best
     policies = {"sft": policy, "aligned": aligned}
     compared = evaluate_policy(site, policies, every, given.evaluation_prompts, given.evaluation, of_several(combined))
-    along = {"sft": policy, **snapshots(aligned, policy)}  # the way there: a curve of reward against KL
-    curve = evaluate_policy(site, along, every, given.evaluation_prompts, given.evaluation, of_several(combined))
 
     artifacts = site.finish(
         {
@@ -110,6 +112,7 @@ def rs_dpo(
             **{artifact_name(name): reward for name, reward in every.items()},
             "rewards": combined,
             "pairs": selected,
+            **({} if aligned == trained else {"trained": trained}),
             "aligned": aligned,
             "evaluation": compared,
             "curve": curve,
