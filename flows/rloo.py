@@ -72,10 +72,10 @@ def rloo(
     }
     r = reward_models[SECTION]  # r(x, y)
     aligned = train_rloo(site, policy, r, prompts, rloo, config.rollouts)  # y ~ pi(. | x), beta, reference pi_SFT
-    policies = {"sft": policy, "aligned": aligned}
-    compared = evaluate_policy(site, policies, reward_models, given.evaluation_prompts, given.evaluation)
     along = {"sft": policy, **snapshots(aligned, policy)}  # the way there: a curve of reward against KL
     curve = evaluate_policy(site, along, reward_models, given.evaluation_prompts, given.evaluation)
+    policies = {"sft": policy, "aligned": aligned}
+    compared = evaluate_policy(site, policies, reward_models, given.evaluation_prompts, given.evaluation)
 
     return site.finish(
         {

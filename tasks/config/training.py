@@ -162,6 +162,9 @@ class DpoConfig(Training):
     snapshots: int = Field(0, ge=0, le=100)
     """Models kept along the training at even distances, the last one apart, and compared like it: the curve of reward
     against KL. With `lora` they are adapters."""
+    keep: Annotated[Literal["last", "best"], NOT_IN_KEY] = "last"
+    """Which model is the aligned one. `best`: of the `snapshots` and the last one the earliest that a held-out reward
+    likes as well as any, within a standard error over the held-out prompts. The training is the same."""
     tokens_per_batch: Annotated[int, NOT_IN_KEY] = Field(8192, ge=1)
     """Most tokens, padding apart, in one forward and backward pass on one device. A single pair may have more."""
     lora: Lora | None = Lora()
@@ -180,6 +183,12 @@ class DpoConfig(Training):
         check_settings(self.losses, given, defaults)
         check_weights(self.losses, self.weight_pairs)
         check_smoothing(self.losses, self.label_smoothing, self.extra)
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_one_of_several(self) -> Self:
+        if self.keep == "best" and self.snapshots == 0:
+            raise ConfigurationError("dpo.keep = best chooses among dpo.snapshots = 0 models: set it to 1 or more")
         return self
 
     @model_validator(mode="after")

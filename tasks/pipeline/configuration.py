@@ -107,6 +107,24 @@ class Config(Section):
         ]
 
     @property
+    def held_out(self) -> tuple[str, ...]:
+        """Return the reward that `dpo.keep = best` chooses by, of an ensemble its members; nothing for `last`.
+
+        Raises:
+            ConfigurationError: Every reward counts for pairs, or several do not.
+        """
+        if self.dpo.keep == "last":
+            return ()
+        counted = self.combination.rewards
+        others = [HELD_OUT] if self.reward_model.held_out else [own for own in self.reward_names if own not in counted]
+        if len(others) != 1:
+            raise ConfigurationError(
+                "dpo.keep = best chooses by the one reward that pairs are not selected by, and there are "
+                f"{', '.join(others) or 'none'}: set reward_model.held_out, or name all but one in pairs.rewards"
+            )
+        return tuple(members_of(others[0], [*self.reward_models, *self.rewards]))
+
+    @property
     def proxy(self) -> str:
         """Return the name under which an evaluation has the reward that pairs are selected by."""
         return self.selecting[0] if self.combination.as_it_is and len(self.selecting) == 1 else COMBINED

@@ -3,6 +3,8 @@
 heads.py        reward heads in float32
 model.py        a model with a scalar head, each prompt computed once
 reward_model.py a reward model with its own tokenizer
+vllm_rewards.py a model with a scalar head on vLLM, with prefix caching
+engines.py      which of the two computes, compared before vLLM does
 scoring.py      rewards looked up, the missing ones computed
 stats.py        what is recorded of rewards
 table.py        the table of rewards

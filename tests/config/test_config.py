@@ -22,7 +22,7 @@ from tasks.pipeline.configuration import Config
 from tasks.selection.strategies import SETTINGS, PairsConfig
 
 OF_OTHERS = ("compare", "judge", "rounds")
-"""Beginnings of the names of files that `flows.compare`, `flows.judge_rewards`, `flows.revise` and `flows.rounds` read."""
+"""Beginnings of the names of files that other flows read, such as `flows.compare`."""
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.name.startswith(OF_OTHERS))
 
 
