@@ -7,6 +7,8 @@ from pydantic import BaseModel, ValidationError
 from runs import ROOT
 
 from flows.config_files import load_config
+from tasks.config.judges import Criterion, JudgeConfig, Principle
+from tasks.config.rewards import RewardSource
 from tasks.config.sections import DataSource, Function, ModelSource, Section
 from tasks.config.settings import (
     DataConfig,
@@ -33,6 +35,10 @@ LEAST: dict[type[Section], dict] = {
     DataConfig: {"prompts": "p.jsonl"},
     SftConfig: {"ready_model": "m"},
     Function: {"function": "m:f"},
+    JudgeConfig: {"model": "m", "base_url": "http://127.0.0.1:1/v1"},
+    Criterion: {"description": "d"},
+    Principle: {"text": "t"},
+    RewardSource: {"function": "m:f"},
 }
 """What a section cannot do without."""
 
