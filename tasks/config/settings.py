@@ -3,6 +3,7 @@
 A field marked `NOT_IN_KEY` is left out of the stage key.
 """
 
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -17,8 +18,9 @@ from pydantic import (
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.extra import Extra
+from tasks.config.reward_losses import check_reward_loss
 from tasks.config.sections import NOT_IN_KEY, DataSource, Function, ModelSource, Section
-from tasks.config.training import Dtype, FixedBatches
+from tasks.config.training import Dtype, TokenBatches
 
 ENGINE_ARGUMENTS: dict[str, Any] = {
     "block_size": PositiveInt,
@@ -68,7 +70,7 @@ class DataConfig(Section):
     """Share of bad rows (null, empty, over-long, ...) that is dropped and counted; above it the run stops."""
 
 
-class SftConfig(FixedBatches):
+class SftConfig(TokenBatches):
     """Supervised fine-tuning of the base model on demonstrations, or a ready policy."""
 
     section: ClassVar[str] = "sft"
@@ -85,8 +87,8 @@ class SftConfig(FixedBatches):
         return self
 
 
-class RewardModelConfig(FixedBatches):
-    """Bradley-Terry reward model on preferences, or a ready one."""
+class RewardModelConfig(TokenBatches):
+    """Reward model on preferences, or a ready one."""
 
     section: ClassVar[str] = "reward_model"
 
@@ -99,8 +101,38 @@ class RewardModelConfig(FixedBatches):
     held_out: Annotated[bool, NOT_IN_KEY] = False
     """Train on one half of the preferences, split by prompt, and a second reward model on the other half, which only
     evaluates: a reward that rises by the first alone is over-optimised."""
+    loss: str = "bradley_terry"
+    """bradley_terry; margin: chosen must win by the data's `margin` column; centred: rewards stay around 0;
+    k_comparisons: all pairs of a prompt together, each prompt weighing the same; plackett_luce: rankings, of prompts
+    whose pairs make one. The last two count prompts in `batch_size`."""
     use_margin: bool = False
-    """Subtract the preference data's `margin` column within the loss."""
+    """Older name of `loss: margin`: each sets the other."""
+    centring_coefficient: float = Field(0.01, gt=0)
+    """centred: weight of (r_chosen + r_rejected)^2."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _margin_has_two_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not (values.get("use_margin") or values.get("loss") == "margin"):
+            return values
+        if values.get("loss", "margin") not in ("margin", "bradley_terry"):
+            raise ConfigurationError(
+                f"reward_model.use_margin is another name of the loss margin, and reward_model.loss = "
+                f"{values['loss']!r}: unset use_margin"
+            )
+        return values | {"loss": "margin", "use_margin": values.get("use_margin") or True}
+
+    @model_validator(mode="after")
+    def _loss_goes_with_its_settings(self) -> Self:
+        fields = type(self).model_fields
+        given = {name: getattr(self, name) for name in fields}
+        check_reward_loss(self.loss, given, {name: field.default for name, field in fields.items()})
+        return self
+
+    def key_fields(self, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Return the fields that decide the trained model; the loss `margin` is there by its older name alone."""
+        fields = super().key_fields(only)
+        return {name: value for name, value in fields.items() if (name, value) != ("loss", "margin")}
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:
