@@ -49,9 +49,7 @@ def test_the_stored_reward_model_is_the_trained_one(test_data, tmp_path, monkeyp
     rows = np.random.default_rng(0).integers(3, 500, (8, 6)).tolist()
     columns = {"prompt_id": list("abcd"), "chosen_ids": rows[:4], "rejected_ids": rows[4:]}
     pq.write_table(pa.table(columns), job_folder / EXAMPLES)
-    config = RewardModelConfig(
-        max_steps=1, batch_size=4, learning_rate=0.01, lora={"r": 2} if adapted else None
-    )
+    config = RewardModelConfig(max_steps=1, batch_size=4, learning_rate=0.01, lora={"r": 2} if adapted else None)
     ids, trained = torch.tensor(rows), []
 
     def rewards(model):
