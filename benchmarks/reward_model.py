@@ -15,7 +15,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,7 +64,7 @@ class World(NamedTuple):
 
 def read_pairs(wanted: int) -> pa.Table:
     """Return HH's first conversations of several turns, as a preferences table."""
-    source = DataSource(path=f"{os.environ['RSDPO_TEST_DATA']}/hh-rlhf")
+    source = DataSource(path=f"{os.environ['RSDPO_TEST_DATA']}/hh-rlhf", split="test")
     rows = []
     for _, record in read_records(source, "preferences", Tally("hh-rlhf", 1.0)):
         if len(record.messages) > 1 and record.chosen != record.rejected:

@@ -4,6 +4,7 @@ Loss (Bradley-Terry): -log sigma(r(x, chosen) - r(x, rejected)); tasks/training/
 computed once for its completions of a step, and each of these once for its pairs.
 """
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
 from tasks.store.parquet import read_columns, read_table, read_tables, table_bytes
 from tasks.store.schemas import SCHEMAS
+from tasks.training.preference_groups import Rankings, total_order
 from tasks.training.trained_model import OUTPUT, commit_model, trained
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ def check_preferences(base_model: Artifact, preferences: Artifact, reward_model:
     """Refuse preferences that no reward model could be trained on, before anything is trained.
 
     Raises:
-        ConfigurationError: A margin is missing that is to be used, all pairs are held out, or all are too long.
+        ConfigurationError: A margin is missing that is to be used, or every ranking; all pairs are held out or too long.
     """
     if not preferences or reward_model.ready_model:
         return
@@ -96,10 +98,27 @@ def check_preferences(base_model: Artifact, preferences: Artifact, reward_model:
             f"reward_model.evaluation_fraction = {reward_model.evaluation_fraction:g}, change reward_model.seed, or "
             "add preferences with other prompts"
         )
+    if reward_model.loss == "plackett_luce":
+        check_rankings(preferences)
     tokenizer = model_tokenizer(base_model)
     pairs = single_rows(split_by_prompt(rows, *split)[0] for rows in read_tables(preferences))
     encoded = (encode_preferences(tokenizer, pair) for pair in pairs)
     check_any_short(encoded, SIDES, longest(base_model, reward_model.max_length))
+
+
+def check_rankings(preferences: Artifact) -> None:
+    """Refuse preferences of which no prompt's pairs make a ranking.
+
+    Raises:
+        ConfigurationError: None do.
+    """
+    table = read_columns(preferences, ["prompt_id", "chosen", "rejected"]).sort_by("prompt_id")
+    rows = itertools.groupby(table.to_pylist(), lambda row: row["prompt_id"])
+    if not any(total_order([(row["chosen"], row["rejected"]) for row in own]) for _, own in rows):
+        raise ConfigurationError(
+            f"of no prompt do the pairs make a ranking, among {table.num_rows} preference rows, and reward_model.loss = "
+            "plackett_luce needs some: pairs that do not contradict each other and leave one order; take k_comparisons"
+        )
 
 
 @frees_memory
@@ -184,8 +203,10 @@ def train_reward_model(
     pieces = in_pieces(train_rows, "tokenizing preferences")
     encoded = (encode_preferences(tokenizer, rows, reward_model.use_margin) for rows in pieces)
     examples, held_out = ShortExamples(encoded, SIDES, limit), short_pairs(tokenizer, held_out, limit)
-    with trained(out, "tasks.reward_model:fit", base_model, reward_model, examples) as folder:
-        stats = {"examples": examples.kept, "dropped": {"too_long": examples.too_long}}
+    ranked = Rankings(examples) if reward_model.loss == "plackett_luce" else None
+    with trained(out, "tasks.reward_model:fit", base_model, reward_model, ranked or examples) as folder:
+        dropped = {"too_long": examples.too_long, **({"unranked": ranked.unranked} if ranked else {})}
+        stats = {"examples": (ranked or examples).kept, "dropped": dropped}
         rewards = score_held_out(folder / OUTPUT, held_out, base_model)
         files = {"held_out.parquet": table_bytes(rewards, "held_out_rewards")}
         stats |= {"held_out_pairs": held_out.num_rows, **preference_stats(rewards)}

@@ -6,11 +6,14 @@ makes of the border between prompt and completion, each whole sequence is the on
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
+from tasks.config.errors import ConfigurationError
+
 Ids = Sequence[int]
+T = TypeVar("T", int, str)
 
 
 class PreferenceGroup(NamedTuple):
@@ -91,16 +94,16 @@ def _some_pairs(group: PreferenceGroup, own: slice) -> PreferenceGroup:
     )
 
 
-def total_order(pairs: Sequence[tuple[int, int]]) -> list[int] | None:
+def total_order(pairs: Sequence[tuple[T, T]]) -> list[T] | None:
     """Return the one order, best first, that pairs leave; None where they contradict each other or leave several.
 
     Args:
         pairs: Better and worse completion of each.
     """
-    worse: dict[int, set[int]] = {i: set() for pair in pairs for i in pair}
+    worse: dict[T, set[T]] = {i: set() for pair in pairs for i in pair}
     for better, other in pairs:
         worse[better].add(other)
-    order: list[int] = []
+    order: list[T] = []
     while worse:
         best = worse.keys() - set().union(*worse.values())
         if len(best) != 1:  # none: a circle; several: nothing says which of them is better
@@ -116,18 +119,27 @@ class Rankings:
     def __init__(self, tables: Iterable[pa.Table]) -> None:
         """Take tokenized preferences in the order of their prompts; none is asked for yet."""
         self.tables = tables
-        self.unranked = 0
+        self.kept = self.unranked = 0
 
     def __iter__(self) -> Iterator[pa.Table]:
-        """Yield the preferences that are left, in their order."""
+        """Yield the preferences that are left, in their order.
+
+        Raises:
+            ConfigurationError: None is; known once all are read.
+        """
         for table in whole_prompts(self.tables):
             ranked: list[bool] = []
             for _, rows in itertools.groupby(table.to_pylist(), lambda row: row["prompt_id"]):
                 own = list(rows)
                 ranked += [bool(group_pairs(own, ranked=True).ranking)] * len(own)
-            self.unranked += len(ranked) - sum(ranked)
+            self.kept, self.unranked = self.kept + sum(ranked), self.unranked + len(ranked) - sum(ranked)
             if any(ranked):
                 yield table.filter(pa.array(ranked))
+        if not self.kept:
+            raise ConfigurationError(
+                f"none of {self.unranked} pairs belongs to a prompt whose pairs make a ranking, once those that are "
+                "too long or held out are left out: take reward_model.loss k_comparisons, or raise max_length"
+            )
 
 
 def whole_prompts(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
