@@ -78,7 +78,7 @@ def check_preferences(base_model: Artifact, preferences: Artifact, reward_model:
     """Refuse preferences that no reward model could be trained on, before anything is trained.
 
     Raises:
-        ConfigurationError: A margin is missing that is to be used, or every ranking; all pairs are held out or too long.
+        ConfigurationError: A margin is missing that is to be used, or every ranking; all pairs are held out or long.
     """
     if not preferences or reward_model.ready_model:
         return
@@ -116,7 +116,7 @@ def check_rankings(preferences: Artifact) -> None:
     rows = itertools.groupby(table.to_pylist(), lambda row: row["prompt_id"])
     if not any(total_order([(row["chosen"], row["rejected"]) for row in own]) for _, own in rows):
         raise ConfigurationError(
-            f"of no prompt do the pairs make a ranking, among {table.num_rows} preference rows, and reward_model.loss = "
+            f"no prompt's pairs make a ranking, among {table.num_rows} preference rows, but reward_model.loss = "
             "plackett_luce needs some: pairs that do not contradict each other and leave one order; take k_comparisons"
         )
 
