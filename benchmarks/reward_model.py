@@ -163,7 +163,9 @@ def trl_sft(world: World, micro_batch: int, by_length: bool) -> SFTTrainer:
 
 
 def _batches(micro_batch: int, by_length: bool) -> dict[str, Any]:
-    strategy = {"train_sampling_strategy": "group_by_length"} if by_length else {}
+    strategy: dict[str, Any] = (
+        {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False} if by_length else {}
+    )
     accumulated = BATCH // micro_batch
     return {"per_device_train_batch_size": micro_batch, "gradient_accumulation_steps": accumulated, **strategy}
 

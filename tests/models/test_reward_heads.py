@@ -96,5 +96,5 @@ def test_out_proj_of_a_classification_head(tmp_path):
         expected = torch.cat([whole(torch.tensor([ids])).logits for ids in IDS])
     one = with_one_output(tmp_path, source(tmp_path, label="good"))
     torch.testing.assert_close(score(one), expected[:, 1], atol=1e-5, rtol=1e-5)
-    with pytest.raises(ConfigurationError, match="2 labels: set label .*: bad, good"):
+    with pytest.raises(ConfigurationError, match=r"2 labels: set label .*: bad, good"):
         with_one_output(tmp_path, source(tmp_path))
