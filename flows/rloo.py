@@ -11,10 +11,10 @@ from flows.labels import label_or_load
 from flows.rs_dpo import cancel_stages
 from flows.stage_order import stage_order
 from tasks.config.compute import ComputeConfig
+from tasks.config.data import DataConfig
 from tasks.config.rewards import SECTION
 from tasks.config.rloo import RlooConfig
 from tasks.config.settings import (
-    DataConfig,
     EvaluationConfig,
     RewardModelConfig,
     SamplingConfig,

@@ -20,9 +20,9 @@ from flows.stage_order import stage_order
 from tasks.choose_snapshot import choose_snapshot
 from tasks.combine_rewards import combine_rewards, of_several
 from tasks.config.compute import ComputeConfig
+from tasks.config.data import DataConfig
 from tasks.config.rewards import NO_REWARDS, Rewards, artifact_name
 from tasks.config.settings import (
-    DataConfig,
     EvaluationConfig,
     RewardModelConfig,
     SamplingConfig,
