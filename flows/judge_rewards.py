@@ -26,6 +26,7 @@ from tasks.config.compute import ComputeConfig
 from tasks.config.rewards import RewardSource
 from tasks.define_reward import find_reward
 from tasks.import_model import import_reward_model
+from tasks.judges.endpoint import key_of
 from tasks.pipeline.site import Site, open_site
 from tasks.quality.accuracy import Rewards
 from tasks.quality.answers import Answers, PairedAnswers, SampledAnswers, check_first_row, read_answers
@@ -44,7 +45,7 @@ from tasks.store.slices import read_slices, read_sorted
 
 PAGE, FIGURES = "reward_quality.html", "reward_quality.json"
 Makers = dict[str, list[Artifact]]
-"""Name of a reward -> what makes it: a function, a reward model, or the members of an ensemble."""
+"""Name of a reward -> what makes it: a function, a judge, a reward model, or the members of an ensemble."""
 
 
 @flow(name="judge-rewards")
@@ -73,23 +74,25 @@ def judge_rewards(settings: JudgeRewardsConfig) -> tuple[Artifact, Found]:
 
 
 def check_settings(settings: JudgeRewardsConfig) -> None:
-    """Refuse a function that does not load, and a set that is not there, before anything is started.
+    """Refuse a function that does not load, a judge without its key and a set that is not there, before the work.
 
     Raises:
-        ConfigurationError: Names the set or the function, and what is wrong.
+        ConfigurationError: Names the set, the function or the variable, and what is wrong.
     """
     for source in settings.rewards.values():
-        if source.function:
+        if source.function is not None:
             load_function(source.called)
+        if source.judge is not None:
+            key_of(source.judge)
     for name, own in settings.sets.items():
         check_first_row(name, own)
 
 
 def find_makers(site: Site, name: str, source: RewardSource) -> list[Artifact]:
     """Bring what makes a reward into the store."""
-    if source.function:
-        return [find_reward(site, name, source)]
-    return [import_reward_model(site, own, NOTHING) for own in source.reward_models]
+    if source.reward_models:
+        return [import_reward_model(site, own, NOTHING) for own in source.reward_models]
+    return [find_reward(site, name, source)]
 
 
 def score(site: Site, makers: Makers, answers: Answers, settings: JudgeRewardsConfig) -> dict[str, Rewards]:

@@ -46,6 +46,7 @@ RUN_BY = {
     "python -m flows.add_prompts": "test_the_report_for_people",
     "python -m flows.add_preferences": "test_new_known_and_duplicate_preferences",
     "python -m flows.publish": "test_what_a_dry_run_prints",
+    "python -m flows.revise": "test_revisions_are_pairs_and_demonstrations_that_a_run_can_read",
     "python -m flows.browse": "test_a_store_is_served_until_it_is_interrupted",
     "python -m flows.store prune": "test_pruning_tells_what_goes",
     "python -m flows.store compact": "test_small_parts_are_merged_and_their_rows_counted_once",
@@ -63,6 +64,7 @@ COMMANDS = (
     "compare",
     "judge_rewards",
     "rounds",
+    "revise",
     "ask",
     "add_prompts",
     "add_preferences",
@@ -182,7 +184,7 @@ def test_every_monitor_is_listed_as_it_is():
 def test_the_tables_of_the_store_have_the_columns_that_are_listed():
     rows = re.findall(r"^\| (\w+) \| [^|`]+ \| (`.*`) \|$", (ROOT / "docs/store.md").read_text(), re.M)
     listed = {name: re.findall(r"`(\w+)`", columns) for name, columns in rows}
-    assert len(listed) == 7
+    assert len(listed) == 8
     assert listed == {name: SCHEMAS[name].names for name in listed}
 
 

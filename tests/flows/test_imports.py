@@ -11,7 +11,7 @@ from runs import ROOT
 
 FLOWS = (
     *("rs_dpo", "quickstart", "chat", "compare", "rounds", "add_prompts", "add_preferences", "ask", "browse"),
-    *("judge_rewards", "publish", "status", "store"),
+    *("judge_rewards", "publish", "revise", "status", "store"),
 )
 MODELS = {"torch", "transformers", "trl", "vllm", "peft", "accelerate", "datasets", "tokenizers"}
 """Needed where a model or its tokenizer is loaded."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from judge_server import MODEL, asked_text, judging
 from runs import ROOT, written
 
 from flows.judge_rewards import judge_rewards, main
@@ -112,6 +113,25 @@ def test_a_held_out_reward_measures_best_of_n(tmp_path, test_data, prefect_harne
     assert [each.reward for each in found.best_of] == ["random", "words", "overlap"]
     assert found.best_of[2].gain[-1] == max(each.gain[-1] for each in found.best_of) > 0
     assert (found.accuracy, found.bias) == ([], [])
+
+
+def test_a_judge_is_judged_as_others_are_and_asked_once(tmp_path, test_data, prefect_harness):
+    def says(request: dict, number: int) -> str:
+        answer = asked_text(request).partition("[Start of the answer]\n")[2].partition("\n[End of")[0]
+        return f"[[{len(answer.split())}]]"
+
+    given = settings(tmp_path, test_data) | {"samples": {}, "bias": {"prompts": 0}}
+    del given["pairs"]["natural"]
+    with judging(says) as server:
+        judge = {"model": MODEL, "base_url": server.url, "api_key_variable": None}
+        config = JudgeRewardsConfig.model_validate(given | {"rewards": {"long": {"judge": judge}}})
+        _, found = judge_rewards(config)
+        asked = len(server.requests)
+        _, again = judge_rewards(config)
+        assert (asked, len(server.requests)) == (8, 8)
+    accuracy = {each.category: each.accuracy for each in found.accuracy}
+    assert accuracy == {"all": 0.625, "hep-go": 0.0, "math-prm": 1.0, "mine": 0.5}
+    assert again == found
 
 
 # In processes of their own.
