@@ -44,10 +44,12 @@ def settings() -> Iterator[str]:
     kinds = {name: kind for name, kind in parameters.items() if is_section(kind)}
     for name, kind in kinds.items():
         yield from section_lines(f"`{name}`", kind, f"{name}.", name not in NO_STAGE_READS)
-    for name in parameters.keys() - kinds.keys():
+    others = {name: kind for name, kind in parameters.items() if name not in kinds}
+    for name in others:
         yield f"## `{name}`\n"
         yield from table(HEAD, [row(name, Config.model_fields[name], name not in NO_STAGE_READS)])
-    for kind in inner_sections(kinds.values()):
+    named = [each for kind in others.values() for each in sections_in(kind)]
+    for kind in dict.fromkeys([*named, *inner_sections([*kinds.values(), *named])]):
         yield from section_lines(title(kind), kind, "", True)
     yield from extra_lines()
 
@@ -116,7 +118,7 @@ def type_text(kind: Any) -> str:
     if origin in (list, tuple):
         return f"list of {type_text(arguments[0])}"
     if origin is dict:
-        return "mapping"
+        return f"mapping to {type_text(arguments[1])}" if is_section(arguments[1]) else "mapping"
     if is_section(kind):
         return f"[{title(kind).lower()}](#{title(kind).lower().replace(' ', '-')})"
     return {types.NoneType: "null", str: "text", bool: "true or false", int: "integer", float: "number"}.get(

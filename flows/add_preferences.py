@@ -16,16 +16,17 @@ from prefect import flow
 
 from flows.additions import add, open_addition, report_addition
 from flows.arguments import add_preferences_parser
-from tasks.config.sections import DataSource
+from tasks.config.errors import ConfigurationError
+from tasks.config.sections import PreferenceSource
 from tasks.data.added_preferences import ADDED_PREFERENCES, collect_preferences
 from tasks.data.feedback import read_feedback
-from tasks.data.tally import read_records
+from tasks.data.formats.comparisons import read_preferences
 from tasks.inspection.sampled import find_sampled
 
 
 @flow(name="add-preferences")
 def add_preferences(
-    source: DataSource, store: str = "./.rsdpo", max_bad_fraction: float = 0.01, completions: str | None = None
+    source: PreferenceSource, store: str = "./.rsdpo", max_bad_fraction: float = 0.01, completions: str | None = None
 ) -> dict[str, Any]:
     """Add the preferences that the store does not have yet, and announce them as the event `preferences.added`.
 
@@ -45,9 +46,11 @@ def add_preferences(
             written or has no such completions, or `max_bad_fraction` is out of bounds.
         DamagedArtifactError: The completions, or their prompts, are damaged.
     """
+    if source.weight != 1:
+        raise ConfigurationError(f"weight = {source.weight:g} is for data.preferences of a run: leave it out")
     home, tally = open_addition(source, store, max_bad_fraction)
     if completions is None:
-        records = read_records(source, "preferences", tally)
+        records = read_preferences(source, tally)
     else:
         records = read_feedback(source, find_sampled(home, completions), tally)
     rows = ADDED_PREFERENCES.lay_out(collect_preferences(records, ADDED_PREFERENCES.ids(home), tally))
@@ -57,7 +60,7 @@ def add_preferences(
 def main(arguments: list[str] | None = None) -> None:
     """Add preferences; exit with 2 and one message where something is typed wrong or cannot be read or written."""
     options = add_preferences_parser().parse_args(arguments)
-    add(options, add_preferences.fn, completions=options.completions)
+    add(options, PreferenceSource, add_preferences.fn, completions=options.completions)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def add_prompts(source: DataSource, store: str = "./.rsdpo", max_bad_fraction: f
 
 def main(arguments: list[str] | None = None) -> None:
     """Add prompts; exit with 2 and one message where something is typed wrong or cannot be read or written."""
-    add(add_prompts_parser().parse_args(arguments), add_prompts.fn)
+    add(add_prompts_parser().parse_args(arguments), DataSource, add_prompts.fn)
 
 
 if __name__ == "__main__":

@@ -77,17 +77,19 @@ def announce(store: Store, what: str, report: dict[str, Any]) -> bool:
     return True
 
 
-def add(options: argparse.Namespace, flow: Callable[..., dict[str, Any]], **more: Any) -> None:
+def add(options: argparse.Namespace, kind: type[DataSource], flow: Callable[..., dict[str, Any]], **more: Any) -> None:
     """Add rows as the command line says; exit with 2 and one message where something is typed wrong or fails.
 
     Args:
         options: What the command's parser has parsed.
+        kind: What the source is; its fields are options.
         flow: The flow's function. Not the flow: that would start a temporary server where there is none, and fail
             where it is down.
         **more: Arguments that this flow has alone.
     """
     try:
-        source = DataSource(path=options.source, name=options.name, data_dir=options.data_dir, split=options.split)
+        fields = {name: value for name, value in vars(options).items() if name in kind.model_fields}
+        source = kind(path=options.source, **fields)
         report = flow(source, options.store, options.max_bad_fraction, **more)
     except store_errors(ConfigurationError, ValidationError, DamagedArtifactError) as error:
         stop(error)

@@ -81,6 +81,23 @@ def check_rounds_command() -> None:
     _check_section(RoundsConfig, options)
 
 
+def judge_rewards_parser() -> argparse.ArgumentParser:
+    """Return the parser of `flows.judge_rewards`."""
+    parser = argparse.ArgumentParser(description="Judge how good rewards are.")
+    parser.add_argument("config", help="file of rewards and sets, e.g. configs/judge_rewards.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
+    parser.add_argument("--json", action="store_true", help="print what was found as one last line of JSON")
+    return parser
+
+
+def check_judge_rewards_command() -> None:
+    """End the process with a message where the arguments or the settings of judged rewards are wrong."""
+    options = judge_rewards_parser().parse_args()
+    from tasks.quality.settings import JudgeRewardsConfig
+
+    _check_section(JudgeRewardsConfig, options)
+
+
 def _check_section(kind: "type[Section]", options: argparse.Namespace) -> None:
     from flows.command_line import ends_with_a_message
     from flows.config_files import read_section
@@ -97,6 +114,8 @@ def add_prompts_parser() -> argparse.ArgumentParser:
 def add_preferences_parser() -> argparse.ArgumentParser:
     """Return the parser of `flows.add_preferences`."""
     parser = _addition_parser("preferences")
+    parser.add_argument("--format", help="form of the rows, where their columns do not tell it")
+    parser.add_argument("--dimension", help="which of several judgements of a row counts, e.g. safer")
     parser.add_argument("--completions", help="URI of sampled completions: the source is feedback on them, by ids")
     return parser
 
@@ -111,6 +130,28 @@ def _addition_parser(what: str) -> argparse.ArgumentParser:
     parser.add_argument("--max-bad-fraction", type=float, default=0.01, help="share of bad rows that is left out")
     parser.add_argument("--json", action="store_true", help="print the counts as one last line of JSON")
     return parser
+
+
+def revise_parser() -> argparse.ArgumentParser:
+    """Return the parser of `flows.revise`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.revise", description="Let a judge criticise and rewrite completions by its principles."
+    )
+    parser.add_argument("config", help="file of the judge's settings, e.g. configs/judge.yaml")
+    parser.add_argument("completions", help="URI of sampled completions, as a run prints it")
+    parser.add_argument("--store", default="./.rsdpo", help=STORE)
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="how often each answer is rewritten")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
+    parser.add_argument("--json", action="store_true", help="print the artifacts as one last line of JSON")
+    return parser
+
+
+def check_revise_command() -> None:
+    """End the process with a message where the arguments, or the settings of the judge, are wrong."""
+    options = revise_parser().parse_args()
+    from tasks.config.judges import JudgeConfig
+
+    _check_section(JudgeConfig, options)
 
 
 def ask_parser() -> argparse.ArgumentParser:

@@ -18,6 +18,8 @@ S = TypeVar("S", bound=Section)
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _OTHER_VARIABLE = re.compile(r"\$\{\s*[\w.]+\s*(:[^}]*)?\}")
 """How other programs write variables: `${NAME:-default}`, `${oc.env:NAME}`, `${ NAME }`."""
+_ALTERNATIVE = re.compile(r"(Data|Preference)Source$|tuple\[|literal\[")
+"""What pydantic calls one of several things that a setting may be."""
 
 
 def load_config(path: str, overrides: list[str]) -> Config:
@@ -77,10 +79,10 @@ def explain(error: BaseException) -> str:
         return str(error)
     lines = []
     errors = error.errors()
-    if len(errors) > 1:  # of a source that may also be a word, such as `gold`, what is wrong with it as a source
-        errors = [item for item in errors if not str(item["loc"][-1]).startswith("literal[")] or errors
+    if len(errors) > 1:  # of a source that may also be a word or a list, what is wrong within the one that it is
+        errors = [item for item in errors if not _ALTERNATIVE.match(str(item["loc"][-1]))] or errors
     for item in errors:
-        name = ".".join(str(part) for part in item["loc"] if part != "DataSource")
+        name = ".".join(str(part) for part in item["loc"] if not _ALTERNATIVE.match(str(part)))
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             lines.append(f"{name} is no known setting: check its spelling")

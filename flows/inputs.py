@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from tasks.config.judges import JudgeConfig
 from tasks.config.rewards import SECTION, OwnRewardModel
 from tasks.config.settings import RewardModelConfig
 from tasks.config.training import DpoConfig
@@ -10,6 +11,7 @@ from tasks.dpo import check_prompts
 from tasks.evaluate import evaluation_settings
 from tasks.evaluation.drawn import EvaluationSettings
 from tasks.import_model import import_policy, import_reward_model
+from tasks.judges.endpoint import key_of
 from tasks.pipeline.checks import check_compute, check_run, log_unread_settings
 from tasks.pipeline.configuration import Config, RlooRun
 from tasks.pipeline.gpus import gpus_needed
@@ -46,7 +48,7 @@ class Inputs(NamedTuple):
     """What `train_sft` begins with, or the ready policy."""
     reward_models: dict[str, RewardTraining]
     """The reward models by name."""
-    functions: dict[str, Artifact]
+    called: dict[str, Artifact]
     """The rewards that are no models, by name."""
     held_out: Artifact
     """Prompts that nothing is trained on."""
@@ -57,7 +59,8 @@ class Inputs(NamedTuple):
     preferences: Artifact
     annotated: Artifact
     """The data set's own pairs laid out as completions, where they are what is trained on."""
-    gold: GoldReward
+    labels: GoldReward | JudgeConfig | None
+    """What labels pairs of the policy's own completions, where these are the preferences."""
     dpo: DpoConfig
     """Settings of DPO; in a pilot, of its first steps."""
     evaluation: EvaluationSettings
@@ -71,6 +74,8 @@ def check_settings(config: Config) -> None:
         ConfigurationError: Names the setting and the remedy.
     """
     check_run(config)
+    if config.data.judge is not None:
+        key_of(config.data.judge)
     own = [settings for settings, _ in config.reward_models.values()]
     check_trainer_arguments(config.sft, *own, config.alignment)
     log_unread_settings(config)
@@ -88,7 +93,7 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     """
     data, files, max_new_tokens = config.data, find_data(site.store, config.data), config.sampling.max_new_tokens
     gold = find_gold(config.evaluation.gold_reward)
-    functions = {name: find_reward(site, name, own) for name, own in config.rewards.items() if own.function}
+    called = {name: find_reward(site, name, own) for name, own in config.rewards.items() if not own.reward_models}
     base_model = import_policy(site, config.sft)
     bases = {name: import_reward_model(site, own, base_model) for name, (own, _) in config.reward_models.items()}
     reward_base = bases.get(SECTION, NOTHING)
@@ -111,14 +116,14 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     given = Inputs(
         base_model=base_model,
         reward_models=reward_models,
-        functions=functions,
+        called=called,
         held_out=held_out,
         evaluation_prompts=evaluation_prompts,
         prompts=prompts,
         demonstrations=demonstrations,
         preferences=preferences,
         annotated=annotated,
-        gold=gold,
+        labels=data.judge or (gold if data.preferences == "gold" else None),
         dpo=pilot_dpo(config.dpo, data),
         evaluation=evaluation_settings(config.sampling, config.scoring, config.evaluation, gold),
     )

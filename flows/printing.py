@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks.config.settings import DataConfig
+from tasks.config.data import DataConfig
 from tasks.evaluation.tables import evaluation_head, evaluation_rows
 from tasks.pipeline.dry_run import Plan
 from tasks.planning.prediction import read_prediction
@@ -57,7 +57,7 @@ def print_prediction(artifacts: dict[str, Artifact], data: DataConfig, as_json: 
     for row in prediction_rows(prediction):
         table.add_row(*row)
     console.print(table)
-    for note in prediction_notes(prediction, data.preferences == "gold"):
+    for note in prediction_notes(prediction, data.labels_completions):
         console.print(note, soft_wrap=True, highlight=False)
     for line in report_lines(artifacts["report"]):
         console.print(line, soft_wrap=True, highlight=False)

@@ -7,13 +7,14 @@ the place of sampling, scoring, pairs and DPO; all else is that of flows/rs_dpo.
 from prefect import flow, runtime
 
 from flows.inputs import check_settings, load_inputs
+from flows.labels import label_or_load
 from flows.rs_dpo import cancel_stages
 from flows.stage_order import stage_order
 from tasks.config.compute import ComputeConfig
+from tasks.config.data import DataConfig
 from tasks.config.rewards import SECTION
 from tasks.config.rloo import RlooConfig
 from tasks.config.settings import (
-    DataConfig,
     EvaluationConfig,
     RewardModelConfig,
     SamplingConfig,
@@ -24,7 +25,6 @@ from tasks.evaluate import evaluate_policy
 from tasks.monitors.judging import MonitorsConfig
 from tasks.pipeline.configuration import RlooRun
 from tasks.pipeline.site import open_site
-from tasks.preferences import label_preferences
 from tasks.report.watching import watched
 from tasks.reward_model import train_reward_model
 from tasks.rloo import train_rloo
@@ -63,9 +63,9 @@ def rloo(
     prompts, preferences = given.prompts, given.preferences
 
     policy = train_sft(site, given.base_model, given.demonstrations, sft)  # pi_SFT
-    if data.preferences == "gold":  # labels of what pi_SFT says, so that the reward model is RS-DPO's
+    if data.labels_completions:  # labels of what pi_SFT says, so that the reward model is RS-DPO's
         completions = sample_completions(site, policy, prompts, sampling)
-        preferences = label_preferences(site, completions, prompts, given.gold)
+        preferences = label_or_load(site, given, completions, prompts)
     reward_models = {
         name: train_reward_model(site, own.base or policy, preferences, own.config, own.half)
         for name, own in given.reward_models.items()

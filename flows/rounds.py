@@ -21,6 +21,7 @@ from flows.arguments import rounds_parser
 from flows.command_line import ends_with_a_message, foresee
 from flows.config_files import load_values, read_section
 from flows.inputs import Inputs, check_settings, load_inputs
+from flows.labels import label_or_load
 from flows.prefect_server import check_places, start_server
 from flows.rs_dpo import rs_dpo
 from flows.run_log import RunLog
@@ -36,7 +37,6 @@ from tasks.pairs import build_pairs
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.progress import log
 from tasks.pipeline.site import Site, open_site
-from tasks.preferences import label_preferences
 from tasks.prompts import draw_share
 from tasks.publishing.card import write_card
 from tasks.report.watching import watched
@@ -96,7 +96,7 @@ def one_round(settings: RoundsConfig, config: Config, done: list[Round]) -> Roun
         name: train_reward_model(site, own.base or sft, own.preferences or preferences, own.config, own.half)
         for name, own in given.reward_models.items()
     }
-    every = reward_models | given.functions
+    every = reward_models | given.called
     scored = {
         name: score_completions(site, every[name], completions, prompts, config.scoring) for name in config.selecting
     }
@@ -106,8 +106,8 @@ def one_round(settings: RoundsConfig, config: Config, done: list[Round]) -> Roun
     earlier = [each.made for each in done if settings.keep_pairs]
     pairs, sampled, asked = join_rounds(site, config, given.prompts, [*earlier, made | {"pairs": selected}])
     aligned = train_dpo(site, policy, reference, pairs, sampled, asked, given.dpo)  # policy_{t+1}
-    policies = {"sft": sft, "aligned": aligned}
-    compared = evaluate_policy(site, policies, every, given.evaluation_prompts, given.evaluation, of_several(combined))
+    policies, judged_by = {"sft": sft, "aligned": aligned}, every | of_several(combined)
+    compared = evaluate_policy(site, policies, judged_by, given.evaluation_prompts, given.evaluation)
     made |= {artifact_name(name): reward for name, reward in every.items()}
     made |= {"rewards": combined, "pairs": selected, "aligned": aligned, "evaluation": compared}
     site.finish(made)
@@ -123,7 +123,7 @@ def preferences_of(
     if settings.reward_model == "fixed":
         return done[0].made["preferences"] if done else given.preferences
     if not given.preferences:
-        return label_preferences(site, made["completions"], made["prompts"], given.gold)
+        return label_or_load(site, given, made["completions"], made["prompts"])
     found = Found(preferences=given.preferences)
     kept = keep_preferences(site, made["completions"], given.held_out, history_of(settings), found)
     if kept.digest != given.preferences.digest:
@@ -175,10 +175,10 @@ def round_config(settings: RoundsConfig, number: int) -> Config:
             "dpo.keep = best does not fit: a round goes on from the end of the one before, and the best round is named "
             "at the end; set it to last, and patience or max_kl"
         )
-    if settings.reward_model == "fixed" and base.data.preferences == "gold":
+    if settings.reward_model == "fixed" and base.data.labels_completions:
         raise ConfigurationError(
-            "reward_model = fixed and data.preferences = gold do not fit: each round would be labelled anew; set "
-            "reward_model = refreshed, or name preferences or reward_model.ready_model"
+            f"reward_model = fixed and data.preferences = {base.data.preferences} do not fit: each round is labelled "
+            "anew; set reward_model = refreshed, or name preferences or reward_model.ready_model"
         )
     if settings.reward_model == "refreshed" and base.reward_model.ready_model is not None:
         raise ConfigurationError(

@@ -15,13 +15,14 @@ from prefect import flow, runtime
 
 from flows.command_line import main
 from flows.inputs import check_settings, load_inputs
+from flows.labels import label_or_load
 from flows.stage_order import stage_order
 from tasks.choose_snapshot import choose_snapshot
 from tasks.combine_rewards import combine_rewards, of_several
 from tasks.config.compute import ComputeConfig
+from tasks.config.data import DataConfig
 from tasks.config.rewards import NO_REWARDS, Rewards, artifact_name
 from tasks.config.settings import (
-    DataConfig,
     EvaluationConfig,
     RewardModelConfig,
     SamplingConfig,
@@ -36,7 +37,6 @@ from tasks.pairs import build_pairs
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import cancel_children
 from tasks.pipeline.site import open_site
-from tasks.preferences import label_preferences
 from tasks.publishing.card import write_card
 from tasks.report.watching import watched
 from tasks.reward_model import train_reward_model
@@ -86,22 +86,22 @@ def rs_dpo(
 
     policy = train_sft(site, given.base_model, given.demonstrations, sft)  # pi_SFT
     completions = given.annotated or sample_completions(site, policy, prompts, sampling)  # y_1 .. y_k ~ pi_SFT(. | x)
-    gold_labels = data.preferences == "gold"
-    preferences = label_preferences(site, completions, prompts, given.gold) if gold_labels else given.preferences
+    preferences = label_or_load(site, given, completions, prompts)
     reward_models = {
         name: train_reward_model(site, own.base or policy, own.preferences or preferences, own.config, own.half)
         for name, own in given.reward_models.items()
     }
-    every = reward_models | given.functions  # r(x, y) by name
+    every = reward_models | given.called  # r(x, y) by name
     scored = {name: score_completions(site, every[name], completions, prompts, scoring) for name in config.selecting}
     combined = combine_rewards(site, scored, completions, config.combination)  # r_j, of one reward or of several
     selected = build_pairs(site, combined, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
     trained = train_dpo(site, policy, policy, selected, completions, prompts, given.dpo)  # beta, reference pi_SFT
+    judged_by = every | of_several(combined)
     along = {"sft": policy, **snapshots(trained, policy, dpo.keep == "best")}  # a curve of reward against KL
-    curve = evaluate_policy(site, along, every, given.evaluation_prompts, given.evaluation, of_several(combined))
+    curve = evaluate_policy(site, along, judged_by, given.evaluation_prompts, given.evaluation)
     aligned = choose_snapshot(site, trained, policy, curve, given.dpo, config.held_out)  # the last one, or the best
     policies = {"sft": policy, "aligned": aligned}
-    compared = evaluate_policy(site, policies, every, given.evaluation_prompts, given.evaluation, of_several(combined))
+    compared = evaluate_policy(site, policies, judged_by, given.evaluation_prompts, given.evaluation)
 
     artifacts = site.finish(
         {

@@ -11,11 +11,11 @@ def stage_order(config: Config) -> tuple[str, ...]:
     """
     data, online = config.data, isinstance(config, RlooRun)
     models = [own for own, _ in config.reward_models.values()]
-    functions = [source for source in config.rewards.values() if source.function]
+    called = [source for source in config.rewards.values() if not source.reward_models]
     own_data = [own for own in models if isinstance(own, OwnRewardModel) and own.preferences]
     annotated = config.pairs.strategy == "annotation"
     stages = [
-        *[("define_reward", True) for _ in functions],
+        *[("define_reward" if source.judge is None else "define_judge", True) for source in called],
         ("store_model", True),
         *[("store_model", own.ready_model is not None or own.base_model is not None) for own in models],
         ("load_held_out", True),
@@ -23,12 +23,13 @@ def stage_order(config: Config) -> tuple[str, ...]:
         ("load_prompts", True),
         ("draw_pilot", data.pilot is not None),
         ("load_demonstrations", data.demonstrations is not None),
-        ("load_preferences", data.preferences not in (None, "gold")),
+        ("load_preferences", data.preferences is not None and not data.labels_completions),
         *[("load_preferences", True) for _ in own_data],
         ("load_annotations", annotated),
         ("train_sft", config.sft.ready_model is None),
-        ("sample_completions", data.preferences == "gold" if online else not annotated),
+        ("sample_completions", data.labels_completions if online else not annotated),
         ("label_preferences", data.preferences == "gold"),
+        ("judge_preferences", data.preferences == "judged"),
         *[("train_reward_model", own.ready_model is None) for own in models],
         *[("score_completions", not online) for _ in config.selecting],
         ("combine_rewards", not online and config.proxy == COMBINED),

@@ -38,7 +38,8 @@ QUEUES = {
     GPU_POOL: {"finish": 1, "default": 2},  # what is nearly done first
 }
 """Priorities of the queues of each pool; 1 comes first."""
-FLOWS = ("rs-dpo", "quickstart", "add-prompts", "add-preferences", *(stage.replace("_", "-") for stage in GPU_STAGES))
+ASKED_FOR = ("rs-dpo", "quickstart", "add-prompts", "add-preferences", "serve-judge")
+FLOWS = (*ASKED_FOR, *(stage.replace("_", "-") for stage in GPU_STAGES))
 """Flows that send heartbeats as often as the automations expect; other flows on the server are left alone."""
 ZOMBIES, UNBORN = "RS-DPO: crash runs that send no heartbeat", "RS-DPO: crash runs that never begin"
 SILENCE = timedelta(seconds=90)

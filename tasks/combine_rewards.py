@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from tasks.config.rewards import COMBINED
 from tasks.pipeline.dry_run import pending
 from tasks.pipeline.stage import stage
 from tasks.rewards.candidates import Grid, as_maps
@@ -17,7 +18,7 @@ from tasks.rewards.stats import reward_stats
 from tasks.rewards.table import part_of, rows_name
 from tasks.selection.combination import Columns, Combined, combine, fit
 from tasks.selection.terms import Combination
-from tasks.store.artifacts import NOTHING, Artifact
+from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable
@@ -70,9 +71,9 @@ def combine_rewards(
     return commit_slices(out, "combined_rewards", slices, stats)
 
 
-def of_several(combined: Artifact) -> Artifact:
-    """Return a table of combined rewards; `NOTHING` for the table of a reward that needed no combination."""
-    return combined if combined.kind == "combined_rewards" else NOTHING
+def of_several(combined: Artifact) -> dict[str, Artifact]:
+    """Return a table of combined rewards by name; nothing for the table of a reward that needed no combination."""
+    return {COMBINED: combined} if combined.kind == "combined_rewards" else {}
 
 
 def read_each(store: Store, scored: Mapping[str, Artifact], completions: Artifact) -> Iterator[Scored]:

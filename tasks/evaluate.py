@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.config.rewards import COMBINED
 from tasks.config.settings import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
 from tasks.evaluation.combined import with_combined
 from tasks.evaluation.comparison import compare
@@ -61,17 +62,17 @@ def evaluate_policy(
     reward_models: dict[str, Artifact],
     prompts: Artifact,
     settings: EvaluationSettings,
-    combined: Artifact = NOTHING,
 ) -> Artifact:
-    """Compare policies with the reference among them on held-out prompts, by every reward and by what is made of them.
+    """Compare policies with the reference among them on held-out prompts, by every reward and by the gold one.
 
-    `combined` is the table of combined rewards: rewards are scaled here as they were there.
+    Where a table of combined rewards is among them, rewards are scaled as they were there, and combined.
     """
     if settings.gold.function is not None:
         load_gold(settings.gold)  # another function here is found before anything is sampled
-    drawn = {name: draw(out.store, policy, reward_models, prompts, settings) for name, policy in policies.items()}
-    if combined:
-        drawn = with_combined(drawn, combined, settings.decoding.k)
+    single = {name: reward for name, reward in reward_models.items() if name != COMBINED}
+    drawn = {name: draw(out.store, policy, single, prompts, settings) for name, policy in policies.items()}
+    if COMBINED in reward_models:
+        drawn = with_combined(drawn, reward_models[COMBINED], settings.decoding.k)
     keeps = {folder: digest for own in drawn.values() for folder, digest in own.parts.items()}
     figures = compare(drawn, settings.reference, settings.evaluation)
     completions = {name: own.rows for name, own in drawn.items()}

@@ -5,18 +5,19 @@ held out for evaluation enters neither sampling nor training.
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
+from tasks.config.data import DataConfig
 from tasks.config.errors import ConfigurationError
-from tasks.config.sections import DataSource
-from tasks.config.settings import DataConfig
+from tasks.config.sections import DataSource, PreferenceSource
 from tasks.data.added_preferences import ADDED_PREFERENCES
 from tasks.data.added_prompts import ADDED_PROMPTS, read_added_prompts
 from tasks.data.columns import Role
 from tasks.data.conversations import BadRow
-from tasks.data.loading import EXAMPLE_FIELDS, PROMPT_FIELDS, commit_rows, held_out_rule, instruct, laid_out
+from tasks.data.formats.known import find_format
+from tasks.data.loading import HELD_OUT_FIELDS, PROMPT_FIELDS, LeaveOut, commit_rows, held_out_rule, instruct, laid_out
 from tasks.data.prompt_table import hash_fraction
 from tasks.data.read_once import parse_and_keep, take_or_parse
 from tasks.data.records import Record, prompt_id, recognise
@@ -24,8 +25,8 @@ from tasks.data.sources import read_rows, source_digest
 from tasks.data.tally import Parsed, Tally, log_unread_files, read_records
 from tasks.models.demands import AsRead, Reader, as_read_by
 from tasks.pipeline.stage import stage
-from tasks.store.artifacts import NOTHING, Artifact
-from tasks.store.drafts import Draft
+from tasks.store.artifacts import NOTHING, Artifact, sha256_of
+from tasks.store.drafts import Draft, canonical_json
 from tasks.store.folders import Store
 from tasks.store.parquet import stored_rows
 
@@ -46,11 +47,11 @@ def find_data(store: Store, data: DataConfig) -> DataFiles:
         ConfigurationError: A file is missing, unreadable, or without the columns that its role needs; or nothing was
             added.
     """
-    log_unread_files((data.prompts, data.demonstrations, data.preferences, data.evaluation_prompts))
+    log_unread_files((data.prompts, data.demonstrations, *data.preference_sources, data.evaluation_prompts))
     return DataFiles(
         ADDED_PROMPTS.find(store) if data.prompts == "added" else _find(data.prompts, "prompts"),
         _find(data.demonstrations, "demonstrations"),
-        ADDED_PREFERENCES.find(store) if data.preferences == "added" else _find(data.preferences, "preferences"),
+        ADDED_PREFERENCES.find(store) if data.preferences == "added" else find_sources(data.preference_sources),
         _find(data.evaluation_prompts, "prompts"),
     )
 
@@ -58,7 +59,7 @@ def find_data(store: Store, data: DataConfig) -> DataFiles:
 def collect_prompts(
     records: Iterable[tuple[str, Record]],
     tally: Tally,
-    leave_out: Callable[[str], str | None] = lambda prompt_id: None,
+    leave_out: LeaveOut = lambda prompt_id, where, messages: None,
     as_read: AsRead = lambda record: record,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a prompts table, each prompt once: the first wins. Of those before, the ids alone are held.
@@ -66,7 +67,7 @@ def collect_prompts(
     Args:
         records: Place and content of each row.
         tally: Counts the rows that are left out.
-        leave_out: Returns the reason to leave out a prompt, given its prompt_id; None: keep it.
+        leave_out: Returns the reason to leave out a prompt; None: keep it.
         as_read: Returns a row as the models read it, or raises `BadRow`.
 
     Raises:
@@ -76,7 +77,7 @@ def collect_prompts(
     for where, record in records:
         id_ = prompt_id(record.messages)
         number = bytes.fromhex(id_)  # half the memory of the text
-        if (why := "duplicate" if number in seen else leave_out(id_)) is not None:
+        if (why := "duplicate" if number in seen else leave_out(id_, where, record.messages)) is not None:
             tally.left_out[why] += 1
             continue
         try:
@@ -95,7 +96,7 @@ def collect_prompts(
     tally.check()
 
 
-@stage(version=3, retries=2, reads={"data": EXAMPLE_FIELDS})
+@stage(version=3, retries=2, reads={"data": HELD_OUT_FIELDS})
 def load_held_out(
     out: Draft, source: Artifact, base_model: Artifact, reward_base: Artifact, data: DataConfig, max_new_tokens: int
 ) -> Artifact:
@@ -107,7 +108,7 @@ def load_held_out(
     found = collect_prompts(
         records,
         tally,
-        lambda id_: None if given or hash_fraction(id_) < data.evaluation_fraction else "not held out",
+        lambda id_, *_: None if given or hash_fraction(id_) < data.evaluation_fraction else "not held out",
         as_read_by(_readers(base_model, reward_base), max_new_tokens),
     )
     with laid_out(out, "prompts", found) as table:
@@ -182,6 +183,22 @@ def _find(source: DataSource | str | None, role: Role) -> Artifact:
     where, values = next(read_rows(source))
     recognise(values.keys(), role, where)
     return Artifact(kind="data", uri=source.path, digest=source_digest(source))
+
+
+def find_sources(sources: Sequence[PreferenceSource]) -> Artifact:
+    """Return the files of preferences. A single source, read plainly, has the digest of its content, as ever.
+
+    Raises:
+        ConfigurationError: As for `find_data`.
+    """
+    for source in sources:
+        find_format(source)
+    digests = [(source_digest(source), source.key_fields()) for source in sources]
+    if not digests:
+        return NOTHING
+    plain = len(digests) == 1 and not digests[0][1]
+    digest = digests[0][0] if plain else sha256_of(canonical_json(digests).encode())
+    return Artifact(kind="data", uri=", ".join(source.path for source in sources), digest=digest)
 
 
 def _open_prompts(

@@ -1,4 +1,4 @@
-"""Scoring: reads completions, writes one reward a completion: of a reward model, or of a function.
+"""Scoring: reads completions, writes one reward a completion: of a reward model, of a function, or of a judge.
 
 A reward model computes each prompt once for all of its completions. A completion is scored once by each reward, ever.
 """
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tasks.config.errors import ConfigurationError
-from tasks.config.rewards import RewardSource
+from tasks.config.rewards import CALLED, RewardSource
 from tasks.config.settings import ScoringConfig
 from tasks.data.prompt_table import shard_of
 from tasks.pipeline.dry_run import pending
@@ -68,8 +68,8 @@ def _split(
 
 
 def _is_called(reward_model: Artifact) -> bool:
-    """Tell whether the reward needs no GPU: a function is called where the flow runs."""
-    return reward_model.kind == "function"
+    """Tell whether the reward needs no GPU, so that it is computed where the flow runs."""
+    return reward_model.kind in CALLED
 
 
 @stage(
@@ -84,32 +84,35 @@ def _is_called(reward_model: Artifact) -> bool:
 def score_completions(
     out: Draft, reward_model: Artifact, completions: Artifact, prompts: Artifact, scoring: ScoringConfig
 ) -> Artifact:
-    """Score every completion with a reward model or a function: r_j = r(x, y_j)."""
+    """Score every completion with a reward model, a function or a judge: r_j = r(x, y_j)."""
     slices, scored = score_slices(out.store, reward_model, read_slices(out.store, completions), prompts, scoring)
     rewards = np.concatenate([rows["reward"].to_numpy() for rows in column_pieces(slices, ["reward"])])
     unread = int(np.isnan(rewards).sum())
-    if reward_model.kind == "function":
+    if reward_model.kind in CALLED:
         check_failed(reward_model, unread, rewards.size)
     elif unread:
         log(
             f"{unread} of {rewards.size} completions have no reward and are in no pair: with their prompts they are "
             "longer than the reward model's context. Lower sampling.max_new_tokens to have none"
         )
-    why = "failed" if reward_model.kind == "function" else "too_long"
+    why = "failed" if reward_model.kind in CALLED else "too_long"
     stats = {"scored": scored, why: unread, **reward_stats(rewards[~np.isnan(rewards)])}
     return commit_slices(out, "rewards", slices, stats)
 
 
 def check_failed(reward: Artifact, failed: int, completions: int) -> None:
-    """Refuse a function that fails on too many completions.
+    """Refuse a function or a judge that gives too many completions no reward.
 
     Raises:
         ConfigurationError: Names the reward. What it has scored is kept.
     """
-    most = RewardSource.model_validate(reward.stats["source"]).max_failed
+    source = RewardSource.model_validate(reward.stats["source"])
+    field, most = "max_failed", source.max_failed
+    if source.judge is not None:
+        field, most = "judge.max_unreadable", source.judge.max_unreadable
     if failed > most * completions:
         name = reward.stats["name"]
         raise ConfigurationError(
-            f"rewards.{name} gives {failed} of {completions} completions no reward, and its max_failed is {most:g}: "
-            "mend the function for the completions that the warnings name, or raise max_failed"
+            f"rewards.{name} gives {failed} of {completions} completions no reward, and its {field} is {most:g}: mend "
+            "it for the completions that the warnings name, or allow more"
         )

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from tasks.config.sections import NOT_IN_KEY, Section, key_value
 from tasks.config.settings import Decoding, ScoringConfig
 from tasks.data import added_preferences, added_prompts
+from tasks.judges import answers
 from tasks.pipeline.stage import Stage
 from tasks.planning import prediction
 from tasks.rewards import table as reward_table
@@ -28,6 +29,7 @@ TABLES: dict[str, tuple[Any, type[Section] | None, Collection[str] | None]] = {
     "ref_logps": (reference, reference.Precision, None),
     "prompts": (added_prompts, None, None),
     "added_preferences": (added_preferences, None, None),
+    "judgments": (answers, None, None),
     "predictions": (prediction, None, None),
 }
 """Table -> its module, the section in its key, and the fields of it; None: all."""

@@ -173,12 +173,28 @@ class DataSource(Located):
     """Split of a hub dataset or a folder, told by its card or by the names of its files. `train` where none is told."""
 
 
+class PreferenceSource(DataSource):
+    """Preferences: data as above, in a form that docs/data.md lists, alone or one of several sources."""
+
+    format: str | None = None
+    """Form of the rows, where their columns do not tell it. None: told from the columns."""
+    dimension: str | None = None
+    """Which of several judgements of a row counts, in forms that have several: `safer`, `helpfulness`, ..."""
+    weight: float = Field(1.0, gt=0, le=100)
+    """How often each pair counts. 2: twice. 0.5: the pairs of half of the prompts, chosen by their hashes, so that the
+    choice is stable as data grow. 1.5: all once, and those of half of the prompts once more."""
+    label: Annotated[str | None, NOT_IN_KEY] = Field(None, min_length=1)
+    """What the counts call the source. None: its path."""
+
+
 class ModelSource(Located):
     """A model folder with safetensors, in a file system, a store or the hub; or a GGUF file."""
 
     gguf_file: Annotated[str | None, NOT_IN_KEY] = Field(None, pattern=r"^[^/]+\.gguf$")
     """Name of a GGUF file in the folder, or on the hub. A path that ends in `.gguf` names a file by itself. Quantized
     weights are taken as the float32 numbers that they are."""
+    label: Annotated[str | None, NOT_IN_KEY] = None
+    """Of a ready reward model with several outputs: the one that is the reward, by its name in its `id2label`."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for models whose code you have read."""
     chat_template: Annotated[str | None, NOT_IN_KEY] = None

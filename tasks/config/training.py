@@ -112,6 +112,25 @@ class FixedBatches(Training):
         return self
 
 
+class TokenBatches(Training):
+    """Training whose optimizer step takes its examples in passes of like lengths, under a budget of tokens."""
+
+    tokens_per_batch: Annotated[int, NOT_IN_KEY] = Field(8192, ge=1)
+    """Most tokens in one forward and backward pass on one device: examples times the longest. A single example may have
+    more. Halved where the GPU's memory does not suffice."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_fixed_batches(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "micro_batch_size" in values:
+            raise ConfigurationError(
+                f"{cls.section}.micro_batch_size = {values['micro_batch_size']} is no setting any more: an optimizer "
+                f"step takes its {cls.section}.batch_size examples in passes of at most {cls.section}.tokens_per_batch "
+                "tokens; take it out, and lower tokens_per_batch where memory runs out. No result depends on either"
+            )
+        return values
+
+
 class DpoConfig(Training):
     """Direct preference optimization against the SFT policy.
 

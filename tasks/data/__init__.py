@@ -8,6 +8,9 @@ records.py            a row as prompt and completions
 columns.py            which columns give them
 conversations.py      conversations in the spellings of data sets
 transcripts.py        texts in which speakers take turns
+formats/              preferences as data sets have them
+mixing.py             preferences of several sources and annotators as one table
+contamination.py      prompts that share words with those of the evaluation
 tally.py              what happened to the rows that were left out
 read_once.py          prompts that two stages read, parsed once
 loading.py            what the stages that load data share

@@ -48,7 +48,8 @@ _MATERIAL = ("input", "context")
 _LABELS = ("label", "kto_tag")
 _VERDICTS = {"true", "false", "good", "bad", "desirable", "undesirable", "chosen", "rejected"}
 _SCORE = ("score_{}", "{}_score", "{}_rating", "{}-rating", "{}_reward")
-_SCORES = tuple((name.format("chosen"), name.format("rejected")) for name in _SCORE)
+SCORES = tuple((name.format("chosen"), name.format("rejected")) for name in _SCORE)
+"""Columns that score the two sides of a pair."""
 _SYSTEM = ("system", "system_prompt", "system_message")
 _UNSUPPORTED = ("tools", "functions", "image", "images", "video", "videos", "audio", "audios")
 
@@ -154,7 +155,7 @@ def check_scores(values: Values) -> None:
     Raises:
         BadRow: Names the columns.
     """
-    for chosen, rejected in _SCORES:
+    for chosen, rejected in SCORES:
         high, low = values.get(chosen), values.get(rejected)
         if isinstance(high, int | float) and isinstance(low, int | float) and high < low:
             raise BadRow(f"{chosen} is below {rejected}")
@@ -196,7 +197,7 @@ _READ_BY_ALL = {*CONVERSATIONS, *PROMPTS, *_MATERIAL, *_SYSTEM, *_UNSUPPORTED, "
 READ: dict[Role, set[str]] = {
     "prompts": _READ_BY_ALL | {*COMPLETIONS, *_LABELS},
     "demonstrations": _READ_BY_ALL | {*COMPLETIONS, *_LABELS},
-    "preferences": _READ_BY_ALL | {"rejected", "margin", *(name for pair in _SCORES for name in pair)},
+    "preferences": _READ_BY_ALL | {"rejected", "margin", *(name for pair in SCORES for name in pair)},
 }
 """The columns that are read for each role, if only to see that they say the same."""
 

@@ -4,17 +4,24 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from tasks.config.settings import DataConfig
+from tasks.config.data import DataConfig
+from tasks.data.contamination import SHARES_WORDS, Overlap
+from tasks.data.conversations import Messages
 from tasks.data.prompt_table import hash_fraction
 from tasks.data.records import Record
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
-from tasks.store.parquet import Written, read_table, write_conversations
+from tasks.store.parquet import Written, read_table, stored_rows, write_conversations
 from tasks.store.scratch import scratch_folder
 
-EXAMPLE_FIELDS = ("evaluation_prompts", "evaluation_fraction", "system_prompt", "max_bad_fraction")
+HELD_OUT_FIELDS = ("evaluation_prompts", "evaluation_fraction", "system_prompt", "max_bad_fraction")
+EXAMPLE_FIELDS = (*HELD_OUT_FIELDS, "decontaminate")
+PREFERENCE_FIELDS = (*EXAMPLE_FIELDS, "consensus")
 PROMPT_FIELDS = (*EXAMPLE_FIELDS, "max_prompts")
-"""Fields of the data section that decide which examples, and which prompts, are loaded from given data."""
+"""Fields of the data section that decide which held-out prompts, examples, preferences and prompts are loaded."""
+
+LeaveOut = Callable[[str, str, Messages], str | None]
+"""Returns the reason to leave out a prompt, given its prompt_id, its place and its conversation; None: keep it."""
 
 
 def instruct(records: Iterator[tuple[str, Record]], data: DataConfig) -> Iterator[tuple[str, Record]]:
@@ -25,11 +32,18 @@ def instruct(records: Iterator[tuple[str, Record]], data: DataConfig) -> Iterato
         yield where, record
 
 
-def held_out_rule(held_out: Artifact, data: DataConfig) -> Callable[[str], str | None]:
-    """Return a function that gives the reason to leave a prompt out of training, or None."""
+def held_out_rule(held_out: Artifact, data: DataConfig) -> LeaveOut:
+    """Return the rule on what is never trained on: held-out prompts, and prompts that share their words."""
     ids = frozenset(read_table(held_out, ["prompt_id"])["prompt_id"].to_pylist())
     share = 0.0 if data.evaluation_prompts else data.evaluation_fraction
-    return lambda id_: "held out for evaluation" if id_ in ids or hash_fraction(id_) < share else None
+    shared = Overlap(stored_rows(held_out), data.decontaminate) if data.decontaminate else None
+
+    def leave_out(id_: str, where: str, messages: Messages) -> str | None:
+        if id_ in ids or hash_fraction(id_) < share:
+            return "held out for evaluation"
+        return SHARES_WORDS if shared is not None and shared.found(where, messages) else None
+
+    return leave_out
 
 
 class LaidOut(NamedTuple):

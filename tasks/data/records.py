@@ -71,6 +71,7 @@ def recognise(columns: Collection[str], role: Role, where: str) -> None:
     if any(all(set(group) & set(columns) for group in form) for form in _SERVES[role]):
         return
     would_do = "; or ".join(" beside ".join(_alternatives(group) for group in form) for form in _SERVES[role])
+    would_do += ", or another form that docs/data.md lists" if role == "preferences" else ""
     raise ConfigurationError(
         f"{where} cannot serve as {role}: it has the columns {', '.join(sorted(columns)) or '(none)'}"
         f"{_other_form(columns) if role == 'preferences' else ''}, "
@@ -81,7 +82,7 @@ def recognise(columns: Collection[str], role: Role, where: str) -> None:
 def _other_form(columns: Collection[str]) -> str:
     """Return what columns mean that hold preferences in a form which is not read from files; "" for others."""
     if "label" in columns and not {*COMPLETIONS}.isdisjoint(columns):
-        return ": `label` beside one completion is KTO's form, which holds no pairs"
+        return ": `label` beside one completion is KTO's form, whose columns are `prompt`, `completion` and `label`"
     if {"chosen_id", "rejected_id"} <= {*columns}:
         return ": chosen_id and rejected_id name sampled completions: add them with `--completions URI` of theirs"
     return ""

@@ -27,6 +27,12 @@ class Tally:
     name: str
     max_bad_fraction: float
     total: int = 0
+    """What was read: prompts, demonstrations, comparisons."""
+    rows: int = 0
+    """The rows of the source that they were read from, where a row holds several, or a part of one."""
+    kept: int = 0
+    contradicting: int = 0
+    """Pairs that are kept beside their opposites."""
     bad: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
@@ -60,7 +66,8 @@ class Tally:
 
     def stats(self) -> dict[str, Any]:
         """Return the counts for the manifest."""
-        return {"read": self.total, "bad": dict(self.bad), "left_out": dict(self.left_out)}
+        own = {"contradicting": self.contradicting} if self.contradicting else {}
+        return {"read": self.total, "bad": dict(self.bad), "left_out": dict(self.left_out), **own}
 
 
 def read_records(

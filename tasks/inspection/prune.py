@@ -11,8 +11,8 @@ from tasks.store.folders import Store
 from tasks.store.index import drop_from_index
 from tasks.store.runs import RUNS, Run, RunReader
 
-ADDED = ("tables/prompts/", "tables/added_preferences/")
-"""What people have added: data that nothing can compute again."""
+ADDED = ("tables/prompts/", "tables/added_preferences/", "tables/judgments/")
+"""What people have added, and what judges were paid for: data that nothing can compute again."""
 QUIET = timedelta(days=1)
 """A folder without a manifest is taken for a dead writer's once nothing in it has changed for so long."""
 BATCH = 64

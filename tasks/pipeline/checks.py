@@ -30,7 +30,7 @@ def check_run(config: Config) -> None:
         raise ConfigurationError(
             "data.preferences = gold needs evaluation.gold_reward: the function that labels the pairs"
         )
-    if pairs.strategy == "annotation" and data.preferences in (None, "gold"):
+    if pairs.strategy == "annotation" and (data.preferences is None or data.labels_completions):
         raise ConfigurationError(
             "pairs.strategy = annotation needs a file in data.preferences, or `added`: the pairs to train on"
         )
@@ -86,6 +86,8 @@ def log_unread_settings(config: Config) -> None:
         _log_unread("sft.ready_model, which is used as it is", "data", given & {"demonstrations"})
     if reward_model.ready_model is not None and pairs.strategy != "annotation":
         _log_unread("reward_model.ready_model, which is used as it is", "data", given & {"preferences"})
+    if data.preferences in (None, "gold"):
+        _log_unread(f"data.preferences = {data.preferences}, which has no annotators", "data", given & {"consensus"})
     if data.evaluation_prompts is not None:
         _log_unread("data.evaluation_prompts, all of which are held out", "data", given & {"evaluation_fraction"})
     changed = Section.key_fields(pairs).keys() - pairs.key_fields().keys()

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from tasks.config.compute import ComputeConfig
+from tasks.config.data import DataConfig
 from tasks.config.errors import ConfigurationError
 from tasks.config.rewards import COMBINED, HELD_OUT, SECTION, Rewards, check_names
 from tasks.config.rloo import RlooConfig, Rollouts
 from tasks.config.sections import Section
 from tasks.config.settings import (
-    DataConfig,
     EvaluationConfig,
     RewardModelConfig,
     SamplingConfig,

@@ -118,17 +118,18 @@ def first_gpu() -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
 
 
-def die_with_parent(parent: int | None = None) -> None:
+def die_with_parent(parent: int | None = None, by: signal.Signals = signal.SIGKILL) -> None:
     """Ask the kernel to kill this process when the thread that started it ends, so that no orphan keeps the GPU.
 
     Linux only. The thread must outlive the process that it starts: here it waits for it.
 
     Args:
         parent: Process id of the parent, taken before this process was started: it may be gone by now.
+        by: The signal; SIGTERM for a program that has children of its own, which it ends then.
     """
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, by)
     if parent is not None and os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), by)
 
 
 @contextlib.contextmanager

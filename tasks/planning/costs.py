@@ -72,14 +72,14 @@ def trained_pairs(pairs: float, dpo: DpoConfig, steps: int | None) -> float:
 def ratio(stage: str, phase: str, manifest: Manifest, scale: Scale) -> Estimate:
     """Return how many times as long a phase of a stage will take in the whole run, which keeps what the pilot did."""
     phases, stats = manifest.cost["phases"], manifest.stats
-    gold = scale.config.data.preferences == "gold"
+    gold = scale.config.data.labels_completions
     if stage == "sample_completions":
         drawn = phases["sampling prompts"]["units"] / scale.prompts[0]
         return scale.of(TOKENS, done=1.0).times(1 / drawn)
     if stage == "score_completions":
         scored = stats["scored"] / manifest.rows
         return scale.per_prompt.plus(exactly(0.0 if gold else -1.0)).times(1 / scored)
-    if stage == "build_pairs" or (gold and stage in ("label_preferences", "train_reward_model")):
+    if stage == "build_pairs" or (gold and stage in ("label_preferences", "judge_preferences", "train_reward_model")):
         return scale.per_prompt
     if stage == "train_dpo":
         return _dpo_ratio(phase, manifest, scale)
@@ -156,7 +156,7 @@ def whole_bytes(sizes: Mapping[str, tuple[int, int]], scale: Scale) -> Estimate:
             grown = exactly(own).plus(scale.of(IN_PAIRS).times(parts))
         elif stage == "evaluate_policy":
             grown = exactly((own + parts) * whole / pilot)
-        elif stage == "label_preferences":
+        elif stage in ("label_preferences", "judge_preferences"):
             grown = scale.per_prompt.times(own + parts)
         else:
             found = found.plus(exactly(own + parts))

@@ -27,7 +27,7 @@ Artifacts = Mapping[str, Artifact]
 TABLE_VERSION = 1
 UNDECIDED = frozenset({"monitors", "compute", "store"})
 """Sections that do not decide what a run finds."""
-TIMED = (*(name for name in GPU_STAGES if name != "train_sft"), "label_preferences", "build_pairs")
+TIMED = (*(name for name in GPU_STAGES if name != "train_sft"), "label_preferences", "judge_preferences", "build_pairs")
 """Stages that the whole run still has to compute, or might."""
 DPO_TOKENS, SECONDS, BYTES, COST = "DPO tokens", "seconds", "bytes in the store", "cost"
 
@@ -138,8 +138,8 @@ def _seconds(artifacts: Artifacts, scale: Scale) -> dict[str, Estimate]:
     for stage in TIMED:
         if stage not in artifacts or (manifest := read_manifest(artifacts[stage].uri)).provenance.stage != stage:
             continue  # taken as it is
-        gold = scale.config.data.preferences == "gold"
-        if stage in ("label_preferences", "train_reward_model") and not gold:
+        gold = scale.config.data.labels_completions
+        if stage in ("label_preferences", "judge_preferences", "train_reward_model") and not gold:
             continue  # the whole run finds it in the store
         if (seconds := stage_seconds(stage, manifest, scale)) is not None:
             found[stage] = seconds
@@ -150,7 +150,7 @@ def _table(store: Store, config: Config, artifacts: Artifacts) -> GrowingTable:
     sections = {name: value for name, value in config.sections().items() if name not in UNDECIDED}
     decides: dict[str, Any] = {name: key_value(value) for name, value in sections.items() if value != {}}
     names = ["load_prompts", "load_held_out", "train_sft"]
-    if config.data.preferences != "gold":
+    if not config.data.labels_completions:
         names.append("train_reward_model")
     inputs = {name: artifacts[name].digest for name in names if name in artifacts}
     return GrowingTable(store, "predictions", keyed("predictions", TABLE_VERSION, decides, inputs, {}))

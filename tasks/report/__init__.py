@@ -12,6 +12,7 @@ believed.py     can I believe it
 trained_on.py   what was trained on
 trainings.py    how training went
 reward.py       the reward model
+preferences.py  what its preferences were made of
 costs.py        what it cost
 planned.py      what a pilot predicts, and what came of it
 origin.py       where it comes from

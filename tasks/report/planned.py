@@ -19,7 +19,7 @@ def planned_section(facts: Facts) -> Section | None:
         return None
     prediction, expected, came = facts.planned
     if facts.config.data.pilot is not None:
-        notes = [Text(note) for note in prediction_notes(prediction, facts.config.data.preferences == "gold")]
+        notes = [Text(note) for note in prediction_notes(prediction, facts.config.data.labels_completions)]
         return Section("What will the whole run take?", [*notes, Table(HEAD, prediction_rows(prediction))])
     rows = []
     for name, value in expected.items():

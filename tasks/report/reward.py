@@ -5,6 +5,7 @@ import numpy as np
 from tasks.report.blocks import Block, Section, Table, Text, number
 from tasks.report.facts import Facts
 from tasks.report.plots import bars, reliability_diagram
+from tasks.report.preferences import source_table
 from tasks.rewards.calibration import calibrating_tau, calibration_error, gaps_of, reliability
 from tasks.store.manifests import read_files
 from tasks.store.parquet import read_file
@@ -18,7 +19,9 @@ def reward_section(facts: Facts) -> Section | None:
     histogram = facts.stats(REWARDS).get("histogram", {})
     if not facts.reward_models and not histogram.get("counts"):
         return None
-    blocks: list[Block] = [block for name in facts.reward_models for block in _model(facts, name)]
+    sources = source_table(facts)
+    blocks: list[Block] = [] if sources is None else [sources]
+    blocks += [block for name in facts.reward_models for block in _model(facts, name)]
     if histogram.get("counts"):
         edges, counts = np.array(histogram["edges"]), np.array(histogram["counts"])
         blocks.append(bars(edges, counts, "reward", "completions", "Rewards of all completions"))

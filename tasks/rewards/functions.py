@@ -1,11 +1,10 @@
 """Functions that a configuration names as rewards: loaded, checked, called, and keyed by what they compute."""
 
-import contextlib
 import functools
 import hashlib
 import importlib
+import importlib.util
 import inspect
-import io
 import json
 import math
 import os
@@ -17,15 +16,16 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 
 from tasks.config.errors import ConfigurationError
-from tasks.config.rewards import RewardSource
 from tasks.config.sections import NOT_IN_KEY, Function, Section
 from tasks.pipeline.pace import Tell
-from tasks.pipeline.progress import log, warn
-from tasks.store.artifacts import Artifact
+from tasks.rewards.options import check_options, is_text
 
 Reward = Callable[..., float]
 METADATA, REFERENCE = "metadata", "reference_completion"
 """Parameters by which a function asks for the metadata of the prompt, and for the completion that came with it."""
+
+COUNTS_WITH = "COUNTS_WITH"
+"""Constant of a module that names others, whose source is part of what its functions compute."""
 
 
 class Answer(NamedTuple):
@@ -88,6 +88,10 @@ def load_function(function: Function) -> Reward:
             f"it takes (messages, completion), the prompt's {METADATA} and {REFERENCE} if it wants them, and options, "
             f"and is {name}{signature}"
         ) from error
+    try:
+        check_options(found, function.options)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"function = {function.function!r}: {error}") from error
     return functools.partial(found, **function.options)
 
 
@@ -107,7 +111,7 @@ def function_digest(function: Function) -> str:
     """Return the sha256 of what the function computes: its module's source, its name and its options.
 
     An option that names an existing file counts by the file's content, so that a moved file changes nothing. Code that
-    the module imports does not count.
+    the module imports does not count, but for the modules that its `COUNTS_WITH` names.
 
     Raises:
         ConfigurationError: The module does not exist or has no source file.
@@ -118,18 +122,20 @@ def function_digest(function: Function) -> str:
         raise ConfigurationError(
             f"function = {function.function!r} must be in a Python file, whose source is digested: wrap it in one"
         )
+    found = getattr(module, function.function.partition(":")[2])
+    paths = {key for key, value in function.options.items() if isinstance(value, str) and not is_text(found, key)}
     for key, value in function.options.items():
-        if isinstance(value, str) and os.sep in value and not os.path.exists(value):
+        if key in paths and os.sep in value and not os.path.exists(value):
             raise ConfigurationError(
                 f"function = {function.function!r}: option {key} names {value}, which does not exist: check the path"
             )
     options = {
-        key: {"sha256": hashlib.sha256(Path(value).read_bytes()).hexdigest()}
-        if isinstance(value, str) and os.path.isfile(value)
-        else {"value": value}
+        key: {"sha256": _sha256(value)} if key in paths and os.path.isfile(value) else {"value": value}
         for key, value in function.options.items()
     }
-    parts = [hashlib.sha256(Path(source).read_bytes()).hexdigest(), function.function.partition(":")[2], options]
+    parts = [_sha256(source), function.function.partition(":")[2], options]
+    specs = [importlib.util.find_spec(name) for name in getattr(module, COUNTS_WITH, ())]
+    parts += [_sha256(str(spec.origin)) for spec in specs if spec is not None]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -165,38 +171,6 @@ def call(reward: Reward, answer: Answer) -> float:
     if not math.isfinite(value):
         raise UnscoredError(f"it returned {value}")
     return float(value)
-
-
-class FunctionReward:
-    """A function of the section `rewards`: gives a reward, or counts and names the completions that it fails on."""
-
-    def __init__(self, reward: Artifact) -> None:
-        """Load the function.
-
-        Raises:
-            ConfigurationError: See `load_checked`.
-        """
-        source = RewardSource.model_validate(reward.stats["source"])
-        self.name, self.reward = reward.stats["name"], load_checked(source.called, reward.digest)
-
-    def __call__(self, answers: Sequence[Answer], tell: Tell) -> np.ndarray:
-        """Return the rewards, (completions,) float64; NaN where the function failed. What it prints is not shown."""
-        found, failures, printed = np.full(len(answers), np.nan), list[str](), io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            for place, answer in enumerate(answers):
-                try:
-                    found[place] = call(self.reward, answer)
-                except UnscoredError as error:
-                    failures.append(f"{answer.id}: {error}")
-                tell(found[place : place + 1])
-        if text := printed.getvalue().strip():
-            log(f"rewards.{self.name} prints, first {text.splitlines()[0][:80]!r}: that is not shown")
-        if failures:
-            warn(
-                f"rewards.{self.name} fails on {len(failures)} of {len(answers)} completions, which get no reward, "
-                f"first {'; '.join(failures[:3])}"
-            )
-        return found
 
 
 def load_gold(gold: GoldReward) -> Reward:
@@ -245,6 +219,10 @@ def find_gold(function: Function | None) -> GoldReward:
         return GoldReward()
     load_function(function)
     return GoldReward(function=function, digest=function_digest(function))
+
+
+def _sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _one_line(error: Exception) -> str:

@@ -8,14 +8,18 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.config.errors import ConfigurationError
+from tasks.config.rewards import RewardSource
 from tasks.config.settings import ScoringConfig
 from tasks.data.prompt_table import PromptTable
+from tasks.judges.judge import Judge
+from tasks.judges.questions import Judged
 from tasks.lm.memory import frees_memory
 from tasks.models.loading import model_folder, trusts_remote_code
 from tasks.models.updates import warn_of_loss
 from tasks.pipeline.pace import Mean, Tell
 from tasks.pipeline.progress import Progress
-from tasks.rewards.functions import Answer, FunctionReward
+from tasks.rewards.called import FunctionReward
+from tasks.rewards.functions import Answer
 from tasks.rewards.reward_model import RewardModel
 from tasks.rewards.table import find_rewards, merge_rewards, rewards_part, rewards_table
 from tasks.store.artifacts import Artifact
@@ -28,8 +32,14 @@ Score = Callable[[Sequence[Answer], Tell], np.ndarray]
 
 
 @contextlib.contextmanager
-def score_by(reward: Artifact, scoring: ScoringConfig) -> Iterator[Score]:
-    """Give what computes a reward while the block runs: a reward model, loaded on its engine, or a function.
+def score_by(store: Store, reward: Artifact, scoring: ScoringConfig, expected: int) -> Iterator[Score]:
+    """Give what computes a reward while the block runs: a reward model, loaded on its engine, a function or a judge.
+
+    Args:
+        store: Keeps what a judge answers.
+        reward: The maker.
+        scoring: How a reward model computes.
+        expected: How many completions it will be asked about.
 
     Raises:
         ConfigurationError: A function is missing here, or another one than where the run was started; or the engine
@@ -38,12 +48,22 @@ def score_by(reward: Artifact, scoring: ScoringConfig) -> Iterator[Score]:
     if reward.kind == "function":
         yield FunctionReward(reward)
         return
+    if reward.kind == "judge":
+        config = RewardSource.model_validate(reward.stats["source"]).judge
+        assert config is not None
+        yield functools.partial(_score_by_judge, Judge(config, store, expected))
+        return
     from tasks.rewards.engines import on_engine
 
     warn_of_loss(reward, scoring.dtype, "scoring.dtype")
     model = RewardModel(model_folder(reward), scoring, trusts_remote_code(reward))
     with on_engine(model, scoring):
         yield functools.partial(_score_by_model, model)
+
+
+def _score_by_judge(judge: Judge, answers: Sequence[Answer], tell: Tell) -> np.ndarray:
+    asked = [Judged(each.messages, each.completion, each.reference_completion) for each in answers]
+    return judge.rewards(asked, tell)
 
 
 def _score_by_model(model: RewardModel, answers: Sequence[Answer], tell: Tell) -> np.ndarray:
@@ -76,7 +96,7 @@ def score_slices(
 
     Args:
         store: Holds the completions, and the table of the rewards.
-        reward: A reward model, or a function.
+        reward: A reward model, a function or a judge.
         completions: What is scored.
         prompts: Theirs.
         scoring: How a reward model computes.
@@ -97,8 +117,9 @@ def _score_missing(
     """Score slices of completions, and return those of their rewards: each is in the table as soon as it is done."""
     ids = {id_ for rows in read_ahead(todo, ["prompt_id"]) for id_ in rows["prompt_id"].unique().to_pylist()}
     asked, scored = PromptTable(prompts, only=ids), []
-    with score_by(reward, scoring) as score:
-        progress, mean = Progress("scoring completions", sum(slice_.num_rows() for slice_ in todo)), Mean("reward")
+    expected = sum(slice_.num_rows() for slice_ in todo)
+    with score_by(table.store, reward, scoring, expected) as score:
+        progress, mean = Progress("scoring completions", expected), Mean("reward")
         for slice_, rows in zip(todo, read_ahead(todo), strict=True):
             rewards = score(answers_of(rows, asked), lambda values: progress.advance(len(values)))
             given = rows.select(["prompt_id", "completion_id"])

@@ -1,4 +1,4 @@
-"""The table of the rewards that a model or a function gave, and which completions have theirs in it.
+"""The table of the rewards that one maker gave, and which completions have theirs in it.
 
 A part of rewards is named by the digest of the part of completions that it scores; where it does not score all of it, a
 hash of the rows follows. So completions that were drawn anew are never given the rewards of others, and no text is read
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from tasks.config.rewards import CALLED
 from tasks.config.settings import ScoringConfig
 from tasks.store.artifacts import Artifact
 from tasks.store.cover import select_slices, slices_of
@@ -27,9 +28,9 @@ NAME = 32
 
 
 def rewards_table(store: Store, reward: Artifact, scoring: ScoringConfig) -> GrowingTable:
-    """Return the table that holds every reward that a model or a function gave; a function knows no `scoring`."""
-    if reward.kind == "function":
-        return GrowingTable(store, "rewards", keyed("rewards", TABLE_VERSION, {}, {"function": reward.digest}, {}))
+    """Return the table that holds every reward that a model, a function or a judge gave; only models read `scoring`."""
+    if reward.kind in CALLED:
+        return GrowingTable(store, "rewards", keyed("rewards", TABLE_VERSION, {}, {reward.kind: reward.digest}, {}))
     inputs, config = {"reward_model": reward.digest}, {"scoring": scoring.model_dump(mode="json")}
     return GrowingTable(store, "rewards", keyed("rewards", TABLE_VERSION, scoring.key_fields(), inputs, config))
 

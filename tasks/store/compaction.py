@@ -34,6 +34,7 @@ IDS = {
     "ref_logps": ("sequence_id",),
     "prompts": ("prompt_id",),
     "added_preferences": ("preference_id",),
+    "judgments": ("request_id",),
 }
 """Kind of table that can be compacted -> what tells its rows apart."""
 IN_ORDER = ("prompts", "added_preferences")

@@ -103,6 +103,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         seconds=pa.float64(),
     ),
     "predictions": _schema(1, name=pa.string(), predicted=pa.float64(), low=pa.float64(), high=pa.float64()),
+    "judgments": _schema(
+        1,
+        request_id=pa.string(),
+        text=pa.string(),
+        finish_reason=pa.string(),
+        prompt_tokens_or_null=pa.int64(),
+        completion_tokens_or_null=pa.int64(),
+        model=pa.string(),
+    ),
     "training_log": _schema(1, step=pa.int64(), metric=pa.string(), value=pa.float64()),
 }
 """Kind of table -> schema; the version stands in the schema's metadata."""

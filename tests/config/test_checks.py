@@ -29,8 +29,8 @@ def check(sft=None, dpo=None, **reward_model) -> None:
         ),
         ({"dpo": {"extra": {"optim": "adamw_tporch"}}}, r"dpo.scheduler = 'cosine' and dpo.extra = .*adamw_tporch"),
         (
-            {"extra": {"center_rewards_coefficient": []}},
-            r"reward_model.extra.center_rewards_coefficient = \[\]: .*number",
+            {"extra": {"neftune_noise_alpha": []}},
+            r"reward_model.extra.neftune_noise_alpha = \[\]: .*number",
         ),
         ({"dpo": {"scheduler": "cosine_with_min_lr"}}, r"dpo.scheduler = 'cosine_with_min_lr' .*min_lr"),
     ],

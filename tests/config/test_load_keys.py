@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks.config.settings import DataConfig
+from tasks.config.data import DataConfig
 from tasks.examples.world import write_base_model
 from tasks.pipeline.site import Site
 from tasks.prompts import load_held_out, load_prompts
@@ -22,7 +22,16 @@ FIELDS: dict[str, object] = {
     "system_prompt": "Be kind.",
     "max_bad_fraction": 0.5,
     "evaluation_prompts": "e.jsonl",
+    "decontaminate": 8,
+    "consensus": "majority",
 }
+READS = {
+    load_held_out: set(),
+    load_prompts: {"max_prompts", "decontaminate"},
+    load_demonstrations: {"decontaminate"},
+    load_preferences: {"decontaminate", "consensus"},
+}
+"""What each load stage reads beside what all of them do."""
 
 
 def key_of(load, data: DataConfig) -> str:
@@ -37,7 +46,7 @@ def test_a_setting_that_a_load_stage_does_not_read_is_not_in_its_key(load):
     keys = {name: key_of(load, DataConfig(prompts="p", **{name: value})) for name, value in FIELDS.items()}
     decide = {name for name, key in keys.items() if key != key_of(load, plain)}
     always = {"evaluation_fraction", "system_prompt", "max_bad_fraction", "evaluation_prompts"}
-    assert decide == always | ({"max_prompts"} if load is load_prompts else set())
+    assert decide == always | READS[load]
     elsewhere = DataConfig(prompts="added", demonstrations="d", preferences="f")
     assert key_of(load, elsewhere) == key_of(load, plain)
 

@@ -27,7 +27,7 @@ def configured(**sections):
         ),
         ({"rewards": {"Brief": BRIEF}, "pairs": {"rewards": {"Brief": {}}}}, "'Brief' must be lower-case letters"),
         ({"rewards": {"gold": BRIEF}}, "rewards.gold: the name is taken"),
-        ({"rewards": {"a": {}}}, "set exactly one of reward_model, ensemble and function, not none"),
+        ({"rewards": {"a": {}}}, "set exactly one of reward_model, ensemble, function and judge, not none"),
         ({"rewards": {"a": BRIEF | {"reward_model": {}}}}, "not reward_model and function"),
         ({"rewards": {"a": {"reward_model": {}, "options": {"x": 1}}}}, "options are read by a function alone"),
         ({"rewards": {"a": {"ensemble": [{}]}}}, "ensemble has one reward model"),

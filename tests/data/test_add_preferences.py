@@ -11,7 +11,7 @@ from loaded import write
 from prefect.client.orchestration import get_client
 
 from flows.add_preferences import add_preferences, main
-from tasks.config.sections import DataSource
+from tasks.config.sections import PreferenceSource
 from tasks.data.added_preferences import ADDED_PREFERENCES, OPPOSITE, read_added_preferences
 from tasks.data.tally import Tally
 from tasks.store.folders import Store
@@ -159,8 +159,8 @@ def test_the_server_gets_an_event_where_something_is_new(tmp_path, prefect_harne
     store = Store(str(tmp_path / "store"))
     resource = f"rs-dpo.preferences.{hashlib.sha256(store.uri.encode()).hexdigest()[:12]}"
     path = write(tmp_path / "a.jsonl", [pair("a")])
-    assert add_preferences(DataSource(path=path), store=store.uri)["announced"]  # as a deployment runs it
-    assert not add_preferences.fn(DataSource(path=path), store=store.uri)["announced"]
+    assert add_preferences(PreferenceSource(path=path), store=store.uri)["announced"]  # as a deployment runs it
+    assert not add_preferences.fn(PreferenceSource(path=path), store=store.uri)["announced"]
     with get_client(sync_client=True) as client:
         wanted = {"resource": {"id": [resource]}}
         for _ in range(100):
@@ -170,3 +170,13 @@ def test_the_server_gets_an_event_where_something_is_new(tmp_path, prefect_harne
             time.sleep(0.1)
     assert [event["event"] for event in events] == ["preferences.added"]
     assert events[0]["payload"]["new"] == 1
+
+
+def test_other_forms_are_added_too(tmp_path, store, capsys):
+    row = {"prompt": "a", "response_0": "yes", "response_1": "no", "better_response_id": 0, "safer_response_id": 1}
+    path = write(tmp_path / "a.jsonl", [row])
+    assert "set it to better or safer" in refused(capsys, path, "--store", store.uri)
+    assert add(capsys, path, store, "--dimension", "safer")["new"] == 1
+    assert added(store) == [("a", "no", "yes", None)]
+    with pytest.raises(ValueError, match=r"weight = 2 is for data\.preferences of a run"):
+        add_preferences.fn(PreferenceSource(path=path, weight=2), store=store.uri)

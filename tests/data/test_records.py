@@ -209,7 +209,7 @@ def test_columns_that_do_not_serve():
         recognise({"prompt"}, "demonstrations", "data.jsonl")
     with pytest.raises(ValueError, match=r"preferences need `chosen` beside `rejected`"):
         recognise({"prompt", "chosen", "messages"}, "preferences", "data.jsonl")
-    with pytest.raises(ValueError, match=r"label, prompt: `label` beside one completion is KTO's form.*no pairs"):
+    with pytest.raises(ValueError, match=r"label, prompt: `label` beside one completion is KTO's form, whose columns"):
         recognise({"prompt", "completion", "label"}, "preferences", "data.jsonl")
 
 

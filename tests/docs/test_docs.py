@@ -40,11 +40,13 @@ RUN_BY = {
     "python -m flows.quickstart": "test_the_quickstart",
     "python -m flows.rs_dpo": "test_a_dry_run_prints_a_table",
     "python -m flows.compare": "test_a_dry_run_lists_the_runs",
+    "python -m flows.judge_rewards": "test_what_is_typed_wrong_in_judged_rewards_is_refused",
     "python -m flows.rounds": "test_what_is_typed_wrong_in_rounds_is_refused",
     "python -m flows.ask": "test_both_policies_answer_and_a_seed_answers_again",
     "python -m flows.add_prompts": "test_the_report_for_people",
     "python -m flows.add_preferences": "test_new_known_and_duplicate_preferences",
     "python -m flows.publish": "test_what_a_dry_run_prints",
+    "python -m flows.revise": "test_revisions_are_pairs_and_demonstrations_that_a_run_can_read",
     "python -m flows.browse": "test_a_store_is_served_until_it_is_interrupted",
     "python -m flows.store prune": "test_pruning_tells_what_goes",
     "python -m flows.store compact": "test_small_parts_are_merged_and_their_rows_counted_once",
@@ -58,7 +60,19 @@ RUN_BY = {
     "python docs/rewards.py": "test_the_plot",
 }
 """Beginning of a command -> the test that runs it."""
-COMMANDS = ("compare", "rounds", "ask", "add_prompts", "add_preferences", "publish", "browse", "store", "status")
+COMMANDS = (
+    "compare",
+    "judge_rewards",
+    "rounds",
+    "revise",
+    "ask",
+    "add_prompts",
+    "add_preferences",
+    "publish",
+    "browse",
+    "store",
+    "status",
+)
 PARSERS = {f"flows.{name}": getattr(flows.arguments, f"{name}_parser") for name in COMMANDS}
 PARSERS["flows.rs_dpo"] = flows.arguments.run_parser
 
@@ -170,7 +184,7 @@ def test_every_monitor_is_listed_as_it_is():
 def test_the_tables_of_the_store_have_the_columns_that_are_listed():
     rows = re.findall(r"^\| (\w+) \| [^|`]+ \| (`.*`) \|$", (ROOT / "docs/store.md").read_text(), re.M)
     listed = {name: re.findall(r"`(\w+)`", columns) for name, columns in rows}
-    assert len(listed) == 7
+    assert len(listed) == 8
     assert listed == {name: SCHEMAS[name].names for name in listed}
 
 

@@ -31,7 +31,7 @@ from flows.config_files import explain, load_config
         ("pairs.strategy=best", ["pairs.strategy = 'best'", "'threshold', 'best_vs_worst', 'best_vs_random'"]),
         ("dpo.extra={weight_decy: 0.1}", ["dpo.extra.weight_decy cannot be set: nothing here reads it", "spelling"]),
         ("dpo.extra={beta: 0.2}", ["dpo.extra.beta cannot be set: set dpo.beta"]),
-        ("sft.extra={per_device_train_batch_size: 4}", ["set sft.micro_batch_size"]),
+        ("sft.extra={per_device_train_batch_size: 4}", ["set sft.tokens_per_batch"]),
         ("dpo.extra={weight_decay: '1'}", ["dpo.extra.weight_decay = '1' must be a number"]),
         ("dpo.lora.target_modules=[q_proj, k_porj]", ["dpo.lora.target_modules: the model has no module 'k_porj'"]),
         ("sampling.temperature=3", ["sampling.temperature = 3", "less than or equal to 2"]),
@@ -196,9 +196,20 @@ def test_command_missing_bucket(folder, s3_server):
     assert "check the bucket" in errors
 
 
-def test_what_is_wrong_with_a_source_is_said_once_and_by_its_setting(tmp_path):
-    path = write(tmp_path / "a.yaml", "data: {prompts: {path: p.jsonl, split: 5}}\nsft: {ready_model: m}\n")
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("prompts: {path: p.jsonl, split: 5}", "data.prompts.split = 5: Input should be a valid string"),
+        ("prompts: p, preferences: {path: a, wieght: 2}", "data.preferences.wieght is no known setting"),
+        (
+            "prompts: p, preferences: [{path: a}, {path: b, weight: 0}]",
+            "data.preferences.1.weight = 0: Input should be",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_source_is_said_once_and_by_its_setting(tmp_path, data, message):
+    path = write(tmp_path / "a.yaml", f"data: {{{data}}}\nsft: {{ready_model: m}}\n")
     with pytest.raises(ValidationError) as caught:
         load_config(path, [])
-    assert explain(caught.value).startswith("data.prompts.split = 5: Input should be a valid string")
+    assert explain(caught.value).startswith(message)
     assert len(explain(caught.value).splitlines()) == 1

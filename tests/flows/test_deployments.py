@@ -73,7 +73,8 @@ def test_every_stage_and_every_pipeline_is_deployed(deployed: Config) -> None:
     stages = deployed.compute.deployments()
     assert list(stages) == list(GPU_STAGES)
     additions = {f"add-{what}/add-{what}" for what in ("prompts", "preferences")}
-    assert set(DEPLOYMENTS) == {"quickstart/quickstart", *additions, *PIPELINES, *stages.values()}
+    others = {"quickstart/quickstart", "serve-judge/gpu"}
+    assert set(DEPLOYMENTS) == {*others, *additions, *PIPELINES, *stages.values()}
     assert all(flow_of(DEPLOYMENTS[place]).fn.__name__ == stage for stage, place in stages.items())
 
 
@@ -126,7 +127,7 @@ def test_what_happens_to_a_run_that_finds_another(deployed: Config) -> None:
     strategies = {name: item["concurrency_limit"] for name, item in DEPLOYMENTS.items() if "concurrency_limit" in item}
     assert strategies.pop("rs-dpo/scheduled") == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
     assert strategies.pop("rs-dpo/new-prompts") == {"limit": 1, "collision_strategy": "ENQUEUE"}
-    assert set(strategies) == set(deployed.compute.deployments().values())
+    assert set(strategies) == {*deployed.compute.deployments().values(), "serve-judge/gpu"}
     assert all(limit["collision_strategy"] == "ENQUEUE" for limit in strategies.values())
 
 

@@ -95,7 +95,7 @@ def test_checkpoints_go_and_stay_with_their_stage(store):
     assert store.find(store.folder_of(gone)) is None
 
 
-@pytest.mark.parametrize("kind", ["prompts", "added_preferences"])
+@pytest.mark.parametrize("kind", ["prompts", "added_preferences", "judgments"])
 def test_what_people_added_stays(store, kind):
     old = chain(store, "old")
     added = part(store, "00000001-abc", kind=kind)

@@ -7,7 +7,8 @@ import pytest
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.rewards import RewardSource
-from tasks.rewards.functions import Answer, FunctionReward, function_digest
+from tasks.rewards.called import FunctionReward
+from tasks.rewards.functions import Answer, function_digest
 from tasks.store.artifacts import Artifact
 
 SOURCE = """

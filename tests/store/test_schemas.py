@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tasks.store.schemas import SCHEMAS, add_digests, format_digest, rows_digest
 
 KINDS = {"prompts", "demonstrations", "preferences", "completions", "rewards", "ref_logps", "pairs"}
-KINDS |= {"added_preferences", "evaluation", "held_out_rewards", "comparison", "predictions", "training_log"}
+KINDS |= {"added_preferences", "evaluation", "held_out_rewards", "comparison", "judgments", "predictions"}
+KINDS |= {"training_log"}
 ROW = st.fixed_dictionaries(
     {
         "prompt_id": st.text(max_size=3),
@@ -45,6 +46,8 @@ def test_only_named_columns_may_be_null():
         "added_preferences.annotator",
         "added_preferences.metadata",
         "evaluation.reward",
+        "judgments.prompt_tokens",
+        "judgments.completion_tokens",
     }
 
 
