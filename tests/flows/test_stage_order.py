@@ -24,6 +24,7 @@ CHANGES = {
     "another base for rewards": ("reward_model.base_model={model}",),
     "fewer evaluation prompts": ("data.max_evaluation_prompts=2",),
     "models along the way": ("dpo.snapshots=2",),
+    "the best model along the way": ("dpo.snapshots=2", "dpo.keep=best", "reward_model.held_out=true"),
     "a pilot": ("data.pilot=2",),
 }
 
