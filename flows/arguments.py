@@ -137,6 +137,26 @@ def check_revise_command() -> None:
     _check_section(JudgeConfig, options)
 
 
+def judge_policies_parser() -> argparse.ArgumentParser:
+    """Return the parser of `flows.judge_policies`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.judge_policies", description="Measure policies by benchmarks, most of them by a judge."
+    )
+    parser.add_argument("config", help="file of the benchmarks, e.g. configs/benchmarks.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
+    parser.add_argument("--dry-run", action="store_true", help="count answers and verdicts, and compute nothing")
+    parser.add_argument("--json", action="store_true", help="print the figures as one last line of JSON")
+    return parser
+
+
+def check_judge_policies_command() -> None:
+    """End the process with a message where the arguments or the settings of benchmarks are wrong."""
+    options = judge_policies_parser().parse_args()
+    from tasks.benchmarks.settings import BenchmarksConfig
+
+    _check_section(BenchmarksConfig, options)
+
+
 def ask_parser() -> argparse.ArgumentParser:
     """Return the parser of `flows.ask`."""
     parser = argparse.ArgumentParser(
