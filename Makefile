@@ -38,7 +38,7 @@ check: install ## Lint, formatting, types, which way imports go
 	.venv/bin/lint-imports --no-cache --no-logo
 
 bench: install ## Compare with what a user would run instead, side by side (ten minutes)
-	@for name in dpo scoring sampling selection store; do $(PYTHON_IN_VENV) benchmarks/$$name.py; done
+	@for name in dpo reward_model scoring sampling selection store; do $(PYTHON_IN_VENV) benchmarks/$$name.py; done
 
 bench-system: install ## Measure the deployed system: what a dispatched stage costs, and new prompts (half an hour)
 	@for name in dispatch new_prompts; do $(PYTHON_IN_VENV) benchmarks/$$name.py; done

@@ -81,6 +81,23 @@ def check_rounds_command() -> None:
     _check_section(RoundsConfig, options)
 
 
+def judge_rewards_parser() -> argparse.ArgumentParser:
+    """Return the parser of `flows.judge_rewards`."""
+    parser = argparse.ArgumentParser(description="Judge how good rewards are.")
+    parser.add_argument("config", help="file of rewards and sets, e.g. configs/judge_rewards.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
+    parser.add_argument("--json", action="store_true", help="print what was found as one last line of JSON")
+    return parser
+
+
+def check_judge_rewards_command() -> None:
+    """End the process with a message where the arguments or the settings of judged rewards are wrong."""
+    options = judge_rewards_parser().parse_args()
+    from tasks.quality.settings import JudgeRewardsConfig
+
+    _check_section(JudgeRewardsConfig, options)
+
+
 def _check_section(kind: "type[Section]", options: argparse.Namespace) -> None:
     from flows.command_line import ends_with_a_message
     from flows.config_files import read_section

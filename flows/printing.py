@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tasks.config.settings import DataConfig
+from tasks.config.data import DataConfig
 from tasks.evaluation.tables import evaluation_head, evaluation_rows
 from tasks.pipeline.dry_run import Plan
 from tasks.planning.prediction import read_prediction

@@ -11,10 +11,10 @@ from flows.labels import label_or_load
 from flows.rs_dpo import cancel_stages
 from flows.stage_order import stage_order
 from tasks.config.compute import ComputeConfig
+from tasks.config.data import DataConfig
 from tasks.config.rewards import SECTION
 from tasks.config.rloo import RlooConfig
 from tasks.config.settings import (
-    DataConfig,
     EvaluationConfig,
     RewardModelConfig,
     SamplingConfig,
@@ -72,10 +72,10 @@ def rloo(
     }
     r = reward_models[SECTION]  # r(x, y)
     aligned = train_rloo(site, policy, r, prompts, rloo, config.rollouts)  # y ~ pi(. | x), beta, reference pi_SFT
-    policies = {"sft": policy, "aligned": aligned}
-    compared = evaluate_policy(site, policies, reward_models, given.evaluation_prompts, given.evaluation)
     along = {"sft": policy, **snapshots(aligned, policy)}  # the way there: a curve of reward against KL
     curve = evaluate_policy(site, along, reward_models, given.evaluation_prompts, given.evaluation)
+    policies = {"sft": policy, "aligned": aligned}
+    compared = evaluate_policy(site, policies, reward_models, given.evaluation_prompts, given.evaluation)
 
     return site.finish(
         {

@@ -166,10 +166,14 @@ def round_config(settings: RoundsConfig, number: int) -> Config:
     """
     base = load_values(settings.base, settings.set)
     check_settings(base)
-    if base.pairs.strategy == "annotation" or base.data.pilot is not None or base.reward_model.held_out:
+    if base.pairs.strategy == "annotation" or base.data.pilot is not None:
         raise ConfigurationError(
-            "rounds sample from each policy anew: leave out pairs.strategy = annotation, data.pilot and "
-            "reward_model.held_out"
+            "rounds sample from each policy anew: leave out pairs.strategy = annotation and data.pilot"
+        )
+    if base.dpo.keep == "best":
+        raise ConfigurationError(
+            "dpo.keep = best does not fit: a round goes on from the end of the one before, and the best round is named "
+            "at the end; set it to last, and patience or max_kl"
         )
     if settings.reward_model == "fixed" and base.data.labels_completions:
         raise ConfigurationError(

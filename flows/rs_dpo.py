@@ -17,11 +17,12 @@ from flows.command_line import main
 from flows.inputs import check_settings, load_inputs
 from flows.labels import label_or_load
 from flows.stage_order import stage_order
+from tasks.choose_snapshot import choose_snapshot
 from tasks.combine_rewards import combine_rewards, of_several
 from tasks.config.compute import ComputeConfig
+from tasks.config.data import DataConfig
 from tasks.config.rewards import NO_REWARDS, Rewards, artifact_name
 from tasks.config.settings import (
-    DataConfig,
     EvaluationConfig,
     RewardModelConfig,
     SamplingConfig,
@@ -94,11 +95,13 @@ def rs_dpo(
     scored = {name: score_completions(site, every[name], completions, prompts, scoring) for name in config.selecting}
     combined = combine_rewards(site, scored, completions, config.combination)  # r_j, of one reward or of several
     selected = build_pairs(site, combined, completions, pairs)  # sigma((r_j - r_l) / tau) > eta
-    aligned = train_dpo(site, policy, policy, selected, completions, prompts, given.dpo)  # beta, reference pi_SFT
-    policies, judged_by = {"sft": policy, "aligned": aligned}, every | of_several(combined)
-    compared = evaluate_policy(site, policies, judged_by, given.evaluation_prompts, given.evaluation)
-    along = {"sft": policy, **snapshots(aligned, policy)}  # the way there: a curve of reward against KL
+    trained = train_dpo(site, policy, policy, selected, completions, prompts, given.dpo)  # beta, reference pi_SFT
+    judged_by = every | of_several(combined)
+    along = {"sft": policy, **snapshots(trained, policy, dpo.keep == "best")}  # a curve of reward against KL
     curve = evaluate_policy(site, along, judged_by, given.evaluation_prompts, given.evaluation)
+    aligned = choose_snapshot(site, trained, policy, curve, given.dpo, config.held_out)  # the last one, or the best
+    policies = {"sft": policy, "aligned": aligned}
+    compared = evaluate_policy(site, policies, judged_by, given.evaluation_prompts, given.evaluation)
 
     artifacts = site.finish(
         {
@@ -109,6 +112,7 @@ def rs_dpo(
             **{artifact_name(name): reward for name, reward in every.items()},
             "rewards": combined,
             "pairs": selected,
+            **({} if aligned == trained else {"trained": trained}),
             "aligned": aligned,
             "evaluation": compared,
             "curve": curve,

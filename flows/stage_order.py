@@ -36,7 +36,8 @@ def stage_order(config: Config) -> tuple[str, ...]:
         ("build_pairs", not online),
         ("train_dpo", not online),
         ("train_rloo", online),
-        ("evaluate_policy", True),
         ("evaluate_policy", config.alignment.snapshots > 0),
+        ("choose_snapshot", not online and config.dpo.keep == "best"),
+        ("evaluate_policy", True),
     ]
     return tuple(name for name, is_run in stages if is_run)

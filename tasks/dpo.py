@@ -28,13 +28,13 @@ from tasks.training.dpo_setup import (
     dpo_arguments,
     mean_scale,
     plan_measuring,
-    plan_sharing,
     plan_training,
     split_examples,
     split_losses,
 )
 from tasks.training.packs import Limits
 from tasks.training.reference import WITHOUT_REF, find_ref_logps, read_examples, sequences_of
+from tasks.training.shared_prompts import plan_sharing
 from tasks.training.snapshots import find_snapshots, keep_snapshots, snapshot_facts
 from tasks.training.trained_model import commit_model, last_metrics, trained, write_tables
 from tasks.training.unrelated import add_unrelated

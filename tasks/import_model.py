@@ -13,6 +13,7 @@ from tasks.models.form import folder_content, generation_settings, mended_genera
 from tasks.models.licence import find_licence, hub_commit
 from tasks.models.loading import model_folder, trusts_remote_code
 from tasks.models.locate import locate_model
+from tasks.models.reward_heads import with_one_output
 from tasks.models.templates import pinned_date
 from tasks.models.weight_files import shorten
 from tasks.models.weights import Role, check_head
@@ -39,6 +40,10 @@ def import_model(site: Site, source: ModelSource, role: Role) -> Artifact:
             its role needs.
     """
     folder = locate_model(source)
+    if role == "reward_model":
+        folder = with_one_output(folder, source)
+    elif source.label is not None:
+        raise ConfigurationError(f"label = {source.label!r} of {source.path} is for a ready reward model: take it out")
     if source.trust_remote_code:  # its code may do otherwise tomorrow
         digest = _checked_digest(folder, source, role)
     else:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
+from tasks.config.data import DataConfig
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource, PreferenceSource
-from tasks.config.settings import DataConfig
 from tasks.data.added_preferences import ADDED_PREFERENCES
 from tasks.data.added_prompts import ADDED_PROMPTS, read_added_prompts
 from tasks.data.columns import Role

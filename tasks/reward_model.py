@@ -1,8 +1,10 @@
 """Reward-model training: reads a model and preference pairs, writes r(x, y) with one scalar head.
 
-Loss (Bradley-Terry): -log sigma(r(x, chosen) - r(x, rejected) - margin), margin 0 unless the data has one.
+Loss (Bradley-Terry): -log sigma(r(x, chosen) - r(x, rejected)); tasks/training/reward_losses.py has others. A prompt is
+computed once for its completions of a step, and each of these once for its pairs.
 """
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
 from tasks.store.parquet import read_columns, read_table, read_tables, table_bytes
 from tasks.store.schemas import SCHEMAS
+from tasks.training.preference_groups import Rankings, total_order
 from tasks.training.trained_model import OUTPUT, commit_model, trained
 
 if TYPE_CHECKING:
@@ -36,24 +39,26 @@ if TYPE_CHECKING:
 SIDES = [["chosen_ids"], ["rejected_ids"]]
 
 
-def encode_preferences(tokenizer: "PreTrainedTokenizerBase", preferences: pa.Table, use_margin: bool) -> pa.Table:
-    """Return `chosen_ids` and `rejected_ids`, whole conversations, and the margin where it is used."""
+def encode_preferences(
+    tokenizer: "PreTrainedTokenizerBase", preferences: pa.Table, use_margin: bool = False
+) -> pa.Table:
+    """Return `prompt_id`, `chosen_ids` and `rejected_ids`, whole conversations, and the margin where it is used."""
     messages = preferences["messages"].to_pylist()
-    columns: dict[str, list[Any]] = {
-        f"{side}_ids": encode_conversations(tokenizer, list(zip(messages, preferences[side].to_pylist(), strict=True)))
-        for side in ("chosen", "rejected")
-    }
+    columns: dict[str, list[Any]] = {"prompt_id": preferences["prompt_id"].to_pylist()}
+    for side in ("chosen", "rejected"):
+        both = list(zip(messages, preferences[side].to_pylist(), strict=True))
+        columns[f"{side}_ids"] = encode_conversations(tokenizer, both)
     if use_margin:
         columns["margin"] = preferences["margin"].to_pylist()
     ids = pa.list_(pa.int64())
-    types = {"chosen_ids": ids, "rejected_ids": ids, "margin": pa.float64()}
+    types = {"prompt_id": pa.string(), "chosen_ids": ids, "rejected_ids": ids, "margin": pa.float64()}
     return pa.table(columns, pa.schema({name: types[name] for name in columns}))
 
 
 def short_pairs(tokenizer: "PreTrainedTokenizerBase", preferences: pa.Table, longest: int) -> pa.Table:
     """Return the pairs both of whose conversations have at most `longest` tokens."""
     pieces = in_pieces(preferences, "measuring held-out preferences")
-    short = [are_short(encode_preferences(tokenizer, rows, False), SIDES, longest) for rows in pieces]
+    short = [are_short(encode_preferences(tokenizer, rows), SIDES, longest) for rows in pieces]
     return preferences.filter(pa.array(np.concatenate([np.empty(0, bool), *short])))
 
 
@@ -73,7 +78,7 @@ def check_preferences(base_model: Artifact, preferences: Artifact, reward_model:
     """Refuse preferences that no reward model could be trained on, before anything is trained.
 
     Raises:
-        ConfigurationError: A margin is missing that is to be used, all pairs are held out, or all are too long.
+        ConfigurationError: A margin is missing that is to be used, or every ranking; all pairs are held out or long.
     """
     if not preferences or reward_model.ready_model:
         return
@@ -81,7 +86,7 @@ def check_preferences(base_model: Artifact, preferences: Artifact, reward_model:
     if reward_model.use_margin and table["margin"].null_count:
         raise ConfigurationError(
             f"{table['margin'].null_count} of {table.num_rows} preference rows have no `margin`, which "
-            "reward_model.use_margin needs in every one: add it or unset use_margin"
+            "reward_model.loss = margin (use_margin) needs in every one: add it or take another loss"
         )
     split = reward_model.evaluation_fraction, reward_model.seed
     halves = [half_of(table, half, reward_model.seed) for half in reward_model.halves]
@@ -93,10 +98,27 @@ def check_preferences(base_model: Artifact, preferences: Artifact, reward_model:
             f"reward_model.evaluation_fraction = {reward_model.evaluation_fraction:g}, change reward_model.seed, or "
             "add preferences with other prompts"
         )
+    if reward_model.loss == "plackett_luce":
+        check_rankings(preferences)
     tokenizer = model_tokenizer(base_model)
     pairs = single_rows(split_by_prompt(rows, *split)[0] for rows in read_tables(preferences))
-    encoded = (encode_preferences(tokenizer, pair, False) for pair in pairs)
+    encoded = (encode_preferences(tokenizer, pair) for pair in pairs)
     check_any_short(encoded, SIDES, longest(base_model, reward_model.max_length))
+
+
+def check_rankings(preferences: Artifact) -> None:
+    """Refuse preferences of which no prompt's pairs make a ranking.
+
+    Raises:
+        ConfigurationError: None do.
+    """
+    table = read_columns(preferences, ["prompt_id", "chosen", "rejected"]).sort_by("prompt_id")
+    rows = itertools.groupby(table.to_pylist(), lambda row: row["prompt_id"])
+    if not any(total_order([(row["chosen"], row["rejected"]) for row in own]) for _, own in rows):
+        raise ConfigurationError(
+            f"no prompt's pairs make a ranking, among {table.num_rows} preference rows, but reward_model.loss = "
+            "plackett_luce needs some: pairs that do not contradict each other and leave one order; take k_comparisons"
+        )
 
 
 @frees_memory
@@ -118,19 +140,17 @@ def score_held_out(folder: Path, held_out: pa.Table, start: Artifact) -> pa.Tabl
 
 
 def fit(job: Job) -> None:
-    """Train with TRL's RewardTrainer."""
+    """Train with a loss of our own, in TRL's RewardTrainer."""
     from transformers import set_seed
-    from trl import RewardConfig, RewardTrainer
+    from trl import RewardConfig
 
     from tasks.rewards.heads import head_in_float32, head_modules
+    from tasks.rewards.model import why_head_unknown
+    from tasks.training.reward_examples import open_preferences
+    from tasks.training.reward_trainer import StepRewardTrainer
     from tasks.training.saving import weight_dtype
-    from tasks.training.trainer import (
-        callbacks,
-        fixed_batches,
-        lora_config,
-        run_trainer,
-        trainer_arguments,
-    )
+    from tasks.training.step_trainer import StepCollator, shares, step_arguments
+    from tasks.training.trainer import callbacks, lora_config, run_trainer, trainer_arguments
 
     config = RewardModelConfig.model_validate(job.config)
     set_seed(config.seed)
@@ -138,10 +158,15 @@ def fit(job: Job) -> None:
     model = load_weights(job.model, "reward_base", weight_dtype(config), job.trust_remote_code)
     model.config.pad_token_id = tokenizer.pad_token_id
     head_in_float32(model)
-    trainer = RewardTrainer(
+    unknown = why_head_unknown(model)
+    collator = StepCollator(open_preferences(model, job.examples(), config, unknown), config)
+    trainer = StepRewardTrainer(
+        config=config,
+        head_unknown=unknown is not None,
         model=model,
-        args=RewardConfig(**(fixed_batches(config) | trainer_arguments(job, config))),
-        train_dataset=job.examples(),
+        args=RewardConfig(**(trainer_arguments(job, config) | step_arguments(collator))),
+        data_collator=collator,
+        train_dataset=shares(collator),
         processing_class=tokenizer,
         peft_config=lora_config(config.lora, "SEQ_CLS", head_modules(model)),
         callbacks=callbacks(job),
@@ -178,8 +203,10 @@ def train_reward_model(
     pieces = in_pieces(train_rows, "tokenizing preferences")
     encoded = (encode_preferences(tokenizer, rows, reward_model.use_margin) for rows in pieces)
     examples, held_out = ShortExamples(encoded, SIDES, limit), short_pairs(tokenizer, held_out, limit)
-    with trained(out, "tasks.reward_model:fit", base_model, reward_model, examples) as folder:
-        stats = {"examples": examples.kept, "dropped": {"too_long": examples.too_long}}
+    ranked = Rankings(examples) if reward_model.loss == "plackett_luce" else None
+    with trained(out, "tasks.reward_model:fit", base_model, reward_model, ranked or examples) as folder:
+        dropped = {"too_long": examples.too_long, **({"unranked": ranked.unranked} if ranked else {})}
+        stats = {"examples": (ranked or examples).kept, "dropped": dropped}
         rewards = score_held_out(folder / OUTPUT, held_out, base_model)
         files = {"held_out.parquet": table_bytes(rewards, "held_out_rewards")}
         stats |= {"held_out_pairs": held_out.num_rows, **preference_stats(rewards)}

@@ -50,26 +50,27 @@ def fit(job: Job) -> None:
     """Train with TRL's SFTTrainer, loss on completion tokens only."""
     from transformers import set_seed
     from trl import SFTConfig as SftArguments
-    from trl import SFTTrainer
 
     from tasks.training.saving import weight_dtype
-    from tasks.training.trainer import (
-        callbacks,
-        fixed_batches,
-        lora_config,
-        run_trainer,
-        trainer_arguments,
-    )
+    from tasks.training.sft_trainer import Demonstrations, StepSFTTrainer
+    from tasks.training.step_trainer import StepCollator, shares, step_arguments
+    from tasks.training.trainer import callbacks, lora_config, run_trainer, trainer_arguments
 
     config = SftConfig.model_validate(job.config)
     set_seed(config.seed)
+    tokenizer = load_tokenizer(job.model, job.trust_remote_code)
+    model = load_policy(job.model, weight_dtype(config), job.trust_remote_code)
+    model.config.get_text_config().pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    padded_to = config.extra.get("pad_to_multiple_of")
+    collator = StepCollator(Demonstrations(job.examples(), tokenizer.pad_token_id, padded_to), config)
     arguments = {"completion_only_loss": True, "packing": False}
-    arguments |= fixed_batches(config) | trainer_arguments(job, config)
-    trainer = SFTTrainer(
-        model=load_policy(job.model, weight_dtype(config), job.trust_remote_code),
+    arguments |= trainer_arguments(job, config) | step_arguments(collator)
+    trainer = StepSFTTrainer(
+        model=model,
         args=SftArguments(**arguments),
-        train_dataset=job.examples(),
-        processing_class=load_tokenizer(job.model, job.trust_remote_code),
+        data_collator=collator,
+        train_dataset=shares(collator),
+        processing_class=tokenizer,
         peft_config=lora_config(config.lora, "CAUSAL_LM"),
         callbacks=callbacks(job),
     )

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
+from tasks.config.data import DataConfig
 from tasks.config.errors import ConfigurationError
-from tasks.config.settings import DataConfig
 from tasks.data.added_preferences import read_added_preferences
 from tasks.data.columns import Role
 from tasks.data.conversations import BadRow

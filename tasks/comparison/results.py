@@ -14,6 +14,7 @@ from tasks.store.artifacts import Artifact
 from tasks.store.manifests import read_files, read_manifest
 from tasks.store.parquet import read_file, read_table
 from tasks.store.schemas import SCHEMAS
+from tasks.training.snapshots import LAST
 
 ALIGNED = "aligned"
 LOG = "training_log.parquet"
@@ -77,7 +78,8 @@ def read_result(arm: str, seed: int, made: Mapping[str, Artifact], by: str, prox
     evaluation, aligned = made["evaluation"], made["aligned"]
     figures, reference = evaluation.stats["policies"], evaluation.stats["reference"]
     along = dict(made["curve"].stats["policies"]) if made.get("curve") else {}
-    along = {name: own for name, own in along.items() if name != reference}
+    again = {reference, LAST, aligned.stats.get("kept")}  # where the best model is kept, it is the aligned one
+    along = {name: own for name, own in along.items() if name not in again}
     steps = sorted(along, key=lambda name: int(name.removeprefix("step-")))
     models = [(name, along[name]) for name in steps] + [(ALIGNED, figures[ALIGNED])]
     return Result(
@@ -91,7 +93,7 @@ def read_result(arm: str, seed: int, made: Mapping[str, Artifact], by: str, prox
         made["pairs"].rows if "pairs" in made else 0,
         aligned.stats["completions"],
         int(dpo_tokens(aligned) or 0),
-        read_manifest(aligned.uri).cost.get("seconds", 0.0),
+        read_manifest(made.get("trained", aligned).uri).cost.get("seconds", 0.0),
         figures[ALIGNED]["mean_tokens"],
         _log(aligned),
         _gaps(made.get("pairs")),

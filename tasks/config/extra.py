@@ -44,16 +44,15 @@ EVERY_TRAINER = CHANGES_NO_OUTPUT | frozenset(
     }
 )
 """Arguments of TRL's trainer configurations that every training reads and no setting decides."""
-_FIXED_BATCHES = frozenset(
-    {
-        *("dataloader_drop_last", "train_sampling_strategy"),
-        *("liger_kernel_config", "use_liger_kernel", "neftune_noise_alpha", "pad_to_multiple_of"),
-        *("torch_compile", "torch_compile_backend", "torch_compile_mode"),
-    }
-)
 OWN = {
-    "sft": _FIXED_BATCHES | {"average_tokens_across_devices", "loss_type", "router_aux_loss_coef", "shuffle_dataset"},
-    "reward_model": _FIXED_BATCHES | {"center_rewards_coefficient", "disable_dropout"},
+    "sft": frozenset(
+        {
+            *("liger_kernel_config", "use_liger_kernel", "neftune_noise_alpha", "pad_to_multiple_of"),
+            *("loss_type", "router_aux_loss_coef"),
+            *("torch_compile", "torch_compile_backend", "torch_compile_mode"),
+        }
+    ),
+    "reward_model": frozenset({"disable_dropout", "neftune_noise_alpha"}),
     "dpo": frozenset({"discopop_tau", "f_alpha_divergence_coef", "f_divergence_type", "use_weighting"}),
     "rloo": frozenset({"normalize_advantages"}),
 }
@@ -117,6 +116,11 @@ SET_INSTEAD = {
     "warmup_steps": "set {section}.warmup_ratio",
     "accelerator_config": "batch_size and the stage decide how batches are cut and handed out",
     "auto_find_batch_size": "set {forwarded}",
+    "average_tokens_across_devices": "the loss is the mean over the tokens of the whole step, always",
+    "center_rewards_coefficient": "set {section}.loss to centred, and {section}.centring_coefficient",
+    "dataloader_drop_last": "the last step of an epoch takes what is left",
+    "shuffle_dataset": "{section}.seed draws the order",
+    "train_sampling_strategy": "{section}.seed draws the order, and examples of like length go together in a step",
     "completion_only_loss": "the loss is always on completions only",
     "packing": "examples are not packed",
     "parallelism_config": "it is an object of accelerate's, which a file cannot hold",
@@ -125,15 +129,26 @@ SET_INSTEAD = {
     "save_strategy": "set {section}.save_steps",
 }
 """Argument -> what to set in its place, or why it cannot be set."""
+_SHARED_PASS = "it replaces the forward pass that prompts are shared in"
 NOT_FOR_DPO = {
     "disable_dropout": "a completion is forwarded once for all of its pairs, which dropout would have differ",
     "ld_alpha": "it cuts a completion's log-probability at the length of its partner, which stored ones do not know",
     "precompute_ref_log_probs": "the reference's log-probabilities are computed once, always",
     "router_aux_loss_coef": "the router's balance is not a pair's",
     "sync_ref_model": "the reference's log-probabilities are computed once",
-    "use_liger_kernel": "it replaces the forward pass that prompts are shared in",
+    "use_liger_kernel": _SHARED_PASS,
 }
 """Arguments of TRL's `DPOConfig` that grouped DPO cannot take, and why."""
+NOT_FOR = {
+    "dpo": NOT_FOR_DPO,
+    "reward_model": {
+        "liger_kernel_config": _SHARED_PASS,
+        "pad_to_multiple_of": "rows of like length go together, and are padded to the longest of them",
+        "torch_compile": _SHARED_PASS,
+        "use_liger_kernel": _SHARED_PASS,
+    },
+}
+"""Section -> arguments that TRL's trainer reads and ours cannot take, and why."""
 DIVERGENCES = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
 _NOTHING = "nothing here reads it; check its spelling"
 
@@ -148,8 +163,8 @@ def why_refused(section: str, name: str, extra: Mapping[str, Any], losses: tuple
         losses: DPO's losses.
     """
     if name not in EVERY_TRAINER | OWN[section]:
-        forwarded = "dpo.tokens_per_batch" if section == "dpo" else f"{section}.micro_batch_size"
-        reasons = SET_INSTEAD | (NOT_FOR_DPO if section == "dpo" else {})
+        forwarded = f"{section}.{'micro_batch_size' if section == 'rloo' else 'tokens_per_batch'}"
+        reasons = SET_INSTEAD | NOT_FOR.get(section, {})
         return reasons.get(name, _NOTHING).format(section=section, forwarded=forwarded)
     if (needed := NEEDS.get(name)) is not None and extra.get(needed) in _UNSET:
         return f"it does nothing without {section}.extra.{needed}: set both, or neither"

@@ -193,6 +193,8 @@ class ModelSource(Located):
     gguf_file: Annotated[str | None, NOT_IN_KEY] = Field(None, pattern=r"^[^/]+\.gguf$")
     """Name of a GGUF file in the folder, or on the hub. A path that ends in `.gguf` names a file by itself. Quantized
     weights are taken as the float32 numbers that they are."""
+    label: Annotated[str | None, NOT_IN_KEY] = None
+    """Of a ready reward model with several outputs: the one that is the reward, by its name in its `id2label`."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model. Only for models whose code you have read."""
     chat_template: Annotated[str | None, NOT_IN_KEY] = None

@@ -3,6 +3,7 @@
 A field marked `NOT_IN_KEY` is left out of the stage key.
 """
 
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -17,9 +18,9 @@ from pydantic import (
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.extra import Extra
-from tasks.config.judges import JudgeConfig
-from tasks.config.sections import NOT_IN_KEY, DataSource, Function, ModelSource, PreferenceSource, Section
-from tasks.config.training import Dtype, FixedBatches
+from tasks.config.reward_losses import check_reward_loss
+from tasks.config.sections import NOT_IN_KEY, Function, ModelSource, Section
+from tasks.config.training import Dtype, TokenBatches
 
 ENGINE_ARGUMENTS: dict[str, Any] = {
     "block_size": PositiveInt,
@@ -42,76 +43,7 @@ LEAST_TEMPERATURE = 0.01
 """vLLM draws at this one where a lower one is asked for, 0 apart."""
 
 
-class DataConfig(Section):
-    """Where prompts, demonstrations and preferences come from."""
-
-    prompts: DataSource | Literal["added"]
-    """Prompts to sample completions for; `added`: those that `flows.add_prompts` has put into the store."""
-    demonstrations: DataSource | None = None
-    """Prompts with completions for `train_sft`; the chosen side of preference data will do."""
-    preferences: (
-        PreferenceSource
-        | Annotated[tuple[PreferenceSource, ...], Field(min_length=1)]
-        | Literal["gold", "judged", "added"]
-        | None
-    ) = None
-    """Pairs for `train_reward_model`, of one source or of several; `gold` labels pairs of the policy's own completions
-    with the gold reward, `judged` with `judge` (RLAIF); `added`: those that `flows.add_preferences` has put into the
-    store."""
-    judge: JudgeConfig | None = None
-    """Labels pairs of the policy's own completions, where `preferences` is `judged`: by its `principles`, where it has
-    some."""
-    consensus: Literal["each", "majority"] = "each"
-    """What becomes of several rows about the same two completions of a prompt. `each`: every different row is a pair,
-    also where they contradict each other. `majority`: one pair, as most rows have it; its margin is their agreement."""
-    evaluation_prompts: DataSource | None = None
-    """Held-out prompts; without it a share of `prompts` is held out."""
-    evaluation_fraction: float = Field(0.1, gt=0, lt=1)
-    """Share of `prompts` held out, chosen by the hash of each prompt, so that it is stable as prompts are added."""
-    decontaminate: int | None = Field(None, ge=2)
-    """Leave out of all that is trained on the prompts that share so many successive words with a held-out prompt.
-    8 is usual. None: only held-out prompts themselves are left out."""
-    max_prompts: int | None = Field(None, ge=2)
-    """Use the first so many prompts, after the held-out ones are taken away."""
-    max_evaluation_prompts: int | None = Field(None, ge=1)
-    """Evaluate on the first so many held-out prompts."""
-    pilot: Annotated[int | None, NOT_IN_KEY] = Field(None, ge=2)
-    """Go through the pipeline with so many prompts, drawn by their hashes, and ten steps of DPO, and predict what the
-    whole run will find and cost. What is sampled and scored counts for the whole run. `--pilot N` sets it."""
-    system_prompt: str | None = Field(None, min_length=1)
-    """System message put before conversations that have none."""
-    max_bad_fraction: float = Field(0.01, ge=0, le=1)
-    """Share of bad rows (null, empty, over-long, ...) that is dropped and counted; above it the run stops."""
-
-    @model_validator(mode="after")
-    def _sources_are_told_apart(self) -> Self:
-        names = [source.label or source.path for source in self.preference_sources]
-        if len(names) > 1 and (word := next((name for name in names if name in ("gold", "added")), None)):
-            raise ConfigurationError(f"{word!r} cannot be one of several sources of data.preferences: name files")
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ConfigurationError(f"two sources of data.preferences are called {twice!r}: give each its own `label`")
-        return self
-
-    @model_validator(mode="after")
-    def _judge_is_asked(self) -> Self:
-        if (self.preferences == "judged") != (self.judge is not None):
-            raise ConfigurationError("data.judge and data.preferences = judged go together: set both, or none")
-        return self
-
-    @property
-    def labels_completions(self) -> bool:
-        """Tell whether the preferences are labels of the policy's own completions."""
-        return self.preferences in ("gold", "judged")
-
-    @property
-    def preference_sources(self) -> tuple[PreferenceSource, ...]:
-        """Return the sources of preferences that are files, folders or hub datasets."""
-        if isinstance(self.preferences, PreferenceSource):
-            return (self.preferences,)
-        return self.preferences if isinstance(self.preferences, tuple) else ()
-
-
-class SftConfig(FixedBatches):
+class SftConfig(TokenBatches):
     """Supervised fine-tuning of the base model on demonstrations, or a ready policy."""
 
     section: ClassVar[str] = "sft"
@@ -128,8 +60,8 @@ class SftConfig(FixedBatches):
         return self
 
 
-class RewardModelConfig(FixedBatches):
-    """Bradley-Terry reward model on preferences, or a ready one."""
+class RewardModelConfig(TokenBatches):
+    """Reward model on preferences, or a ready one."""
 
     section: ClassVar[str] = "reward_model"
 
@@ -142,8 +74,38 @@ class RewardModelConfig(FixedBatches):
     held_out: Annotated[bool, NOT_IN_KEY] = False
     """Train on one half of the preferences, split by prompt, and a second reward model on the other half, which only
     evaluates: a reward that rises by the first alone is over-optimised."""
+    loss: str = "bradley_terry"
+    """bradley_terry; margin: chosen must win by the data's `margin` column; centred: rewards stay around 0;
+    k_comparisons: all pairs of a prompt together, each prompt weighing the same; plackett_luce: rankings, of prompts
+    whose pairs make one. The last two count prompts in `batch_size`."""
     use_margin: bool = False
-    """Subtract the preference data's `margin` column within the loss."""
+    """Older name of `loss: margin`: each sets the other."""
+    centring_coefficient: float = Field(0.01, gt=0)
+    """centred: weight of (r_chosen + r_rejected)^2."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _margin_has_two_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not (values.get("use_margin") or values.get("loss") == "margin"):
+            return values
+        if values.get("loss", "margin") not in ("margin", "bradley_terry"):
+            raise ConfigurationError(
+                f"reward_model.use_margin is another name of the loss margin, and reward_model.loss = "
+                f"{values['loss']!r}: unset use_margin"
+            )
+        return values | {"loss": "margin", "use_margin": values.get("use_margin") or True}
+
+    @model_validator(mode="after")
+    def _loss_goes_with_its_settings(self) -> Self:
+        fields = type(self).model_fields
+        given = {name: getattr(self, name) for name in fields}
+        check_reward_loss(self.loss, given, {name: field.default for name, field in fields.items()})
+        return self
+
+    def key_fields(self, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Return the fields that decide the trained model; the loss `margin` is there by its older name alone."""
+        fields = super().key_fields(only)
+        return {name: value for name, value in fields.items() if (name, value) != ("loss", "margin")}
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:
@@ -237,6 +199,9 @@ class ScoringConfig(Section):
     GPU's memory does not suffice."""
     dtype: Dtype = "float32"
     """Data type of the reward model's weights."""
+    engine: Annotated[Literal["auto", "vllm", "transformers"], NOT_IN_KEY] = "auto"
+    """auto: transformers, each prompt computed once; vLLM with prefix caching measured no faster. vLLM is compared with
+    transformers before it scores: in float32 their rewards agree to 1e-4, so that both are in one table."""
 
 
 class EvaluationConfig(Section):

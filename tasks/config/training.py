@@ -112,6 +112,25 @@ class FixedBatches(Training):
         return self
 
 
+class TokenBatches(Training):
+    """Training whose optimizer step takes its examples in passes of like lengths, under a budget of tokens."""
+
+    tokens_per_batch: Annotated[int, NOT_IN_KEY] = Field(8192, ge=1)
+    """Most tokens in one forward and backward pass on one device: examples times the longest. A single example may have
+    more. Halved where the GPU's memory does not suffice."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_fixed_batches(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "micro_batch_size" in values:
+            raise ConfigurationError(
+                f"{cls.section}.micro_batch_size = {values['micro_batch_size']} is no setting any more: an optimizer "
+                f"step takes its {cls.section}.batch_size examples in passes of at most {cls.section}.tokens_per_batch "
+                "tokens; take it out, and lower tokens_per_batch where memory runs out. No result depends on either"
+            )
+        return values
+
+
 class DpoConfig(Training):
     """Direct preference optimization against the SFT policy.
 
@@ -162,6 +181,9 @@ class DpoConfig(Training):
     snapshots: int = Field(0, ge=0, le=100)
     """Models kept along the training at even distances, the last one apart, and compared like it: the curve of reward
     against KL. With `lora` they are adapters."""
+    keep: Annotated[Literal["last", "best"], NOT_IN_KEY] = "last"
+    """Which model is the aligned one. `best`: of the `snapshots` and the last one the earliest that a held-out reward
+    likes as well as any, within a standard error over the held-out prompts. The training is the same."""
     tokens_per_batch: Annotated[int, NOT_IN_KEY] = Field(8192, ge=1)
     """Most tokens, padding apart, in one forward and backward pass on one device. A single pair may have more."""
     lora: Lora | None = Lora()
@@ -180,6 +202,12 @@ class DpoConfig(Training):
         check_settings(self.losses, given, defaults)
         check_weights(self.losses, self.weight_pairs)
         check_smoothing(self.losses, self.label_smoothing, self.extra)
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_one_of_several(self) -> Self:
+        if self.keep == "best" and self.snapshots == 0:
+            raise ConfigurationError("dpo.keep = best chooses among dpo.snapshots = 0 models: set it to 1 or more")
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from tasks.config.settings import DataConfig
+from tasks.config.data import DataConfig
 from tasks.data.contamination import SHARES_WORDS, Overlap
 from tasks.data.conversations import Messages
 from tasks.data.prompt_table import hash_fraction

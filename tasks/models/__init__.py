@@ -11,6 +11,7 @@ weights.py           whether they are all of the model, and how they are loaded
 loading.py           stored models as folders, tokenizers, policies
 adapters.py          low-rank adapters, beside a model or over one
 oasst.py             OpenAssistant's reward models
+reward_heads.py      heads of ready reward models: other names, biases, several labels
 updates.py           what rounding leaves of a training
 licence.py           what is written about it: its licence, its commit on the hub
 demands.py           what models demand of a row

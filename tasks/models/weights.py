@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.config.errors import ConfigurationError
+from tasks.models.reward_heads import has_bias, with_bias
 from tasks.models.weight_files import check_tensors, headers, register_oasst, shorten
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def outline(folder: Path, role: Role, trust_remote_code: bool) -> "PreTrainedMod
         )
         with torch.device("meta"):
             kind = type(_auto_class(role).from_config(config, trust_remote_code=trust_remote_code))
+        kind = with_bias(kind) if role == "reward_model" and has_bias(folder) else kind
         model, found = kind.from_pretrained(
             None,
             config=config,
@@ -107,7 +109,7 @@ def load_weights(folder: Path, role: Role, dtype: "torch.dtype | str", trust_rem
     """
     register_oasst(folder)
     labels = {"num_labels": 1} if role == "reward_base" else {}
-    model, found = _auto_class(role).from_pretrained(
+    model, found = _class_of(folder, role, trust_remote_code).from_pretrained(
         folder,
         dtype=dtype,
         attn_implementation=_attention(folder, trust_remote_code),
@@ -135,6 +137,18 @@ def _auto_class(role: Role) -> Any:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     return AutoModelForCausalLM if role == "policy" else AutoModelForSequenceClassification
+
+
+def _class_of(folder: Path, role: Role, trust_remote_code: bool) -> Any:
+    """Return what loads a model: one of transformers' automatic classes, or its own with a bias in the head."""
+    import torch
+    from transformers import AutoConfig
+
+    if role != "reward_model" or not has_bias(folder):
+        return _auto_class(role)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    with torch.device("meta"):
+        return with_bias(type(_auto_class(role).from_config(config, trust_remote_code=trust_remote_code)))
 
 
 def _check_names(model: "PreTrainedModel", found: dict[str, Any], folder: Path, role: Role) -> None:

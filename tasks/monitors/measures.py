@@ -98,6 +98,11 @@ def win_rate_of_proxy(stats: Stats) -> Values:
     }
 
 
+def fall_of_held_out(stats: Stats) -> Values:
+    """Measure how far each held-out reward has fallen along the training, by its name and the model before the fall."""
+    return {f"{name}, best after {own['after']}": own["errors"] for name, own in stats.get("falls", {}).items()}
+
+
 OPTIMISED = "reward_model"
 """Name of the reward that pairs are selected by."""
 

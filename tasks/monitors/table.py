@@ -251,5 +251,18 @@ MONITORS: tuple[Monitor, ...] = (
         outside="the policy pleases its reward model more than what the reward model stands for",
         remedy="raise dpo.beta, stop earlier, or train the reward model on more preferences",
     ),
+    Monitor(
+        "held_out_fall",
+        "evaluate_policy",
+        "fall of a held-out reward from its best model along the training to the last one, or the rise of the proxy "
+        "meanwhile where that is less, in standard errors over prompts",
+        measures.fall_of_held_out,
+        low=None,
+        high=4.0,
+        source="arXiv:2210.10760; the bound is ours: of simulated trainings without a fall, with 20 prompts or more, "
+        "and 20 models or fewer, it doubts fewer than 1 in 100",
+        outside="from there on the policy pleases its reward model more, and what the reward model stands for less",
+        remedy="set dpo.keep to best, which keeps the model before the fall; or raise dpo.beta, or stop earlier",
+    ),
 )
 """In the order in which they are judged."""

@@ -66,6 +66,7 @@ def check_rewards(config: Config) -> None:
                 "it, or data.preferences"
             )
     counted = len(config.combination.counted)  # raises where what counts is not said
+    _ = config.held_out  # raises where there is nothing to keep the best model by
     if config.pairs.strategy == "pareto" and counted < 2:
         raise ConfigurationError(
             f"pairs.strategy = pareto needs several rewards with a weight in pairs.rewards, not {counted}: name them, "

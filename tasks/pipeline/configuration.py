@@ -6,12 +6,12 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from tasks.config.compute import ComputeConfig
+from tasks.config.data import DataConfig
 from tasks.config.errors import ConfigurationError
 from tasks.config.rewards import COMBINED, HELD_OUT, SECTION, Rewards, check_names
 from tasks.config.rloo import RlooConfig, Rollouts
 from tasks.config.sections import Section
 from tasks.config.settings import (
-    DataConfig,
     EvaluationConfig,
     RewardModelConfig,
     SamplingConfig,
@@ -105,6 +105,24 @@ class Config(Section):
         return [
             own for name in self.combination.rewards for own in members_of(name, [*self.reward_models, *self.rewards])
         ]
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """Return the reward that `dpo.keep = best` chooses by, of an ensemble its members; nothing for `last`.
+
+        Raises:
+            ConfigurationError: Every reward counts for pairs, or several do not.
+        """
+        if self.dpo.keep == "last":
+            return ()
+        counted = self.combination.rewards
+        others = [HELD_OUT] if self.reward_model.held_out else [own for own in self.reward_names if own not in counted]
+        if len(others) != 1:
+            raise ConfigurationError(
+                "dpo.keep = best chooses by the one reward that pairs are not selected by, and there are "
+                f"{', '.join(others) or 'none'}: set reward_model.held_out, or name all but one in pairs.rewards"
+            )
+        return tuple(members_of(others[0], [*self.reward_models, *self.rewards]))
 
     @property
     def proxy(self) -> str:

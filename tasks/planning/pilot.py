@@ -1,6 +1,6 @@
 """What a pilot does less of: it goes through the same stages, with fewer prompts and only the first steps of DPO."""
 
-from tasks.config.settings import DataConfig
+from tasks.config.data import DataConfig
 from tasks.config.training import DpoConfig
 
 STEPS = 10

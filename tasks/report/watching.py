@@ -19,6 +19,7 @@ from tasks.pipeline.dry_run import PLAN
 from tasks.pipeline.progress import warn
 from tasks.pipeline.site import Site
 from tasks.planning.prediction import keep, look_back, predict
+from tasks.report.along import ALIGNED, falls_along
 from tasks.report.facts import Facts
 from tasks.report.page import report_page
 from tasks.report.summary import report_summary
@@ -28,7 +29,7 @@ from tasks.store.runs import RUNS, RunRecord
 
 REPORTED = ("train_reward_model", "build_pairs", "train_dpo", "train_rloo")
 """Stages after which the report is written anew where they were computed; at the end it is written in any case."""
-REWARD_MODEL = "train_reward_model"
+REWARD_MODEL, EVALUATION = "train_reward_model", "evaluate_policy"
 FILE = "report.html"
 NO_REPORT = (DamagedArtifactError, TemplateError, LookupError, TypeError, ValueError)
 """What may keep a report from being written, as errors of the store may: no reason to fail a run whose stages are all
@@ -57,16 +58,18 @@ class Watch:
         Raises:
             MonitorError: A monitor of level `fail` is outside of its range.
         """
+        if stage == EVALUATION and ALIGNED not in artifact.stats.get("policies", ()):
+            self.facts.curve = artifact  # of the models along the training, or `NOTHING`
+            return
         is_second = stage in self.facts.artifacts
         if stage == REWARD_MODEL:
             name = [*self.facts.config.reward_models][len(self.facts.reward_models)]
             self.facts.reward_models[name] = artifact
-        if is_second and stage == "evaluate_policy":
-            self.facts.curve = artifact
         if (is_second and stage != REWARD_MODEL) or artifact == self.facts.artifacts.get(stage):
             return
         self.facts.artifacts.setdefault(stage, artifact)
-        verdicts = [] if self._is_begun_only(stage) else judge(stage, artifact.stats, self.facts.config.monitors)
+        stats = {**artifact.stats, "falls": falls_along(self.facts)} if stage == EVALUATION else artifact.stats
+        verdicts = [] if self._is_begun_only(stage) else judge(stage, stats, self.facts.config.monitors)
         if is_second:
             verdicts = [verdict._replace(about=name) for verdict in verdicts]
         self.facts.verdicts += verdicts
@@ -95,7 +98,7 @@ class Watch:
 
     def _is_begun_only(self, stage: str) -> bool:
         """Tell whether a stage's output is of a pilot's few steps of DPO, of which nothing can be judged."""
-        return self.facts.config.data.pilot is not None and stage in ("train_dpo", "evaluate_policy")
+        return self.facts.config.data.pilot is not None and stage in ("train_dpo", EVALUATION)
 
     def _write(self) -> Artifact:
         """Write the report, and what it says in short into Prefect's UI; return the run's record."""

@@ -3,7 +3,7 @@
 Imports torch, so import it inside functions only.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class CompletionRewards:
         self.not_shared = why_head_unknown(model) or why_not_shared(model)
         if self.not_shared:
             log(f"each completion is scored with its prompt, which is not shared: {self.not_shared}")
-        self.alone = why_alone(self._score_padded, model) if self.not_shared else None
+        self.alone = why_alone(model) if self.not_shared else None
         if self.alone:
             log(f"each completion is scored by itself, not in a batch: {self.alone}")
         self.lengths = model_lengths(model, shared=self.not_shared is None)
@@ -82,25 +82,22 @@ class CompletionRewards:
             alike.setdefault(kind, []).append(place)
         rewards = torch.empty(len(rows), device=self.model.device)
         for places in alike.values():
-            rewards[places] = self._score_padded([sequences.completions[rows[place]] for place in places])
+            rewards[places] = score_padded(self.model, [sequences.completions[rows[place]] for place in places])
         return rewards
 
-    def _score_padded(self, sequences: list[Ids]) -> torch.Tensor:
-        """Forward whole sequences, padded on the right."""
-        ids = [torch.tensor(own, device=self.model.device) for own in sequences]
-        mask = pad_sequence([torch.ones_like(own) for own in ids], batch_first=True)
-        padded = pad_sequence(ids, batch_first=True, padding_value=find_pad_token(self.model))
-        return self.model(input_ids=padded, attention_mask=mask).logits[:, 0].float()
+
+def score_padded(model: PreTrainedModel, sequences: list[Ids]) -> torch.Tensor:
+    """Return the rewards of whole sequences, forwarded together, padded on the right."""
+    ids = [torch.tensor(own, device=model.device) for own in sequences]
+    mask = pad_sequence([torch.ones_like(own) for own in ids], batch_first=True)
+    padded = pad_sequence(ids, batch_first=True, padding_value=find_pad_token(model))
+    return model(input_ids=padded, attention_mask=mask).logits[:, 0].float()
 
 
-def why_alone(forward: Callable[[list[Ids]], torch.Tensor], model: PreTrainedModel) -> str | None:
+def why_alone(model: PreTrainedModel) -> str | None:
     """Return why a sequence's reward depends on the other sequences of its batch, or None where it does not.
 
     Compares two random sequences of different lengths; the longer one has an EOS within.
-
-    Args:
-        forward: Returns the rewards of sequences, padded to one length.
-        model: What computes them.
     """
     pad, eos = find_pad_token(model), getattr(model.config.get_text_config(), "eos_token_id", None)
     ends = [] if eos is None else [eos[0] if isinstance(eos, list) else eos]
@@ -109,9 +106,9 @@ def why_alone(forward: Callable[[list[Ids]], torch.Tensor], model: PreTrainedMod
     ids += ids >= pad
     both: list[Ids] = [[*ids[:4].tolist(), *ends, *ids[4:8].tolist(), *ends], [*ids[8:].tolist(), *ends]]
     with torch.inference_mode():
-        own = torch.cat([forward([sequence]) for sequence in both])
+        own = torch.cat([score_padded(model, [sequence]) for sequence in both])
         try:
-            together = forward(both)
+            together = score_padded(model, both)
         except ValueError as error:
             return f"{type(model).__name__} takes no two of different lengths ({error})"
     apart = float((own - together).abs().max())

@@ -1,9 +1,10 @@
 """A reward model as it is computed with: loaded, with its own tokenizer and chat template."""
 
 import json
+from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,6 +19,19 @@ from tasks.models.weights import load_weights
 from tasks.pipeline.pace import Tell
 
 
+class Rewards(Protocol):
+    """Computes rewards of token ids, on one engine or another."""
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        completions: Sequence[Sequence[int]],
+        prompt_of: Sequence[int],
+        tell: Tell | None = None,
+    ) -> np.ndarray:
+        """Return the reward of each completion behind its prompt, (completions,) float32."""
+
+
 class RewardModel:
     """A reward model with its own tokenizer and chat template: r(x, y)."""
 
@@ -28,11 +42,13 @@ class RewardModel:
         from tasks.rewards.model import CompletionRewards
 
         register_oasst(folder)
+        self.folder, self.trust_remote_code = folder, trust_remote_code
         self.tokenizer = load_tokenizer(folder, trust_remote_code)
         model = load_weights(folder, "reward_model", getattr(torch, scoring.dtype), trust_remote_code)
         if getattr(model.config.get_text_config(), "pad_token_id", None) is None:
             model.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
-        self.rewards = CompletionRewards(model.to(device()), scoring.tokens_per_batch)
+        self.rewards: Rewards = CompletionRewards(model.to(device()), scoring.tokens_per_batch)
+        self.vocabulary = int(model.config.get_text_config().vocab_size)
         self.limit = context_length(folder)
 
     def score(self, prompts: list[Messages], completions: list[str], tell: Tell | None = None) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Rewards of completions: looked up in the table, the missing ones computed by what makes them."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -22,14 +24,16 @@ from tasks.rewards.reward_model import RewardModel
 from tasks.rewards.table import find_rewards, merge_rewards, rewards_part, rewards_table
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
+from tasks.store.growing import GrowingTable
 from tasks.store.slices import Slice, read_ahead
 
 Score = Callable[[Sequence[Answer], Tell], np.ndarray]
 """Returns the rewards of completions, (completions,); NaN where one has none."""
 
 
-def score_by(store: Store, reward: Artifact, scoring: ScoringConfig, expected: int) -> Score:
-    """Return what gives a reward: a reward model, loaded, a function or a judge.
+@contextlib.contextmanager
+def score_by(store: Store, reward: Artifact, scoring: ScoringConfig, expected: int) -> Iterator[Score]:
+    """Give what computes a reward while the block runs: a reward model, loaded on its engine, a function or a judge.
 
     Args:
         store: Keeps what a judge answers.
@@ -38,37 +42,36 @@ def score_by(store: Store, reward: Artifact, scoring: ScoringConfig, expected: i
         expected: How many completions it will be asked about.
 
     Raises:
-        ConfigurationError: A function is missing here, or another one than where the run was started.
+        ConfigurationError: A function is missing here, or another one than where the run was started; or the engine
+            cannot run the reward model.
     """
     if reward.kind == "function":
-        return FunctionReward(reward)
-    return _score_by_judge(store, reward, expected) if reward.kind == "judge" else _score_by_model(reward, scoring)
+        yield FunctionReward(reward)
+        return
+    if reward.kind == "judge":
+        config = RewardSource.model_validate(reward.stats["source"]).judge
+        assert config is not None
+        yield functools.partial(_score_by_judge, Judge(config, store, expected))
+        return
+    from tasks.rewards.engines import on_engine
+
+    warn_of_loss(reward, scoring.dtype, "scoring.dtype")
+    model = RewardModel(model_folder(reward), scoring, trusts_remote_code(reward))
+    with on_engine(model, scoring):
+        yield functools.partial(_score_by_model, model)
 
 
-def _score_by_judge(store: Store, reward: Artifact, expected: int) -> Score:
-    config = RewardSource.model_validate(reward.stats["source"]).judge
-    assert config is not None
-    judge = Judge(config, store, expected)
-
-    def score(answers: Sequence[Answer], tell: Tell) -> np.ndarray:
-        asked = [Judged(each.messages, each.completion, each.reference_completion) for each in answers]
-        return judge.rewards(asked, tell)
-
-    return score
+def _score_by_judge(judge: Judge, answers: Sequence[Answer], tell: Tell) -> np.ndarray:
+    asked = [Judged(each.messages, each.completion, each.reference_completion) for each in answers]
+    return judge.rewards(asked, tell)
 
 
-def _score_by_model(reward_model: Artifact, scoring: ScoringConfig) -> Score:
-    warn_of_loss(reward_model, scoring.dtype, "scoring.dtype")
-    model = RewardModel(model_folder(reward_model), scoring, trusts_remote_code(reward_model))
-
-    def score(answers: Sequence[Answer], tell: Tell) -> np.ndarray:
-        prompts, completions = [each.messages for each in answers], [each.completion for each in answers]
-        rewards = model.score_what_fits(prompts, completions, tell)
-        check_finite(answers, rewards.filled(0.0))
-        filled: np.ndarray = rewards.filled(np.nan)
-        return filled
-
-    return score
+def _score_by_model(model: RewardModel, answers: Sequence[Answer], tell: Tell) -> np.ndarray:
+    prompts, completions = [each.messages for each in answers], [each.completion for each in answers]
+    rewards = model.score_what_fits(prompts, completions, tell)
+    check_finite(answers, rewards.filled(0.0))
+    filled: np.ndarray = rewards.filled(np.nan)
+    return filled
 
 
 def check_finite(answers: Sequence[Answer], rewards: np.ndarray) -> None:
@@ -104,12 +107,19 @@ def score_slices(
     table = rewards_table(store, reward, scoring)
     found = merge_rewards(table, find_rewards(table, completions))
     slices, todo = ([slice_ for own in found for slice_ in getattr(own, side)] for side in ("rewards", "unscored"))
-    scored = []
-    if todo:
-        score = score_by(store, reward, scoring, sum(slice_.num_rows() for slice_ in todo))
-        ids = {id_ for rows in read_ahead(todo, ["prompt_id"]) for id_ in rows["prompt_id"].unique().to_pylist()}
-        asked = PromptTable(prompts, only=ids)
-        progress, mean = Progress("scoring completions", sum(slice_.num_rows() for slice_ in todo)), Mean("reward")
+    scored = _score_missing(table, reward, todo, prompts, scoring) if todo else []
+    return [*slices, *scored], sum(slice_.part.rows for slice_ in scored)
+
+
+def _score_missing(
+    table: GrowingTable, reward: Artifact, todo: list[Slice], prompts: Artifact, scoring: ScoringConfig
+) -> list[Slice]:
+    """Score slices of completions, and return those of their rewards: each is in the table as soon as it is done."""
+    ids = {id_ for rows in read_ahead(todo, ["prompt_id"]) for id_ in rows["prompt_id"].unique().to_pylist()}
+    asked, scored = PromptTable(prompts, only=ids), []
+    expected = sum(slice_.num_rows() for slice_ in todo)
+    with score_by(table.store, reward, scoring, expected) as score:
+        progress, mean = Progress("scoring completions", expected), Mean("reward")
         for slice_, rows in zip(todo, read_ahead(todo), strict=True):
             rewards = score(answers_of(rows, asked), lambda values: progress.advance(len(values)))
             given = rows.select(["prompt_id", "completion_id"])
@@ -118,7 +128,7 @@ def score_slices(
             mean.add(rewards)
             progress.move_to(mean.number, mean.text())
         progress.close()
-    return [*slices, *scored], sum(slice_.part.rows for slice_ in scored)
+    return scored
 
 
 def answers_of(rows: pa.Table, prompts: PromptTable) -> list[Answer]:

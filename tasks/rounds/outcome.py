@@ -1,7 +1,8 @@
 """What each round has given, and whether another one is worth it. Pure."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from tasks.rounds.settings import RoundsConfig
 from tasks.store.artifacts import Artifact
@@ -27,6 +28,8 @@ class Round(NamedTuple):
     """Mean tokens of a completion."""
     made: dict[str, Artifact]
     """What the round has made, and the preferences that its reward model was trained on, by name."""
+    gains: Mapping[str, float] = MappingProxyType({})
+    """Every reward that the policies were given: its gain in standard deviations of the SFT policy's rewards."""
 
     @property
     def gain(self) -> float:
@@ -56,7 +59,13 @@ def read_round(number: int, made: dict[str, Artifact], pairs: int, by: str) -> R
         pairs,
         own["mean_tokens"],
         made,
+        {name: gain for name in own["rewards"] if (gain := _gain(own, before, name)) is not None},
     )
+
+
+def _gain(own: Mapping[str, Any], before: Mapping[str, Any], name: str) -> float | None:
+    start, end = before["rewards"][name], own["rewards"][name]
+    return (end["mean"] - start["mean"]) / start["std"] if start["std"] and end["mean"] is not None else None
 
 
 def best_round(rounds: Sequence[Round], config: RoundsConfig) -> Round | None:

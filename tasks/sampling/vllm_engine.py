@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.config.settings import Decoding
 from tasks.lm.memory import free_memory
@@ -14,6 +14,9 @@ from tasks.lm.tokens import encode, load_tokenizer
 from tasks.models.form import stop_ids
 from tasks.sampling.samples import SHORT_TEXT, Sample, check_number
 from tasks.store.scratch import without_patterns
+
+if TYPE_CHECKING:
+    from vllm import LLM
 
 DRAWN_BY = {"temperature", "top_p", "top_k"}
 """Settings that vLLM calls the same."""
@@ -26,7 +29,7 @@ class VllmEngine:
 
     def __init__(self, model: Path, decoding: Decoding, max_model_len: int, trust_remote_code: bool) -> None:
         """Start the engine."""
-        on_cpu = _prepare_import()
+        on_cpu = prepare_import()
         from vllm import LLM
 
         self.links = contextlib.ExitStack()
@@ -89,12 +92,9 @@ class VllmEngine:
 
     def close(self) -> None:
         """Stop the engine and free its memory."""
-        from vllm.distributed import cleanup_dist_env_and_memory
-
-        self.llm.llm_engine.engine_core.shutdown()  # waits for its process: only then is a GPU's memory free
+        stop_engine(self.llm)
         del self.llm
         self.links.close()
-        cleanup_dist_env_and_memory()
         free_memory()
 
 
@@ -126,7 +126,15 @@ def cache_arguments(arguments: dict[str, Any], decoding: Decoding) -> dict[str, 
     return {"max_num_seqs": sequences, **({"kv_cache_memory_bytes": room} if on_cpu else {})}
 
 
-def _prepare_import() -> bool:
+def stop_engine(llm: "LLM") -> None:
+    """Stop vLLM's engine, whose memory is free once nothing refers to it any more."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    llm.llm_engine.engine_core.shutdown()  # waits for its process: only then is a GPU's memory free
+    cleanup_dist_env_and_memory()
+
+
+def prepare_import() -> bool:
     """Set what vLLM reads when it is imported; return whether it will run on the CPU."""
     import torch
 

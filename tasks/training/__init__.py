@@ -7,6 +7,7 @@ saving.py         the model that a training leaves
 checks.py         what TRL, transformers and peft refuse
 dpo_examples.py   pairs joined with tokens: a row a prompt
 dpo_setup.py      what a DPO training is set up with
+shared_prompts.py whether each prompt is computed once for its completions
 packs.py          which prompts go through the model together
 weights.py        what each pair of a step weighs, and its part of its completions
 pack_collator.py  a pack as tensors
@@ -17,6 +18,13 @@ rloo_trainer.py   TRL's RLOO trainer, with our prompts and rewards
 drawn.py          what a policy has drawn while it trains
 snapshots.py      models that are kept along a training
 held_out.py       pairs that are measured and not trained on
+passes.py         which examples a step of SFT or of a reward model takes, and which go through the model together
+step_trainer.py   a trainer that takes each step in such passes, in smaller ones where memory runs out
+sft_trainer.py    TRL's SFT trainer on demonstrations of like length
+preference_groups.py  preferences of a prompt, each completion once, and rankings
+reward_examples.py    the preferences of a training
+reward_trainer.py TRL's reward trainer, each completion forwarded once
+reward_losses.py  losses of a reward model, one function each
 losses.py         losses that TRL's trainer of pairs does not have, one function each
 pair_values.py    what losses read of pairs, and what is logged of them
 reference.py      log-probabilities under the reference

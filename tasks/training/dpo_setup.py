@@ -1,4 +1,4 @@
-"""What a DPO training is set up with: its examples, TRL's arguments, its losses, and what is forwarded together."""
+"""What a DPO training is set up with: its examples, its packs, TRL's arguments, and its losses."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,17 +9,14 @@ from tasks.config.errors import ConfigurationError
 from tasks.config.losses import OWN_LOSSES, needs, needs_reference
 from tasks.config.training import DpoConfig
 from tasks.data.prompt_table import hash_fraction
-from tasks.models.loading import device
 from tasks.pipeline.jobs import Job
 from tasks.pipeline.progress import log
 from tasks.training.packs import UNBOUNDED, DpoExample, Limits, Pack, PackSchedule, schedule_packs
 from tasks.training.weights import count_completions, weigh_by_prompt
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
     from trl import DPOConfig as DpoArguments
 
-    from tasks.lm.lengths import Lengths
     from tasks.training.pair_values import OwnLoss
 
 MOST_HELD_OUT = 128
@@ -143,40 +140,3 @@ def mean_scale(config: DpoConfig) -> float | None:
     if needs_reference(config.losses):
         return None
     return config.simpo_beta if "simpo" in config.losses else 1.0
-
-
-def plan_sharing(model: "PreTrainedModel", config: DpoConfig) -> tuple[bool, "Lengths | None"]:
-    """Return whether each prompt is computed once for its completions, and what is forwarded together; log why not.
-
-    Raises:
-        ConfigurationError: The devices would forward sequences together that must not be.
-    """
-    from tasks.lm.lengths import rotary_lengths
-    from tasks.lm.sharing import model_lengths, why_not_shared
-
-    switch = rotary_lengths(model.config.get_text_config()).switch
-    if _is_sharded(config):
-        if switch is not None and config.max_length > switch:
-            raise ConfigurationError(
-                f"dpo.max_length = {config.max_length} must be at most {switch} with dpo.extra.fsdp or deepspeed: "
-                "longer sequences have other rotary frequencies in this model, and one call would take both kinds"
-            )
-        reason: str | None = "the weights are spread over the devices, which must call the model alike"
-        lengths = None
-    elif config.extra.get("gradient_checkpointing"):
-        reason, lengths = "gradient checkpointing keeps no keys and values", model_lengths(model, shared=False)
-    else:
-        reason = why_not_shared(model.to(device()))
-        lengths = model_lengths(model, shared=reason is None)
-        if lengths.shared_up_to is not None and not lengths.shares(config.max_length, 0):
-            reason = reason or f"dpo.max_length = {config.max_length} allows sequences that must not share theirs"
-    if reason:
-        log(f"each completion is forwarded once, with its prompt, since prompts cannot be shared: {reason}")
-    else:
-        log("each prompt is forwarded once for its completions, and each completion once for its pairs")
-    return reason is None, lengths
-
-
-def _is_sharded(config: DpoConfig) -> bool:
-    """Tell whether the weights are spread over the devices, which must then call the model alike."""
-    return bool(config.extra.get("fsdp") or config.extra.get("deepspeed"))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 STEPS = "snapshots.json"
 """In a job's folder: the steps at which models are kept."""
+LAST = "last"
+"""Name of the model at the end of a training, among those along it."""
 STAGE = "dpo_snapshot"
 """RLOO's too: what is in stores keeps its name."""
 
@@ -110,12 +112,13 @@ def snapshot_facts(snapshots: list[Artifact], store: Store) -> list[dict[str, An
     return [each.model_dump(mode="json") | {"uri": store.folder_of(each)} for each in snapshots]
 
 
-def snapshots(aligned: Artifact, policy: Artifact) -> dict[str, Artifact]:
+def snapshots(aligned: Artifact, policy: Artifact, with_last: bool = False) -> dict[str, Artifact]:
     """Return the models that were kept along the training of an aligned policy, by name.
 
     Args:
         aligned: What the training gave.
         policy: What it began with, which adapters lie over.
+        with_last: Whether what the training gave is to be among them, under the name `last`.
     """
     found, (store, *_) = {}, aligned.uri.rsplit("/", 2)
     for each in aligned.stats.get("snapshots", ()):
@@ -126,4 +129,4 @@ def snapshots(aligned: Artifact, policy: Artifact) -> dict[str, Artifact]:
             base = policy.model_dump(mode="json", include={"kind", "uri", "digest"})
             artifact = artifact.model_copy(update={"stats": {**artifact.stats, "base": base}})
         found[f"step-{artifact.stats['step']}"] = artifact
-    return found
+    return found | ({LAST: aligned} if with_last else {})

@@ -31,6 +31,8 @@ from tasks.store.schemas import SCHEMAS
 from tasks.store.scratch import cache_folder, scratch_folder
 from tasks.training.trackers import check_trackers, event_files
 
+LOG = "training_log.parquet"
+"""Of a trained model: what was logged along its training."""
 CHECKPOINT, TRAINER, OUTPUT, UPDATE = "checkpoint", "trainer", "model", "update.json"
 """Names in a job's folder: the checkpoint to resume from, the trainer's own folder, the model, and what rounding leaves
 of the training."""
@@ -104,7 +106,7 @@ def commit_model(
     """
     files = trained_files(folder / OUTPUT, trusts_remote_code(start))
     digest = files_digest(files)
-    files["training_log.parquet"] = table_bytes(_log_table(folder), "training_log")
+    files[LOG] = table_bytes(_log_table(folder), "training_log")
     files |= adapter_files(folder / ADAPTER, start.digest) | event_files(folder / CHECKPOINT, folder / TRAINER)
     files |= dict(beside or {})
     update = json.loads((folder / UPDATE).read_text())

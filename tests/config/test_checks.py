@@ -29,8 +29,8 @@ def check(sft=None, dpo=None, **reward_model) -> None:
         ),
         ({"dpo": {"extra": {"optim": "adamw_tporch"}}}, r"dpo.scheduler = 'cosine' and dpo.extra = .*adamw_tporch"),
         (
-            {"extra": {"center_rewards_coefficient": []}},
-            r"reward_model.extra.center_rewards_coefficient = \[\]: .*number",
+            {"extra": {"neftune_noise_alpha": []}},
+            r"reward_model.extra.neftune_noise_alpha = \[\]: .*number",
         ),
         ({"dpo": {"scheduler": "cosine_with_min_lr"}}, r"dpo.scheduler = 'cosine_with_min_lr' .*min_lr"),
     ],
@@ -78,3 +78,44 @@ def test_settings_that_another_leaves_without_effect(data, sft, reward_model, pa
     lines = capsys.readouterr().out.splitlines()
     assert [line.rsplit(": ", 1)[1] for line in lines] == unread
     assert all(line.startswith("WARNING: settings without effect because of ") for line in lines)
+
+
+KEEP = {"snapshots": 1, "keep": "best"}
+BRIEF, LEXICON = ({"function": f"tasks.rewards.gold:{name}"} for name in ("facts", "valence"))
+
+
+@pytest.mark.parametrize(
+    ("sections", "held_out"),
+    [
+        ({"reward_model": {"held_out": True}}, ("held_out_model",)),
+        ({"rewards": {"brief": BRIEF}, "pairs": {"rewards": {"reward_model": {}}}}, ("brief",)),
+        ({"rewards": {"brief": BRIEF}, "pairs": {"rewards": {"brief": {}}}}, ("reward_model",)),
+        (
+            {"rewards": {"sure": {"ensemble": [{}, {"seed": 1}]}}, "pairs": {"rewards": {"reward_model": {}}}},
+            ("sure.1", "sure.2"),
+        ),
+    ],
+)
+def test_the_best_model_is_kept_by_the_reward_that_pairs_are_not_selected_by(sections, held_out):
+    chosen = config(sft={"base_model": "m"}, dpo=KEEP, **sections)
+    check_settings(chosen)
+    assert chosen.held_out == held_out
+    assert config(sft={"base_model": "m"}, **sections).held_out == ()
+
+
+@pytest.mark.parametrize(
+    ("sections", "there_are"),
+    [
+        ({}, "none"),
+        ({"rewards": {"brief": BRIEF}, "pairs": {"rewards": {"brief": {}, "reward_model": {}}}}, "none"),
+        (
+            {"rewards": {"brief": BRIEF, "valence": LEXICON}, "pairs": {"rewards": {"reward_model": {}}}},
+            "brief, valence",
+        ),
+    ],
+)
+def test_without_one_such_reward_no_best_model_can_be_kept(sections, there_are):
+    with pytest.raises(
+        ConfigurationError, match=f"by the one reward .* and there are {there_are}: set reward_model.he"
+    ):
+        check_settings(config(sft={"base_model": "m"}, dpo=KEEP, **sections))

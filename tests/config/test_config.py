@@ -7,9 +7,11 @@ from pydantic import BaseModel, ValidationError
 from runs import ROOT
 
 from flows.config_files import load_config
+from tasks.config.data import DataConfig
+from tasks.config.judges import Criterion, JudgeConfig, Principle
+from tasks.config.rewards import RewardSource
 from tasks.config.sections import DataSource, Function, ModelSource, Section
 from tasks.config.settings import (
-    DataConfig,
     Decoding,
     EvaluationConfig,
     RewardModelConfig,
@@ -22,7 +24,7 @@ from tasks.pipeline.configuration import Config
 from tasks.selection.strategies import SETTINGS, PairsConfig
 
 OF_OTHERS = ("compare", "judge", "rounds")
-"""Beginnings of the names of files that `flows.compare`, `flows.revise` and `flows.rounds` read."""
+"""Beginnings of the names of files that other flows read, such as `flows.compare`."""
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.name.startswith(OF_OTHERS))
 
 
@@ -33,6 +35,10 @@ LEAST: dict[type[Section], dict] = {
     DataConfig: {"prompts": "p.jsonl"},
     SftConfig: {"ready_model": "m"},
     Function: {"function": "m:f"},
+    JudgeConfig: {"model": "m", "base_url": "http://127.0.0.1:1/v1"},
+    Criterion: {"description": "d"},
+    Principle: {"text": "t"},
+    RewardSource: {"function": "m:f"},
 }
 """What a section cannot do without."""
 
@@ -91,7 +97,7 @@ def make(section, **fields):
         (DpoConfig, "kto_undesirable_weight", [0, -1], []),
         (DpoConfig, "weight_pairs", ["none", None], ["pair", "prompt"]),
         (DpoConfig, "loss_weights", [[1.0, 0.5], [], [0], [-1]], [[0.5], None]),
-        (RewardModelConfig, "micro_batch_size", [0], [1]),
+        (RewardModelConfig, "tokens_per_batch", [0], [1]),
         (DpoConfig, "devices", [0], [1]),
         (DpoConfig, "max_length", [7], [8]),
         (DpoConfig, "warmup_ratio", [-0.1, 1, NAN], [0, 0.99]),
@@ -232,7 +238,7 @@ def changed(section, **fields):
         (SamplingConfig, {"part_size": 3}),
         (SamplingConfig, {"extra": {"gpu_memory_utilization": 0.5}}),
         (ScoringConfig, {"tokens_per_batch": 3}),
-        (RewardModelConfig, {"micro_batch_size": 1}),
+        (RewardModelConfig, {"tokens_per_batch": 1}),
         (DpoConfig, {"tokens_per_batch": 1}),
         (DpoConfig, {"save_steps": 7}),
         (DpoConfig, {"logging_steps": 7}),

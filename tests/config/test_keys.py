@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
+from tasks.config.data import DataConfig
 from tasks.config.sections import NOT_IN_KEY, DataSource, ModelSource, Section
-from tasks.config.settings import DataConfig, EvaluationConfig, SamplingConfig, ScoringConfig, SftConfig
+from tasks.config.settings import EvaluationConfig, SamplingConfig, ScoringConfig, SftConfig
 from tasks.config.training import DpoConfig, Lora
 from tasks.evaluate import evaluation_settings
 from tasks.pipeline.site import Site

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks.config.settings import DataConfig
+from tasks.config.data import DataConfig
 from tasks.examples.world import write_base_model
 from tasks.pipeline.site import Site
 from tasks.prompts import load_held_out, load_prompts

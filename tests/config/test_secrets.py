@@ -4,10 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from flows.config_files import explain
+from tasks.config.data import DataConfig
 from tasks.config.sections import Function, ModelSource
-from tasks.config.settings import (
-    DataConfig,
-)
 from tasks.config.training import DpoConfig
 from tasks.pipeline.configuration import Config
 

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from tasks.config.extra import EVERY_TRAINER, OWN
 from tasks.config.losses import needs_reference
+from tasks.config.rloo import RlooConfig
 from tasks.config.settings import (
     RewardModelConfig,
     SamplingConfig,
@@ -19,9 +20,9 @@ from tasks.config.training import DpoConfig, FixedBatches
 
 def test_a_batch_is_made_of_whole_forward_passes():
     with pytest.raises(ValidationError, match=r"batch_size = 12 must be a multiple of .* = 8"):
-        RewardModelConfig(batch_size=12, micro_batch_size=8)
-    RewardModelConfig(batch_size=4, micro_batch_size=8)
-    RewardModelConfig(batch_size=64, micro_batch_size=8, devices=4)
+        RlooConfig(batch_size=12, micro_batch_size=8)
+    RlooConfig(batch_size=4, micro_batch_size=8)
+    RlooConfig(batch_size=64, micro_batch_size=8, devices=4)
     DpoConfig(batch_size=13, devices=4)  # made of whole prompts
 
 
@@ -36,7 +37,7 @@ def optimizer_batch(config: FixedBatches) -> int:
 @given(st.integers(1, 40), st.integers(1, 12))
 def test_on_one_device_an_optimizer_step_has_batch_size_examples(batch_size, micro_batch_size):
     try:
-        config = RewardModelConfig(batch_size=batch_size, micro_batch_size=micro_batch_size)
+        config = RlooConfig(k=2, batch_size=batch_size, micro_batch_size=micro_batch_size)
     except ValidationError:
         return
     assert optimizer_batch(config) == batch_size
@@ -46,10 +47,38 @@ def test_on_one_device_an_optimizer_step_has_batch_size_examples(batch_size, mic
 def test_on_several_devices_an_optimizer_step_has_batch_size_examples_or_is_refused(batch_size, devices):
     # devices is not in the stage's key, so it must not change what is computed.
     try:
-        config = RewardModelConfig(batch_size=batch_size, micro_batch_size=8, devices=devices)
+        config = RlooConfig(k=2, batch_size=batch_size, micro_batch_size=8, devices=devices)
     except ValidationError:
         return
     assert optimizer_batch(config) == batch_size
+
+
+@pytest.mark.parametrize("section", [SftConfig, RewardModelConfig])
+def test_fixed_batches_are_refused_with_what_replaces_them(section):
+    name = section.section
+    with pytest.raises(ValidationError, match=rf"{name}.micro_batch_size = 4 is no setting .* {name}.tokens_per_batch"):
+        section(micro_batch_size=4)
+
+
+# Losses of reward models
+
+
+def test_a_margin_has_two_names_and_one_key():
+    old, new = RewardModelConfig(use_margin=True), RewardModelConfig(loss="margin")
+    assert old == new
+    assert old.key_fields() == new.key_fields() == {"use_margin": True}  # as stores have it
+    assert RewardModelConfig().key_fields() == {}
+    with pytest.raises(ValidationError, match="use_margin is another name of the loss margin"):
+        RewardModelConfig(use_margin=True, loss="centred")
+
+
+def test_what_no_loss_of_a_reward_model_reads_is_refused():
+    with pytest.raises(ValidationError, match=r"reward_model.loss = 'hinge' must be one of bradley_terry, margin"):
+        RewardModelConfig(loss="hinge")
+    with pytest.raises(ValidationError, match=r"centring_coefficient = 0.1 is not read by .* take the loss centred"):
+        RewardModelConfig(centring_coefficient=0.1)
+    with pytest.raises(ValidationError, match=r"set reward_model.loss to centred"):
+        RewardModelConfig(extra={"center_rewards_coefficient": 0.01})
 
 
 # Grouped DPO
@@ -85,7 +114,7 @@ DECIDED = [
     (DpoConfig, {}, "padding_free", r"dpo.extra.padding_free cannot be set: "),
     (DpoConfig, {}, "eval_steps", r"dpo.extra.eval_steps cannot be set: nothing here reads it"),
     (DpoConfig, {"loss_type": "bco_pair"}, "f_divergence_type", r"loss_type = 'bco_pair' does not read it; sigmoid, "),
-    (SftConfig, SFT, "per_device_train_batch_size", r"set sft.micro_batch_size, and sft.batch_size for the optimizer"),
+    (SftConfig, SFT, "per_device_train_batch_size", r"set sft.tokens_per_batch, and sft.batch_size for the optimizer"),
     (SftConfig, SFT, "learning_rate", r"sft.extra.learning_rate cannot be set: set sft.learning_rate"),
     (
         SftConfig,

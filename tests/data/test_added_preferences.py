@@ -3,8 +3,8 @@
 import pytest
 from loaded import asked, draft, id_of, ids, load, write
 
+from tasks.config.data import DataConfig
 from tasks.config.sections import DataSource
-from tasks.config.settings import DataConfig
 from tasks.data.added_preferences import ADDED_PREFERENCES, collect_preferences
 from tasks.data.tally import Tally, read_records
 from tasks.prompts import find_data

@@ -3,8 +3,8 @@
 import pytest
 from loaded import TOO_LONG, asked, draft, id_of, ids, load, write
 
+from tasks.config.data import DataConfig
 from tasks.config.sections import DataSource
-from tasks.config.settings import DataConfig
 from tasks.data.added_prompts import ADDED_PROMPTS, read_added_prompts
 from tasks.data.prompt_table import PromptTable
 from tasks.data.tally import Tally, read_records

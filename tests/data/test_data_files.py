@@ -6,8 +6,8 @@ import datasets
 import pytest
 from data_folders import make, read, refused
 
+from tasks.config.data import DataConfig
 from tasks.config.sections import DataSource
-from tasks.config.settings import DataConfig
 from tasks.data.sources import source_digest, unread_files
 from tasks.prompts import find_data
 from tasks.store.folders import Store

@@ -5,8 +5,8 @@ import gzip
 import pytest
 from loaded import asked, load, write
 
+from tasks.config.data import DataConfig
 from tasks.config.errors import ConfigurationError
-from tasks.config.settings import DataConfig
 from tasks.prompts import find_data
 from tasks.store.artifacts import NOTHING
 

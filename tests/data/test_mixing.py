@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loaded import asked, draft, id_of, ids, load, no_held_out, write
 
+from tasks.config.data import DataConfig
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import PreferenceSource
-from tasks.config.settings import DataConfig
 from tasks.data.contamination import Overlap, words_of
 from tasks.data.mixing import copies_of
 from tasks.data.prompt_table import hash_fraction

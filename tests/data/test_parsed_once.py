@@ -3,7 +3,7 @@
 import pytest
 from loaded import asked, draft, id_of, ids, load, no_held_out, write
 
-from tasks.config.settings import DataConfig
+from tasks.config.data import DataConfig
 from tasks.data import read_once, tally
 from tasks.data.conversations import BadRow
 from tasks.data.records import Record

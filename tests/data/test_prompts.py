@@ -5,8 +5,8 @@ from typing import NamedTuple
 import pytest
 from loaded import TOO_LONG, asked, draft, id_of, ids, load, no_held_out, write
 
+from tasks.config.data import DataConfig
 from tasks.config.sections import ModelSource
-from tasks.config.settings import DataConfig
 from tasks.data.prompt_table import hash_fraction
 from tasks.data.records import prompt_id
 from tasks.import_model import model_files

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loaded import asked, draft, id_of, ids, load, write
 
-from tasks.config.settings import DataConfig
+from tasks.config.data import DataConfig
 from tasks.data.prompt_table import PromptTable, hash_fraction
 from tasks.prompts import find_data, load_evaluation_prompts
 from tasks.store.artifacts import NOTHING

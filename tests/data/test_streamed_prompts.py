@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loaded import asked, draft, id_of, load, no_held_out, write
 
-from tasks.config.settings import DataConfig
+from tasks.config.data import DataConfig
 from tasks.data import added_rows
 from tasks.data.added_prompts import ADDED_PROMPTS
 from tasks.data.loading import commit_rows

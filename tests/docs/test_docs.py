@@ -40,6 +40,7 @@ RUN_BY = {
     "python -m flows.quickstart": "test_the_quickstart",
     "python -m flows.rs_dpo": "test_a_dry_run_prints_a_table",
     "python -m flows.compare": "test_a_dry_run_lists_the_runs",
+    "python -m flows.judge_rewards": "test_what_is_typed_wrong_in_judged_rewards_is_refused",
     "python -m flows.rounds": "test_what_is_typed_wrong_in_rounds_is_refused",
     "python -m flows.ask": "test_both_policies_answer_and_a_seed_answers_again",
     "python -m flows.add_prompts": "test_the_report_for_people",
@@ -61,6 +62,7 @@ RUN_BY = {
 """Beginning of a command -> the test that runs it."""
 COMMANDS = (
     "compare",
+    "judge_rewards",
     "rounds",
     "revise",
     "ask",

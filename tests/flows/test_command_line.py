@@ -31,7 +31,7 @@ from flows.config_files import explain, load_config
         ("pairs.strategy=best", ["pairs.strategy = 'best'", "'threshold', 'best_vs_worst', 'best_vs_random'"]),
         ("dpo.extra={weight_decy: 0.1}", ["dpo.extra.weight_decy cannot be set: nothing here reads it", "spelling"]),
         ("dpo.extra={beta: 0.2}", ["dpo.extra.beta cannot be set: set dpo.beta"]),
-        ("sft.extra={per_device_train_batch_size: 4}", ["set sft.micro_batch_size"]),
+        ("sft.extra={per_device_train_batch_size: 4}", ["set sft.tokens_per_batch"]),
         ("dpo.extra={weight_decay: '1'}", ["dpo.extra.weight_decay = '1' must be a number"]),
         ("dpo.lora.target_modules=[q_proj, k_porj]", ["dpo.lora.target_modules: the model has no module 'k_porj'"]),
         ("sampling.temperature=3", ["sampling.temperature = 3", "less than or equal to 2"]),

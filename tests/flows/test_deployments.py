@@ -127,7 +127,7 @@ def test_what_happens_to_a_run_that_finds_another(deployed: Config) -> None:
     strategies = {name: item["concurrency_limit"] for name, item in DEPLOYMENTS.items() if "concurrency_limit" in item}
     assert strategies.pop("rs-dpo/scheduled") == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
     assert strategies.pop("rs-dpo/new-prompts") == {"limit": 1, "collision_strategy": "ENQUEUE"}
-    assert set(strategies) == set(deployed.compute.deployments().values())
+    assert set(strategies) == {*deployed.compute.deployments().values(), "serve-judge/gpu"}
     assert all(limit["collision_strategy"] == "ENQUEUE" for limit in strategies.values())
 
 

@@ -44,7 +44,6 @@ SFT = SftConfig(
     base_model=ModelSource(path="given"),
     max_steps=15,
     batch_size=16,
-    micro_batch_size=16,
     learning_rate=3e-3,
     **TRAINING,
 )

@@ -26,7 +26,7 @@ from tasks.lm.logps import CompletionLogps
 from tasks.lm.prefix_forward import wanted_states
 from tasks.lm.sharing import model_lengths
 from tasks.rewards.model import CompletionRewards
-from tasks.training.dpo_setup import plan_sharing
+from tasks.training.shared_prompts import plan_sharing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

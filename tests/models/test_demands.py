@@ -7,8 +7,9 @@ import pytest
 from loaded import draft, id_of, no_held_out, write
 from tokenizers import Tokenizer
 
+from tasks.config.data import DataConfig
 from tasks.config.sections import ModelSource
-from tasks.config.settings import DataConfig, RewardModelConfig, SftConfig
+from tasks.config.settings import RewardModelConfig, SftConfig
 from tasks.config.training import DpoConfig
 from tasks.data.prompt_table import PromptTable
 from tasks.dpo import check_prompts
@@ -285,7 +286,8 @@ def test_margins_and_splits(tmp_path, store, model):
     check_preferences(policy, preferences, RewardModelConfig(use_margin=True, evaluation_fraction=0))
     _, without = loaded(tmp_path, store, policy, [{**pairs(1)[0], "margin": 1}, *pairs(3)[1:]])
     with pytest.raises(
-        ValueError, match=r"2 of 3 preference rows have no `margin`, which reward_model.use_margin needs"
+        ValueError,
+        match=r"2 of 3 preference rows have no `margin`, which reward_model.loss = margin",
     ):
         check_preferences(policy, without, RewardModelConfig(use_margin=True, evaluation_fraction=0))
     with pytest.raises(ValueError, match=r"all 2 preference pairs are held out"):

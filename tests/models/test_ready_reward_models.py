@@ -31,7 +31,12 @@ def test_a_causal_model_is_no_reward_model(model, tmp_path):
 
 def test_a_classifier_with_two_labels_is_no_reward_model(reward_model, tmp_path):
     edit(reward_model / "config.json", id2label={"0": "bad", "1": "good"}, label2id={"bad": 0, "good": 1})
-    refused(reward_model, r"is no reward model: .*with 2 labels", tmp_path, role="reward_model")
+    refused(
+        reward_model,
+        r"is no reward model with one output, .* 2 labels: set label .*: bad, good",
+        tmp_path,
+        role="reward_model",
+    )
 
 
 @pytest.mark.parametrize("pad", ["</s>", None])

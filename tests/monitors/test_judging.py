@@ -45,6 +45,7 @@ def test_an_evaluation_by_hand():
         ("win_rate", "aligned, gold"): (WARN, 0.45),
         ("truncated_win_rate", "aligned, reward_model"): (WARN, pytest.approx(0.2)),
         ("over_optimisation", "aligned, gold"): (WARN, pytest.approx(0.3)),
+        ("held_out_fall", ""): (UNMEASURED, None),
     }
 
 

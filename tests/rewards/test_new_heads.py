@@ -47,10 +47,9 @@ def test_the_stored_reward_model_is_the_trained_one(test_data, tmp_path, monkeyp
     for file, content in model_files(source, ModelSource(path=str(source)), "reward_base").items():
         (base / file).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
     rows = np.random.default_rng(0).integers(3, 500, (8, 6)).tolist()
-    pq.write_table(pa.table({"chosen_ids": rows[:4], "rejected_ids": rows[4:]}), job_folder / EXAMPLES)
-    config = RewardModelConfig(
-        max_steps=1, batch_size=4, micro_batch_size=4, learning_rate=0.01, lora={"r": 2} if adapted else None
-    )
+    columns = {"prompt_id": list("abcd"), "chosen_ids": rows[:4], "rejected_ids": rows[4:]}
+    pq.write_table(pa.table(columns), job_folder / EXAMPLES)
+    config = RewardModelConfig(max_steps=1, batch_size=4, learning_rate=0.01, lora={"r": 2} if adapted else None)
     ids, trained = torch.tensor(rows), []
 
     def rewards(model):

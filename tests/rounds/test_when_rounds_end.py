@@ -5,8 +5,8 @@ from runs import ROOT
 
 from flows.config_files import read_file
 from flows.rounds import history_of, round_config
-from tasks.rounds.outcome import Round, best_round, why_ended
-from tasks.rounds.page import rounds_page
+from tasks.rounds.outcome import Round, best_round, read_round, why_ended
+from tasks.rounds.page import every_reward, rounds_page
 from tasks.rounds.settings import RoundsConfig
 from tasks.store.artifacts import Artifact
 
@@ -15,6 +15,29 @@ POLICY = Artifact(kind="model", uri="u", digest="d")
 
 def rounds(*gains_and_kl):
     return [Round(n, POLICY, 1 + gain, 1.0, kl, 0.6, 10, 5.0, {}) for n, (gain, kl) in enumerate(gains_and_kl, 1)]
+
+
+def test_every_reward_has_its_curve_where_there_are_several():
+    done = [
+        own._replace(gains={"gold": gain, "reward_model": 1.5})
+        for own, gain in zip(rounds((1, 2), (2, 4)), (0.5, -1), strict=True)
+    ]
+    (plot,) = every_reward(done)
+    assert "gold: from 0 to -1" in plot.alt
+    assert "reward model: from 0 to 1.5" in plot.alt
+    assert plot.svg in rounds_page(done, "store", "").decode()
+    assert every_reward([own._replace(gains={"gold": 1.0}) for own in done]) == []
+
+
+def test_a_round_s_gains_are_in_deviations_of_the_sft_policy():
+    def policy(mean, other):
+        return {"rewards": {"r": {"mean": mean, "std": 2.0}, "none": {"mean": other, "std": other}}, "mean_tokens": 3}
+
+    own = policy(5.0, None) | {"win_rates": {"r": None}, "divergence": {"kl_sequence": 1.0}}
+    stats = {"reference": "sft", "policies": {"sft": policy(1.0, None), "aligned": own}}
+    evaluation = Artifact(kind="evaluation", uri="u", digest="d", stats=stats)
+    found = read_round(1, {"evaluation": evaluation, "aligned": POLICY}, 3, "r")
+    assert (found.gain, found.gains) == (4.0, {"r": 2.0})
 
 
 def config(**fields):

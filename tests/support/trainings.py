@@ -23,8 +23,8 @@ STEPS, STOP = 10, 6  # of 8 steps an epoch; between two saves
 SETTINGS: dict[str, Any] = {"max_steps": STEPS, "batch_size": 4, "save_steps": 4, "logging_steps": 1}
 SETTINGS |= {"learning_rate": 1e-3, "scheduler": "constant", "warmup_ratio": 0.0}
 STAGES: dict[str, Training] = {
-    "sft": SftConfig(base_model=ModelSource(path="given"), micro_batch_size=2, **SETTINGS),
-    "reward_model": RewardModelConfig(micro_batch_size=2, **SETTINGS),
+    "sft": SftConfig(base_model=ModelSource(path="given"), tokens_per_batch=12, **SETTINGS),
+    "reward_model": RewardModelConfig(tokens_per_batch=24, **SETTINGS),
     "dpo": DpoConfig(**SETTINGS, tokens_per_batch=30, lora=Lora(r=2)),  # two packs a step
 }
 
@@ -39,7 +39,8 @@ def examples(stage: str) -> pa.Table:
     if stage == "sft":
         return pa.table({"input_ids": tokens(32), "completion_mask": [[0, 0, 1, 1, 1, 1]] * 32})
     if stage == "reward_model":
-        return pa.table({"chosen_ids": tokens(32), "rejected_ids": tokens(32)})
+        ids = {"prompt_id": [f"{i:02d}" for i in range(32)]}
+        return pa.table(ids | {"chosen_ids": tokens(32), "rejected_ids": tokens(32)})
     columns = {"prompt_id": [f"{i:02d}" for i in range(16)], "prompt": tokens(16), "completions": tokens(16, 3)}
     columns["ref_logps"] = random.uniform(-30, -20, (16, 3)).tolist()
     return pa.table(columns | {"chosen": [[0, 1]] * 16, "rejected": [[1, 2]] * 16})
@@ -77,7 +78,7 @@ class Preempt(TrainerCallback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_substep_end(self, args, state, control, **_) -> None:
+    def on_pre_optimizer_step(self, args, state, control, **_) -> None:
         if state.global_step == self.step - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 

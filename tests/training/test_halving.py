@@ -189,8 +189,8 @@ def test_several_devices_say_what_to_lower(folder):
 
 def test_every_training_says_what_to_lower():
     for stage, lower in [
-        ("sft", "lower sft.micro_batch_size = 2, which changes no result; set sft.extra.gradient_checkpointing; set "),
-        ("reward_model", "lower reward_model.micro_batch_size = 2, which"),
+        ("sft", "lower sft.tokens_per_batch, which changes no result; set sft.extra.gradient_checkpointing; set "),
+        ("reward_model", "lower reward_model.tokens_per_batch, which"),
         ("dpo", "lower dpo.tokens_per_batch, which changes no result; set dpo.extra.gradient_checkpointing; lower "),
     ]:
         said = rf"^the training ran out of memory: {lower}.*2.00 GiB"
@@ -203,5 +203,5 @@ def test_a_stage_says_so(tmp_path, start, monkeypatch):
         raise out_of_memory()
 
     monkeypatch.setattr("transformers.LlamaModel.forward", forward)
-    with pytest.raises(ConfigurationError, match=r"^the training ran out of memory: lower sft.micro_batch_size = 2"):
+    with pytest.raises(ConfigurationError, match=r"^an example of \d+ tokens needs more .*: set sft.lora, sft.dtype"):
         train_stage("sft", Store(str(tmp_path)), start)
