@@ -15,7 +15,7 @@ from tasks.store.manifests import read_manifest
 from tasks.store.runs import Run, list_runs
 
 READERS = 16
-WITHOUT_MODEL = frozenset({"benchmarks", "comparison"})
+WITHOUT_MODEL = frozenset({"benchmarks", "comparison", "reward_quality"})
 """What the records of commands name that look at models and make none."""
 Row = tuple[str, str]
 
