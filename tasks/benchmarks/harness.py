@@ -110,7 +110,7 @@ def _run(policy: Artifact, config: HarnessConfig) -> dict[str, Any]:
 def _command(policy: Artifact, config: HarnessConfig) -> list[str]:
     model = f"pretrained={model_folder(policy)},dtype={config.dtype}"
     model += ",trust_remote_code=True" if trusts_remote_code(policy) else ""
-    command = [config.python, "-m", "lm_eval", "--model", "hf", "--model_args", model]
+    command = [config.python, "-P", "-m", "lm_eval", "--model", "hf", "--model_args", model]
     command += ["--tasks", ",".join(config.tasks), "--batch_size", str(config.batch_size)]
     for flag in ("include_path", "num_fewshot", "limit", "device"):
         if (value := getattr(config, flag)) is not None:

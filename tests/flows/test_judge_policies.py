@@ -1,12 +1,14 @@
 """python -m flows.judge_policies: the story model and a judge that counts words, by three benchmarks."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from judge_server import JudgeServer, asked_text, judging
 from kept_store import kept_run, kept_store
+from runs import ROOT
 
 from flows.judge_policies import main
 from tasks.store.artifacts import Artifact
@@ -24,7 +26,8 @@ def verdict(request, number):
     if "[Start of answer A]" in text:
         a, b = (text.partition(f"[Start of answer {side}]\n")[2].partition("\n[End of answer")[0] for side in "AB")
         return "[[C]]" if len(a) == len(b) else f"[[{'A' if len(a) > len(b) else 'B'}]]"
-    return f"Rating: [[{4 if 'second user question' in request['messages'][0]['content'] else 7}]]"
+    of_second = re.search(r"second (user )?question", request["messages"][0]["content"])
+    return f"Rating: [[{4 if of_second else 7}]]"
 
 
 def lines(path: Path, rows: list[dict]) -> str:
@@ -120,6 +123,15 @@ def test_the_policies_of_a_run_and_one_as_the_reference(prefect_harness, tmp_pat
     (rate,) = (each for each in found["figures"] if each["figure"] == "win rate (%)")
     assert rate["policy"] == "aligned"
     assert rate["rows"] == len(PROMPTS)
+
+
+def test_the_shipped_configuration_is_planned(tmp_path, test_data, capsys, monkeypatch):
+    kept_run(kept_store(tmp_path / "store"))
+    monkeypatch.setenv("MT_BENCH", str(test_data / "mt_bench"))
+    main([str(ROOT / "configs/benchmarks.yaml"), "--set", f"store={tmp_path}/store", "--dry-run"])
+    assert (
+        capsys.readouterr().out == "mt_bench: at most 320 verdicts of the judge\n"
+    )  # 2 policies, 80 questions, 2 turns
 
 
 def test_what_cannot_be_measured_is_refused_before_anything_is_asked(prefect_harness, tmp_path, test_data, capsys):
