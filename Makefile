@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help quickstart chat install test test-slow check bench bench-system gpu faults evidence docs up down ui browse clean
+.PHONY: help quickstart chat install test test-slow check lm-eval bench bench-system gpu faults evidence docs up down ui browse clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ check: install ## Lint, formatting, types, which way imports go
 	$(PYTHON_IN_VENV) -m ruff format --check .
 	$(PYTHON_IN_VENV) -m mypy
 	.venv/bin/lint-imports --no-cache --no-logo
+
+lm-eval: install ## Make .venv-lm-eval, in which flows.judge_policies runs tasks of lm-eval
+	@bash infra/lm_eval.sh
 
 bench: install ## Compare with what a user would run instead, side by side (ten minutes)
 	@for name in dpo reward_model scoring sampling selection store; do $(PYTHON_IN_VENV) benchmarks/$$name.py; done

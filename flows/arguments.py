@@ -48,11 +48,8 @@ def check_run_command(*config: str) -> None:
 
 def compare_parser() -> argparse.ArgumentParser:
     """Return the parser of `flows.compare`."""
-    parser = argparse.ArgumentParser(description="Compare several ways to align one policy.")
-    parser.add_argument("config", help="comparison file, e.g. configs/compare_facts.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
+    parser = _section_parser("Compare several ways to align one policy.", "configs/compare_facts.yaml")
     parser.add_argument("--dry-run", action="store_true", help="list the runs, and compute nothing")
-    parser.add_argument("--json", action="store_true", help="print the outcome as one last line of JSON")
     return parser
 
 
@@ -66,11 +63,7 @@ def check_compare_command() -> None:
 
 def rounds_parser() -> argparse.ArgumentParser:
     """Return the parser of `flows.rounds`."""
-    parser = argparse.ArgumentParser(description="Rounds of RS-DPO, each from the policy of the one before.")
-    parser.add_argument("config", help="file of the rounds, e.g. configs/rounds_facts.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
-    parser.add_argument("--json", action="store_true", help="print the rounds as one last line of JSON")
-    return parser
+    return _section_parser("Rounds of RS-DPO, each from the policy of the one before.", "configs/rounds_facts.yaml")
 
 
 def check_rounds_command() -> None:
@@ -83,11 +76,7 @@ def check_rounds_command() -> None:
 
 def judge_rewards_parser() -> argparse.ArgumentParser:
     """Return the parser of `flows.judge_rewards`."""
-    parser = argparse.ArgumentParser(description="Judge how good rewards are.")
-    parser.add_argument("config", help="file of rewards and sets, e.g. configs/judge_rewards.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
-    parser.add_argument("--json", action="store_true", help="print what was found as one last line of JSON")
-    return parser
+    return _section_parser("Judge how good rewards are.", "configs/judge_rewards.yaml")
 
 
 def check_judge_rewards_command() -> None:
@@ -96,6 +85,15 @@ def check_judge_rewards_command() -> None:
     from tasks.quality.settings import JudgeRewardsConfig
 
     _check_section(JudgeRewardsConfig, options)
+
+
+def _section_parser(description: str, example: str) -> argparse.ArgumentParser:
+    """Return the parser of a command whose configuration is one section."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("config", help=f"configuration file, e.g. {example}")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="override one setting")
+    parser.add_argument("--json", action="store_true", help="print what comes out as one last line of JSON")
+    return parser
 
 
 def _check_section(kind: "type[Section]", options: argparse.Namespace) -> None:
@@ -152,6 +150,21 @@ def check_revise_command() -> None:
     from tasks.config.judges import JudgeConfig
 
     _check_section(JudgeConfig, options)
+
+
+def judge_policies_parser() -> argparse.ArgumentParser:
+    """Return the parser of `flows.judge_policies`."""
+    parser = _section_parser("Measure policies by benchmarks, most of them by a judge.", "configs/benchmarks.yaml")
+    parser.add_argument("--dry-run", action="store_true", help="count verdicts of the judge, and compute nothing")
+    return parser
+
+
+def check_judge_policies_command() -> None:
+    """End the process with a message where the arguments or the settings of benchmarks are wrong."""
+    options = judge_policies_parser().parse_args()
+    from tasks.benchmarks.settings import BenchmarksConfig
+
+    _check_section(BenchmarksConfig, options)
 
 
 def ask_parser() -> argparse.ArgumentParser:

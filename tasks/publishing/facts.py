@@ -15,6 +15,8 @@ from tasks.store.manifests import read_manifest
 from tasks.store.runs import Run, list_runs
 
 READERS = 16
+WITHOUT_MODEL = frozenset({"benchmarks", "comparison", "reward_quality"})
+"""What the records of commands name that look at models and make none."""
 Row = tuple[str, str]
 
 
@@ -74,7 +76,7 @@ def choose_run(store: Store, wanted: str) -> Run:
 
 def _newest_finished(store: Store, runs: list[Run], damaged: list[str]) -> Run:
     """Return the newest finished run, unless a record that cannot be read may be of a newer one."""
-    finished = [run for run in runs if run.status == "finished"]
+    finished = [run for run in runs if run.status == "finished" and WITHOUT_MODEL.isdisjoint(run.artifacts)]
     lost = [folder for folder in damaged if not finished or folder.rpartition("/")[2] > finished[-1].id]
     if lost:
         raise ConfigurationError(f"{store.uri}/{lost[-1]} is damaged, and may be the last run: give a run's id instead")

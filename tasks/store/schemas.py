@@ -112,6 +112,16 @@ SCHEMAS: dict[str, pa.Schema] = {
         completion_tokens_or_null=pa.int64(),
         model=pa.string(),
     ),
+    "benchmarks": _schema(
+        1,
+        policy=pa.string(),
+        benchmark=pa.string(),
+        figure=pa.string(),
+        value_or_null=pa.float64(),
+        low_or_null=pa.float64(),
+        high_or_null=pa.float64(),
+        rows=pa.int64(),
+    ),
     "training_log": _schema(1, step=pa.int64(), metric=pa.string(), value=pa.float64()),
 }
 """Kind of table -> schema; the version stands in the schema's metadata."""

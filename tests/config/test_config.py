@@ -23,7 +23,7 @@ from tasks.config.training import DpoConfig, Lora
 from tasks.pipeline.configuration import Config
 from tasks.selection.strategies import SETTINGS, PairsConfig
 
-OF_OTHERS = ("compare", "judge", "rounds")
+OF_OTHERS = ("benchmarks", "compare", "judge", "rounds")
 """Beginnings of the names of files that other flows read, such as `flows.compare`."""
 CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.name.startswith(OF_OTHERS))
 

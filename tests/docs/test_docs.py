@@ -40,6 +40,8 @@ RUN_BY = {
     "python -m flows.quickstart": "test_the_quickstart",
     "python -m flows.rs_dpo": "test_a_dry_run_prints_a_table",
     "python -m flows.compare": "test_a_dry_run_lists_the_runs",
+    "export MT_BENCH=mt_bench": "test_the_shipped_configuration_is_planned",
+    "python -m flows.judge_policies": "test_the_shipped_configuration_is_planned",
     "python -m flows.judge_rewards": "test_what_is_typed_wrong_in_judged_rewards_is_refused",
     "python -m flows.rounds": "test_what_is_typed_wrong_in_rounds_is_refused",
     "python -m flows.ask": "test_both_policies_answer_and_a_seed_answers_again",
@@ -62,6 +64,7 @@ RUN_BY = {
 """Beginning of a command -> the test that runs it."""
 COMMANDS = (
     "compare",
+    "judge_policies",
     "judge_rewards",
     "rounds",
     "revise",

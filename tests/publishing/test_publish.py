@@ -177,6 +177,8 @@ def test_runs_that_cannot_be_published(kept, capsys, tmp_path):
     assert f"run {dead.id} was interrupted: only a" in refused(capsys, store.uri, dead.id, "a/b")
     online = kept_run(store, artifacts={"aligned": run.artifacts["aligned"]})
     assert f"run {online.id} was aligned by RLOO, for which" in refused(capsys, store.uri, online.id, "a/b")
+    kept_run(store, artifacts={"comparison": run.artifacts["pairs"]})  # of a command that makes no model
+    assert f"run {online.id} was aligned by RLOO, for which" in refused(capsys, store.uri, "last", "a/b")
     other = kept_run(store, artifacts={"pairs": run.artifacts["pairs"]})
     assert f"run {other.id} has no aligned model, but pairs: choose" in refused(capsys, store.uri, "last", "a/b")
 

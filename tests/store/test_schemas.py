@@ -9,7 +9,7 @@ from tasks.store.schemas import SCHEMAS, add_digests, format_digest, rows_digest
 
 KINDS = {"prompts", "demonstrations", "preferences", "completions", "rewards", "ref_logps", "pairs"}
 KINDS |= {"added_preferences", "evaluation", "held_out_rewards", "comparison", "judgments", "predictions"}
-KINDS |= {"training_log"}
+KINDS |= {"training_log", "benchmarks"}
 ROW = st.fixed_dictionaries(
     {
         "prompt_id": st.text(max_size=3),
@@ -46,6 +46,9 @@ def test_only_named_columns_may_be_null():
         "added_preferences.annotator",
         "added_preferences.metadata",
         "evaluation.reward",
+        "benchmarks.value",
+        "benchmarks.low",
+        "benchmarks.high",
         "judgments.prompt_tokens",
         "judgments.completion_tokens",
     }
