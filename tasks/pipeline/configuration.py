@@ -81,7 +81,7 @@ class Config(Section):
         Raises:
             ConfigurationError: There are several, and `pairs.rewards` does not say which; or it names an unknown one.
         """
-        names, terms = self.reward_names, self.pairs.rewards
+        names, terms = self.reward_names or [SECTION], self.pairs.rewards  # whether there is one is checked elsewhere
         if unknown := terms.keys() - {*names}:
             raise ConfigurationError(
                 f"pairs.rewards.{min(unknown)} is no reward of this run: there are {', '.join(names) or 'none'}"
@@ -103,7 +103,9 @@ class Config(Section):
     def selecting(self) -> list[str]:
         """Return the rewards whose tables pairs are selected from: those that count, each member of an ensemble."""
         return [
-            own for name in self.combination.rewards for own in members_of(name, [*self.reward_models, *self.rewards])
+            own
+            for name in self.combination.rewards
+            for own in members_of(name, [*self.reward_models, *self.rewards]) or [name]
         ]
 
     @property

@@ -16,7 +16,7 @@ def facts(tmp_path, stats):
     preferences = Artifact(kind="preferences", uri="u", digest="d", rows=1, stats=stats)
     model = Artifact(kind="model", uri="m", digest="m", rows=0, stats={"accuracy": None})
     made = {"load_preferences": preferences, "train_reward_model": model}
-    return Facts(Store(str(tmp_path)), CONFIG, artifacts=made)
+    return Facts(Store(str(tmp_path)), CONFIG, artifacts=made, reward_models={"reward_model": model})
 
 
 def test_each_source_is_a_row_under_the_reward_model(tmp_path):
