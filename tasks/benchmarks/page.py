@@ -78,7 +78,11 @@ def samples_of(answers: Sequence[Answered]) -> list[Sample]:
 
 def _sample(sides: Sequence[Answered]) -> Sample:
     prompt = [(turn["role"], turn["content"][:LONGEST]) for turn in sides[0].messages if turn["role"] != "assistant"]
-    return Sample(prompt, [Side(each.policy, each.completion[:LONGEST], f"{each.value:g}") for each in sides], "")
+    return Sample(prompt, [Side(each.policy, each.completion[:LONGEST], _value(each)) for each in sides], "")
+
+
+def _value(each: Answered) -> str:
+    return "unreadable" if math.isnan(each.value) else f"{each.value:g}"
 
 
 def _table(name: str, figures: Sequence[Figure]) -> Table:
