@@ -3,27 +3,36 @@
 All sides take token ids to rewards with the same model, type and threads. Ours is what scores in `score_completions`:
 a prompt is computed once for its completions, rows of like length are forwarded together. The others forward each
 completion behind its prompt: in batches of 64 as they come, padded on the right, or one by one without any padding.
-The rewards of all sides must be equal; on a GPU the type is bfloat16, and they are equal to its rounding, which is
-small beside what tells rewards apart.
+On the CPU vLLM is a third, with prefix caching (`scoring.engine: vllm`); its cache is emptied before each turn, and its
+start is told apart. The rewards of all sides must be equal; on a GPU the type is bfloat16, and they are equal to its
+rounding, which is small beside what tells rewards apart.
 
     python benchmarks/scoring.py [--device cpu|cuda] [--model M | --size tiny|1b] [--rounds 3] [--prompts 6]
 """
 
 import functools
+import importlib.util
+import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from _models import add_size, build, llama
-from _side_by_side import faster, options, parse, peak, report, take_turns
+from _side_by_side import Row, faster, options, parse, peak, report, take_turns
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
+from tasks.config.settings import ScoringConfig
+from tasks.examples.world import write_base_model
 from tasks.lm.batches import Sequences
 from tasks.lm.layout import lay_out
+from tasks.rewards.engines import EQUAL
 from tasks.rewards.model import CompletionRewards
+from tasks.rewards.vllm_rewards import VllmRewards
 
 K, PROMPT, COMPLETION, LONGEST, FIXED = 16, 175, 256, 512, 64
 SPREAD = 0.5
@@ -88,6 +97,28 @@ def in_batches(model: LlamaForSequenceClassification, texts: Texts, rows: int) -
     return torch.cat(rewards).float().cpu().numpy()
 
 
+def against_vllm(
+    model: LlamaForSequenceClassification, texts: Texts, rewards: CompletionRewards, rounds: int
+) -> tuple[Row, dict[str, Any]]:
+    """Return the row of vLLM, and how long it took to start; its rewards must be ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_base_model(Path(folder), seed=0)  # for a tokenizer, which vLLM loads and nobody asks
+        model.save_pretrained(folder)
+        start = time.perf_counter()
+        engine = VllmRewards(Path(folder), ScoringConfig(), 2 * LONGEST, trust_remote_code=False)
+        facts = {"start of vLLM": f"{time.perf_counter() - start:.1f} s"}
+
+        def vllm() -> np.ndarray:
+            engine.llm.reset_prefix_cache()
+            return engine(*texts.sequences)
+
+        if (apart := np.abs(vllm() - rewards(*texts.sequences)).max()) > EQUAL:
+            raise ValueError(f"rewards of vLLM are {apart} from ours, more than {EQUAL}")
+        row = faster("scoring, against vLLM", take_turns(lambda: rewards(*texts.sequences), vllm, rounds))
+        engine.close()
+    return row, facts
+
+
 def forwarded(rewards: CompletionRewards, texts: Texts) -> Iterator[tuple[str, str]]:
     """Yield the tokens that each side forwards, without and with padding."""
     sequences = texts.sequences
@@ -137,6 +168,10 @@ def main() -> None:
     for name, (size, least) in sides.items():
         other = functools.partial(in_batches, model, texts, size)
         rows.append(faster(name, take_turns(lambda: rewards(*texts.sequences), other, chosen.rounds), least))
+    if not on_gpu and importlib.util.find_spec("vllm") is not None:  # which takes all of a card's memory
+        row, told = against_vllm(model, texts, rewards, chosen.rounds)
+        rows.append(row)
+        facts |= told
     if on_gpu:
         facts["peak of GPU memory"] = f"{peak():.1f} GB"
     report("Scoring", facts, rows, chosen)

@@ -125,7 +125,9 @@ def load_inputs(site: Site, config: Config) -> Inputs:
         annotated=annotated,
         labels=data.judge or (gold if data.preferences == "gold" else None),
         dpo=pilot_dpo(config.dpo, data),
-        evaluation=evaluation_settings(config.sampling, config.scoring, config.evaluation, gold),
+        evaluation=evaluation_settings(config.sampling, config.scoring, config.evaluation, gold).model_copy(
+            update={"optimised": tuple(dict.fromkeys([config.proxy, *config.selecting]))}
+        ),
     )
     _check_rows(given, config)
     return given

@@ -26,9 +26,10 @@ from tasks.config.compute import ComputeConfig
 from tasks.config.rewards import RewardSource
 from tasks.define_reward import find_reward
 from tasks.import_model import import_reward_model
+from tasks.judges.endpoint import key_of
 from tasks.pipeline.site import Site, open_site
 from tasks.quality.accuracy import Rewards
-from tasks.quality.answers import Answers, PairedAnswers, SampledAnswers, read_answers
+from tasks.quality.answers import Answers, PairedAnswers, SampledAnswers, check_first_row, read_answers
 from tasks.quality.bias import biases, edit_answers
 from tasks.quality.found import Found, judge_pairs, judge_samples, set_row
 from tasks.quality.kept import keep
@@ -44,13 +45,13 @@ from tasks.store.slices import read_slices, read_sorted
 
 PAGE, FIGURES = "reward_quality.html", "reward_quality.json"
 Makers = dict[str, list[Artifact]]
-"""Name of a reward -> what makes it: a function, a reward model, or the members of an ensemble."""
+"""Name of a reward -> what makes it: a function, a judge, a reward model, or the members of an ensemble."""
 
 
 @flow(name="judge-rewards")
 def judge_rewards(settings: JudgeRewardsConfig) -> tuple[Artifact, Found]:
     """Score every set with every reward, and say how good each reward is; what was scored before is looked up."""
-    sets = read_sets(settings)
+    sets = {name: read_answers(name, own) for name, own in settings.sets.items()}
     site = open_site(settings.store, ComputeConfig())
     makers = {name: find_makers(site, name, source) for name, source in settings.rewards.items()}
     found = Found(_told(makers), [set_row(name, own) for name, own in sets.items()], [], [], [], [], [], [])
@@ -72,23 +73,26 @@ def judge_rewards(settings: JudgeRewardsConfig) -> tuple[Artifact, Found]:
     return keep_figures(site, found), found
 
 
-def read_sets(settings: JudgeRewardsConfig) -> dict[str, Answers]:
-    """Return every set, and refuse a function that does not load, before anything is scored.
+def check_settings(settings: JudgeRewardsConfig) -> None:
+    """Refuse a function that does not load, a judge without its key and a set that is not there, before the work.
 
     Raises:
-        ConfigurationError: Names the set or the function, and what is wrong.
+        ConfigurationError: Names the set, the function or the variable, and what is wrong.
     """
     for source in settings.rewards.values():
-        if source.function:
+        if source.function is not None:
             load_function(source.called)
-    return {name: read_answers(name, own) for name, own in settings.sets.items()}
+        if source.judge is not None:
+            key_of(source.judge)
+    for name, own in settings.sets.items():
+        check_first_row(name, own)
 
 
 def find_makers(site: Site, name: str, source: RewardSource) -> list[Artifact]:
     """Bring what makes a reward into the store."""
-    if source.function:
-        return [find_reward(site, name, source)]
-    return [import_reward_model(site, own, NOTHING) for own in source.reward_models]
+    if source.reward_models:
+        return [import_reward_model(site, own, NOTHING) for own in source.reward_models]
+    return [find_reward(site, name, source)]
 
 
 def score(site: Site, makers: Makers, answers: Answers, settings: JudgeRewardsConfig) -> dict[str, Rewards]:
@@ -125,6 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = judge_rewards_parser().parse_args(arguments)
     with ends_with_a_message():
         settings = read_section(JudgeRewardsConfig, options.config, options.set)
+        check_settings(settings)
         check_places()
         with RunLog() as log:
             start_server(log.path)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.config.rewards import COMBINED
+from tasks.config.rewards import COMBINED, SECTION
 from tasks.config.settings import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
 from tasks.evaluation.combined import with_combined
 from tasks.evaluation.comparison import compare
@@ -85,6 +85,8 @@ def evaluate_policy(
         figures[name]["divergence"] = kl.figures
         keeps |= {out.store.folder_of(slice_.part): slice_.part.digest for slice_ in kl.slices}
     stats = {"prompts": prompts.rows, "reference": settings.reference, "policies": figures}
+    if settings.optimised != (SECTION,):
+        stats["optimised"] = settings.optimised
     text, samples = json.dumps(stats, indent=2, sort_keys=True, allow_nan=False).encode(), samples_table(drawn)
     files = {"evaluation.json": text, "samples.parquet": table_bytes(samples, "evaluation")}
     return out.commit("evaluation", files, sha256_of(text), rows=samples.num_rows, stats=stats, keeps=keeps)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.comparison.frontier import Curve, curve
+from tasks.evaluation.along import in_order
 from tasks.planning.costs import dpo_tokens
 from tasks.store.artifacts import Artifact
 from tasks.store.manifests import read_files, read_manifest
@@ -78,9 +79,8 @@ def read_result(arm: str, seed: int, made: Mapping[str, Artifact], by: str, prox
     evaluation, aligned = made["evaluation"], made["aligned"]
     figures, reference = evaluation.stats["policies"], evaluation.stats["reference"]
     along = dict(made["curve"].stats["policies"]) if made.get("curve") else {}
-    again = {reference, LAST, aligned.stats.get("kept")}  # where the best model is kept, it is the aligned one
-    along = {name: own for name, own in along.items() if name not in again}
-    steps = sorted(along, key=lambda name: int(name.removeprefix("step-")))
+    steps, kept = [name for name in in_order(along) if name != LAST], aligned.stats.get("kept")
+    steps = steps[: steps.index(kept)] if kept in steps else steps  # where the best model is kept, the arm ends there
     models = [(name, along[name]) for name in steps] + [(ALIGNED, figures[ALIGNED])]
     return Result(
         arm,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tasks.config.rewards import GOLD
+from tasks.config.rewards import GOLD, SECTION
 from tasks.config.sections import Section
 from tasks.config.settings import Decoding, EvaluationConfig, ScoringConfig
 from tasks.data.prompt_table import PromptTable
@@ -32,6 +32,8 @@ class EvaluationSettings(Section):
     scoring: ScoringConfig
     evaluation: EvaluationConfig
     gold: GoldReward
+    optimised: tuple[str, ...] = (SECTION,)
+    """The reward that pairs are selected by, and where it is made of several, those."""
 
 
 class Drawn(NamedTuple):

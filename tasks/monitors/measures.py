@@ -89,12 +89,13 @@ def win_rate_of_truncated(stats: Stats) -> Values:
 
 def win_rate_of_proxy(stats: Stats) -> Values:
     """Measure how far each win rate by the reward that was optimised is above those by the other rewards."""
-    rates = _win_rates(stats, "win_rates")
-    proxies = {name.partition(", ")[0]: rate for name, rate in rates.items() if name.endswith(f", {OPTIMISED}")}
+    optimised = stats.get("optimised", [OPTIMISED])  # the reward that pairs are selected by, then what it is made of
+    rates = {tuple(name.split(", ", 1)): rate["win_rate"] for name, rate in _win_rates(stats, "win_rates").items()}
+    proxies = {policy: rate for (policy, reward), rate in rates.items() if reward == optimised[0]}
     return {
-        name: proxies[policy]["win_rate"] - rate["win_rate"]
-        for name, rate in rates.items()
-        if (policy := name.partition(", ")[0]) in proxies and not name.endswith(f", {OPTIMISED}")
+        f"{policy}, {reward}": proxies[policy] - rate
+        for (policy, reward), rate in rates.items()
+        if policy in proxies and reward not in optimised
     }
 
 
@@ -104,7 +105,7 @@ def fall_of_held_out(stats: Stats) -> Values:
 
 
 OPTIMISED = "reward_model"
-"""Name of the reward that pairs are selected by."""
+"""Name of the reward that pairs are selected by, where an evaluation does not say."""
 
 
 def _win_rates(stats: Stats, kind: str) -> dict[str, Stats]:

@@ -113,7 +113,7 @@ class Config(Section):
         Raises:
             ConfigurationError: Every reward counts for pairs, or several do not.
         """
-        if self.dpo.keep == "last":
+        if self.alignment is not self.dpo or self.dpo.keep == "last":
             return ()
         counted = self.combination.rewards
         others = [HELD_OUT] if self.reward_model.held_out else [own for own in self.reward_names if own not in counted]
@@ -151,7 +151,7 @@ class RlooRun(Config):
 
     def sections(self) -> dict[str, Any]:
         """Return the sections by name: the parameters of the flow."""
-        return {name: value for name, value in super().sections().items() if name != "dpo"}
+        return {name: value for name, value in super().sections().items() if name not in ("dpo", "rewards")}
 
     @model_validator(mode="after")
     def _goes_with_rloo(self) -> Self:

@@ -5,11 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks.quality.answers import PairedAnswers
+from tasks.quality.answers import ALL, PairedAnswers
 from tasks.rewards.calibration import calibrating_tau, calibration_error, reliability, wilson_interval
 
-ALL = "all"
-"""The category of a whole set."""
 Rewards = Mapping[tuple[str, int], float]
 """(prompt_id, number of the completion) -> reward; NaN: none."""
 

@@ -1,5 +1,6 @@
 """A set read: its prompts, the completions of each, and what is known of them. Writes nothing."""
 
+import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -15,9 +16,11 @@ from tasks.data.sources import read_rows
 from tasks.data.tally import Tally, unread_columns
 from tasks.pipeline.progress import track
 from tasks.quality.formats import FORMATS
-from tasks.quality.settings import AnswerSet, PairSet, SampleSet
+from tasks.quality.settings import PairSet, SampleSet
 
 T = TypeVar("T")
+ALL = "all"
+"""The category of a whole set."""
 
 
 class Prompt(NamedTuple):
@@ -76,29 +79,36 @@ class SampledAnswers(Answers):
     """prompt_id -> the gold reward of each completion; nothing where another reward stands for it."""
 
 
+def check_first_row(name: str, chosen: PairSet | SampleSet) -> None:
+    """Refuse a set that is not there, or lacks a column, by its first row.
+
+    Raises:
+        ConfigurationError: Names the set, and what is wrong.
+    """
+    with _naming(name):
+        where, values = next(read_rows(chosen.source))
+        _check_columns(chosen, values, where)
+
+
 def read_answers(name: str, chosen: PairSet | SampleSet) -> "PairedAnswers | SampledAnswers":
     """Return a set of either kind.
 
     Raises:
         ConfigurationError: It cannot be read, lacks a column, has too many bad rows, or none that is good.
     """
-    try:
+    with _naming(name):
         return read_pairs(chosen) if isinstance(chosen, PairSet) else read_samples(chosen)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"set {name}: {error}") from error
 
 
 def read_pairs(chosen: PairSet) -> PairedAnswers:
     """Return the pairs of a set; raises as `read_answers`."""
-    written, found = FORMATS[chosen.format], PairedAnswers(chosen.source.path)
-    column = chosen.category or written.category
+    written, found, column = FORMATS[chosen.format], PairedAnswers(chosen.source.path), _category_column(chosen)
 
     def parse(values: Values) -> tuple[Record, str]:
         record = parse_record(written.as_preference(values), "preferences")
-        return record, "all" if column is None else _category(values, column)
+        return record, ALL if column is None else _category(values, column)
 
-    needed = tuple(dict.fromkeys((*written.columns, *([column] if column else []))))
-    for record, category in _good_rows(chosen, found, needed, parse):
+    for record, category in _good_rows(chosen, found, parse):
         assert record.chosen is not None and record.rejected is not None  # noqa: PT018 - a preference has both
         chosen_id, rejected_id = (found.add_once(record, text) for text in (record.chosen, record.rejected))
         found.pairs.append(Pair(prompt_id(record.messages), chosen_id, rejected_id, category))
@@ -113,7 +123,7 @@ def read_samples(chosen: SampleSet) -> SampledAnswers:
         gold = None if column is None else _finite(values.get(column), column)
         return parse_record(values, "demonstrations"), gold
 
-    for record, gold in _good_rows(chosen, found, (column,) if column else (), parse):
+    for record, gold in _good_rows(chosen, found, parse):
         assert record.completion is not None  # a demonstration has one
         id_, _ = found.add(record, record.completion)
         if gold is not None:
@@ -125,35 +135,57 @@ def read_samples(chosen: SampleSet) -> SampledAnswers:
     return found
 
 
-def _good_rows(chosen: AnswerSet, found: Answers, needed: tuple[str, ...], parse: Callable[[Values], T]) -> Iterator[T]:
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Name the set in what is wrong with it."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"set {name}: {error}") from error
+
+
+def _good_rows(chosen: PairSet | SampleSet, found: Answers, parse: Callable[[Values], T]) -> Iterator[T]:
     """Yield the good rows of a set, parsed, and note in `found` how many were read and left out."""
     tally = Tally(chosen.source.path, chosen.max_bad_fraction)
-    yield from islice(_parsed_rows(chosen, tally, needed, parse), chosen.max_rows)
+    yield from islice(_parsed_rows(chosen, tally, parse), chosen.max_rows)
     tally.check()
     if tally.bad.total() == tally.total:
         raise ConfigurationError(f"{chosen.source.path} has no usable row: {tally.stats()}")
     found.read = tally.stats()
 
 
-def _parsed_rows(chosen: AnswerSet, tally: Tally, needed: tuple[str, ...], parse: Callable[[Values], T]) -> Iterator[T]:
+def _parsed_rows(chosen: PairSet | SampleSet, tally: Tally, parse: Callable[[Values], T]) -> Iterator[T]:
+    needed = _needed(chosen)
     for where, values in track(f"reading {chosen.source.path}", read_rows(chosen.source)):
         if not tally.total:
-            _check_columns(chosen, values, needed, where)
+            _check_columns(chosen, values, where)
         tally.total += 1
-        tally.unread |= unread_columns(values, _role(chosen)) - {*needed}
+        tally.unread |= unread_columns(values, _role(chosen)) - needed
         try:
             yield parse(values)
         except BadRow as error:
             tally.drop(error.reason, where)
 
 
-def _check_columns(chosen: AnswerSet, values: Values, needed: tuple[str, ...], where: str) -> None:
+def _needed(chosen: PairSet | SampleSet) -> set[str]:
+    """Return the columns that every row must have, beside what `tasks.data` needs."""
+    if isinstance(chosen, SampleSet):
+        return {chosen.gold_column} if chosen.gold_column else set()
+    column = _category_column(chosen)
+    return {*FORMATS[chosen.format].columns} | ({column} if column else set())
+
+
+def _category_column(chosen: PairSet) -> str | None:
+    return chosen.category or FORMATS[chosen.format].category
+
+
+def _check_columns(chosen: PairSet | SampleSet, values: Values, where: str) -> None:
     """Refuse data without the columns of its format.
 
     Raises:
         ConfigurationError: Names the missing ones.
     """
-    if missing := [name for name in needed if name not in values]:
+    if missing := sorted(_needed(chosen) - {*values}):
         raise ConfigurationError(
             f"{where} has no column {', '.join(missing)}, but {', '.join(sorted(values))}: name another format, column "
             "or file"
@@ -162,13 +194,13 @@ def _check_columns(chosen: AnswerSet, values: Values, needed: tuple[str, ...], w
         recognise(values.keys(), _role(chosen), where)
 
 
-def _role(chosen: AnswerSet) -> Role:
+def _role(chosen: PairSet | SampleSet) -> Role:
     return "preferences" if isinstance(chosen, PairSet) else "demonstrations"
 
 
 def _category(values: Values, column: str) -> str:
     value = values.get(column)
-    if not isinstance(value, str | int) or not str(value).strip():
+    if not isinstance(value, str | int) or not str(value).strip() or value == ALL:
         raise BadRow(f"{column} is no category")
     return str(value)
 

@@ -18,6 +18,8 @@ class BestOf(NamedTuple):
     set: str
     reward: str
     prompts: int
+    unscored: int
+    """Completions to which the reward gives nothing: they are kept only where all of a subset are such."""
     n: list[int]
     kl: list[float]
     """log n - (n - 1) / n nats."""
@@ -55,4 +57,5 @@ def _curve(place: tuple[str, str], by: ByPrompt, gold: ByPrompt, most: int, seed
     intervals = [bootstrap_interval(column, np.mean, BOOTSTRAP, seed) for column in gains.T]
     sizes, means, gain = list(range(1, most + 1)), worth.mean(axis=0).tolist(), gains.mean(axis=0).tolist()
     low, high = ([interval[side] for interval in intervals] for side in (0, 1))
-    return BestOf(*place, len(gold), sizes, [best_of_kl(n) for n in sizes], means, gain, low, high)
+    unscored = sum(int(np.isnan(by[id_]).sum()) for id_ in gold)
+    return BestOf(*place, len(gold), unscored, sizes, [best_of_kl(n) for n in sizes], means, gain, low, high)

@@ -7,7 +7,6 @@ import numpy as np
 
 from tasks.config.rewards import GOLD
 from tasks.quality.accuracy import (
-    ALL,
     Accuracy,
     Calibration,
     Rewards,
@@ -16,7 +15,7 @@ from tasks.quality.accuracy import (
     gaps_by_category,
 )
 from tasks.quality.agreement import Agreement, ByPrompt, agreements
-from tasks.quality.answers import Answers, PairedAnswers, SampledAnswers
+from tasks.quality.answers import ALL, Answers, PairedAnswers, SampledAnswers
 from tasks.quality.best_of import BestOf, best_of_curves
 from tasks.quality.bias import Bias
 from tasks.quality.sections import section_scores

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tasks.quality.agreement import Correlation
-from tasks.quality.best_of import BestOf
+from tasks.quality.best_of import RANDOM, BestOf
 from tasks.quality.found import Found
 from tasks.report.blocks import Block, Plot, Section, Table, Text, number
 from tasks.report.intervals import bands, forest
@@ -26,7 +26,7 @@ AGREEMENT = (
 BEST_OF = (
     "Expected gold reward of the best of n completions by each reward, over every subset of n, and what that "
     "is above a completion at random, with a 95% interval over prompts. Nothing does better than the gold reward; a "
-    "reward below `random` is worse than none."
+    "reward below `random` is worse than none. A completion without a reward is kept only where no other is there."
 )
 BIAS = (
     "Change of the reward where a completion is changed in this way alone, in standard deviations of the reward over "
@@ -123,7 +123,8 @@ def best_of_table(curves: Sequence[BestOf]) -> Table:
         for n in sizes
     ]
     caption = f"Best of n: gold reward on {first.set}, {first.prompts} prompts"
-    return Table(("n", "KL (nats)", *(each.reward for each in curves)), rows, caption)
+    names = (each.reward + (f" ({each.unscored:,} unscored)" if each.unscored else "") for each in curves)
+    return Table(("n", "KL (nats)", *names), rows, caption)
 
 
 def bias_table(found: Found) -> Table:
@@ -133,7 +134,8 @@ def bias_table(found: Found) -> Table:
     for edit in dict.fromkeys(row.edit for row in found.bias):
         own = [cells[edit, name] for name in _names(found)]
         texts = [_signed(Correlation(each.change, each.low, each.high)) for each in own]
-        rows.append((edit, str(own[0].prompts), *texts))
+        least, most = min(each.prompts for each in own), max(each.prompts for each in own)
+        rows.append((edit, str(most) if least == most else f"{least} to {most}", *texts))
     return Table(("only this changes", "prompts", *_names(found)), rows, "Bias: change of the reward in its deviations")
 
 
@@ -202,7 +204,7 @@ def _gained(curve: BestOf, place: int) -> str:
     """Return what the best of n is worth, and how far above random; nothing more where it is random."""
     gain, low, high = curve.gain[place], curve.low[place], curve.high[place]
     told = f"{curve.gold[place]:.3f}"
-    return told if low == high == 0 else f"{told}, {gain:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return told if place == 0 or curve.reward == RANDOM else f"{told}, {gain:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _signed(found: Correlation) -> str:

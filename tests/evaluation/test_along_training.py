@@ -1,13 +1,12 @@
 """Rewards along a training: the best model by hand, falls by hand, and that trainings without one are not doubted."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from evaluated import samples
 
 from tasks.evaluation.along import best_place, complete, falls, gains, in_order, read_falls, standard_errors
 from tasks.monitors.judging import OK, WARN, MonitorsConfig, judge
 from tasks.monitors.table import MONITORS
-from tasks.store.schemas import SCHEMAS
 
 (BOUND,) = (monitor.high for monitor in MONITORS if monitor.name == "held_out_fall")
 UP, DOWN = np.array([1.0, 2.0, 3.0, 2.0]), np.array([-1.0, -2.0, -3.0, -2.0])
@@ -30,25 +29,6 @@ def test_the_best_model_is_the_earliest_within_a_standard_error():
     assert best_place(np.stack([ZERO, UP, DOWN])) == (1, 1)
     assert best_place(np.stack([ZERO, noise, DOWN])) == (1, 0)
     assert best_place(np.stack([ZERO, ZERO, ZERO])) == (0, 0)
-
-
-def samples(**policies: dict[str, list[list[float | None]]]) -> pa.Table:
-    """Return the rows of an evaluation: policy -> reward -> prompt -> rewards of its completions."""
-    rows = [
-        {
-            "policy": policy,
-            "reward_name": reward,
-            "prompt_id": f"p{number}",
-            "completion_id": place,
-            "completion": "",
-            "reward": value,
-        }
-        for policy, rewards in policies.items()
-        for reward, prompts in rewards.items()
-        for number, values in enumerate(prompts)
-        for place, value in enumerate(values)
-    ]
-    return pa.Table.from_pylist(rows[::-1], schema=SCHEMAS["evaluation"])
 
 
 def test_gains_are_means_of_a_prompt_s_completions_less_the_reference_s():

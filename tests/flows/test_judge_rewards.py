@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from judge_server import MODEL, asked_text, judging
 from runs import ROOT, written
 
 from flows.judge_rewards import judge_rewards, main
@@ -114,6 +115,25 @@ def test_a_held_out_reward_measures_best_of_n(tmp_path, test_data, prefect_harne
     assert (found.accuracy, found.bias) == ([], [])
 
 
+def test_a_judge_is_judged_as_others_are_and_asked_once(tmp_path, test_data, prefect_harness):
+    def says(request: dict, number: int) -> str:
+        answer = asked_text(request).partition("[Start of the answer]\n")[2].partition("\n[End of")[0]
+        return f"[[{len(answer.split())}]]"
+
+    given = settings(tmp_path, test_data) | {"samples": {}, "bias": {"prompts": 0}}
+    del given["pairs"]["natural"]
+    with judging(says) as server:
+        judge = {"model": MODEL, "base_url": server.url, "api_key_variable": None}
+        config = JudgeRewardsConfig.model_validate(given | {"rewards": {"long": {"judge": judge}}})
+        _, found = judge_rewards(config)
+        asked = len(server.requests)
+        _, again = judge_rewards(config)
+        assert (asked, len(server.requests)) == (8, 8)
+    accuracy = {each.category: each.accuracy for each in found.accuracy}
+    assert accuracy == {"all": 0.625, "hep-go": 0.0, "math-prm": 1.0, "mine": 0.5}
+    assert again == found
+
+
 # In processes of their own.
 
 
@@ -148,13 +168,20 @@ def refused(capsys, *arguments) -> str:
     return capsys.readouterr().err
 
 
-def test_what_is_typed_wrong_in_judged_rewards_is_refused(folder, capsys):
-    config = str(folder / "judge.yaml")
-    assert "bias.set = 'none' is none of the sets" in refused(capsys, config, "--set", "bias.set=none")
-    missing = judge(folder / "judge.yaml", "--set", "rewards.words.function=judged_functions:wrds")
-    assert missing.returncode == 2
-    assert "no function 'wrds'; the module has words, overlap, picky" in missing.stderr
-    assert "Traceback" not in missing.stderr
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("bias.set=none", "bias.set = 'none' is none of the sets: natural, bench, tulu"),
+        ("rewards.words.function=judged_functions:wrds", "no function 'wrds'; the module has words, overlap, picky"),
+        ("pairs.bench.source=nothing.jsonl", "set bench: there is no file or folder nothing.jsonl"),
+        ("pairs.natural.format=rewardbench", "Natural.json row 1 has no column chosen, prompt, rejected, subset"),
+    ],
+)
+def test_what_is_typed_wrong_in_judged_rewards_is_refused(tmp_path, test_data, capsys, monkeypatch, override, message):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "judge.yaml").write_text(yaml.safe_dump(settings(tmp_path, test_data), sort_keys=False))
+    assert message in refused(capsys, str(tmp_path / "judge.yaml"), "--set", override)
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from tasks.examples.world import write_world
 from tasks.rewards.candidates import named_values
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
+from tasks.store.manifests import reference
 from tasks.store.parquet import read_table
 from tasks.store.slices import read_slices, read_sorted
 
@@ -55,8 +56,8 @@ def test_a_judge_labels_and_rewards_and_is_asked_once(tmp_path: Path) -> None:
     assert not [request for request in again if "[Start of answer A]" in asked_text(request)]
     known = {text.strip() for text in texts}
     assert not [request for request in again if between(asked_text(request), "the answer") in known]
-    preferences = next((store / "judge_preferences").iterdir())
-    rows = read_table(Artifact(kind="preferences", uri=f"file://{preferences}", digest="")).to_pylist()
+    (labelled,) = (store / "judge_preferences").iterdir()
+    rows = read_table(reference(f"file://{labelled}")).to_pylist()
     assert rows
     assert all(len(row["chosen"].split()) < len(row["rejected"].split()) for row in rows)
     assert first["metrics"]["evaluation"]["policies"]["sft"]["rewards"].keys() == {

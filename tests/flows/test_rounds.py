@@ -13,7 +13,7 @@ from runs import on_small_world, wait_until, written
 
 from flows.add_preferences import add_preferences
 from flows.rounds import main
-from tasks.config.sections import DataSource
+from tasks.config.sections import PreferenceSource
 from tasks.examples.world import write_world
 from tasks.store.artifacts import Artifact
 from tasks.store.manifests import read_manifest
@@ -91,7 +91,9 @@ def test_preferences_that_come_between_rounds_count_from_the_next_one_and_pairs_
 
 def add(folder: Path, store: Path, lines: list[str], completions: str | None = None) -> None:
     (folder / "new.jsonl").write_text("".join(lines))
-    assert add_preferences.fn(DataSource(path=str(folder / "new.jsonl")), str(store), completions=completions)["new"]
+    assert add_preferences.fn(PreferenceSource(path=str(folder / "new.jsonl")), str(store), completions=completions)[
+        "new"
+    ]
 
 
 def feedback_on(made: dict[str, str]) -> list[str]:

@@ -11,7 +11,7 @@ from flows.rloo import rloo
 from flows.rs_dpo import rs_dpo
 from flows.stage_order import stage_order
 from tasks.config.errors import ConfigurationError
-from tasks.config.sections import DataSource
+from tasks.config.sections import PreferenceSource
 from tasks.pipeline.configuration import RlooRun
 
 CHANGES = {
@@ -24,6 +24,7 @@ CHANGES = {
     "another base for rewards": ("reward_model.base_model={model}",),
     "fewer evaluation prompts": ("data.max_evaluation_prompts=2",),
     "models along the way": ("dpo.snapshots=2",),
+    "the best model along the way": ("dpo.snapshots=2", "dpo.keep=best", "reward_model.held_out=true"),
     "a pilot": ("data.pilot=2",),
 }
 
@@ -35,7 +36,7 @@ def test_the_order_is_that_of_the_dry_run(folder, test_data, changes):
     places = {"model": test_data / "stories260k", "demonstrations": folder / "demonstrations.jsonl"}
     overrides = [change.format(**places) for change in changes]
     config = load_config(str(folder / "run.yaml"), overrides)
-    add_preferences.fn(DataSource(path=str(folder / "pairs.jsonl")), config.store)
+    add_preferences.fn(PreferenceSource(path=str(folder / "pairs.jsonl")), config.store)
     assert list(stage_order(config)) == [step["stage"] for step in foresee(rs_dpo, config.sections()).steps]
 
 

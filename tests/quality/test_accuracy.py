@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tasks.quality.accuracy import ALL, accuracy_of, calibration_of, gaps_by_category
-from tasks.quality.answers import Pair, PairedAnswers
+from tasks.quality.accuracy import accuracy_of, calibration_of, gaps_by_category
+from tasks.quality.answers import ALL, Pair, PairedAnswers
 from tasks.quality.sections import OVERALL, SECTIONS, section_scores
 from tasks.rewards.calibration import wilson_interval
 

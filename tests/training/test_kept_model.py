@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from evaluated import samples
 from pair_tables import PAIRS, completions_of, draft, pairs_of, prompts_of, tiny_policy
 from safetensors.numpy import load_file
 
@@ -9,12 +10,11 @@ from tasks.choose_snapshot import choose, choose_snapshot
 from tasks.config.training import DpoConfig, Lora
 from tasks.dpo import train_dpo
 from tasks.models.loading import model_folder
-from tasks.store.artifacts import Artifact
+from tasks.store.artifacts import Artifact, sha256_of
 from tasks.store.folders import Store
 from tasks.store.manifests import read_manifest
 from tasks.store.parquet import table_bytes
 from tasks.training.snapshots import LAST, snapshots
-from tests.evaluation.test_along_training import samples
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,7 +28,8 @@ def evaluation(store: Store, **models: list[float | None]) -> Artifact:
     rows = samples(sft={HELD_OUT[0]: [[0.0]] * 3}, **given)
     stats = {"reference": "sft", "policies": {"sft": {}, **given}}
     files = {"samples.parquet": table_bytes(rows, "evaluation")}
-    return draft(store, f"evaluation-{models}").commit("evaluation", files, "e", stats=stats)
+    name = sha256_of(repr(models).encode())
+    return draft(store, name).commit("evaluation", files, name, stats=stats)
 
 
 PEAKS = {"step-2": [0.0, 0.1, 0.0], "step-4": [2.0, 3.0, 2.0], "last": [1.0, 1.5, 1.0]}

@@ -66,7 +66,7 @@ def test_a_column_that_is_missing_is_named(tmp_path):
         PairSet(source=path, format="rewardbench")
     )
     assert "has no column topic" in refused(PairSet(source=path, category="topic"))
-    assert "has no column input, output_1, output_2, label" in refused(PairSet(source=path, format="llmbar"))
+    assert "has no column input, label, output_1, output_2" in refused(PairSet(source=path, format="llmbar"))
     assert "cannot serve as preferences" in refused(PairSet(source=write(tmp_path / "b.jsonl", {"prompt": "Why?"})))
     assert "has no column worth" in refused(SampleSet(source=path, gold_column="worth"))
 
