@@ -49,6 +49,16 @@ def test_an_evaluation_by_hand():
     }
 
 
+def test_over_optimisation_is_told_by_the_reward_that_pairs_come_from():
+    rates = {name: {"win_rate": rate, "low": rate, "high": rate} for name, rate in (("combined", 0.9), ("brief", 0.8))}
+    policies = {"sft": SFT, "aligned": ALIGNED | {"win_rates": ALIGNED["win_rates"] | rates}}
+    stats = {"reference": "sft", "policies": policies, "optimised": ["combined", "brief"]}
+    found = {
+        about: value for (name, about), (_, value) in verdicts("evaluate_policy", stats).items() if name[:6] == "over_o"
+    }
+    assert found == {"aligned, gold": pytest.approx(0.3), "aligned, reward_model": pytest.approx(0.0)}
+
+
 def test_a_policy_that_does_not_differ_from_the_reference_is_not_doubted_for_it():
     same = SFT | {"win_rates": {"gold": {"win_rate": 0.5, "low": 0.5, "high": 0.5}}, "divergence": {"kl_sequence": 0.0}}
     found = verdicts("evaluate_policy", {"reference": "sft", "policies": {"sft": SFT, "aligned": same}})
