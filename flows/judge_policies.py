@@ -55,7 +55,8 @@ def judge_policies(config: BenchmarksConfig) -> tuple[dict[str, Artifact], dict[
     measuring = Measuring(store, config, policies)
     outcomes = measuring.outcomes()
     decides = {"settings": config, "policies": policies}
-    made = {"benchmarks": keep_figures(site, outcomes, decides)}
+    judge = "" if config.judge is None else f"{config.judge.model} {config.judge.version}".strip()
+    made = {"benchmarks": keep_figures(site, outcomes, decides, benchmarks_page(outcomes, store.uri, judge))}
     if any(outcome.answers for outcome in outcomes.values()):
         made["answers"] = keep_answers(site, outcomes, decides, measuring.parts())
     record.finish(made)
@@ -77,10 +78,10 @@ def run_policies(store: Store, run: str) -> dict[str, Artifact]:
     return found
 
 
-def keep_figures(site: Site, outcomes: dict[str, Outcome], decides: dict[str, object]) -> Artifact:
+def keep_figures(site: Site, outcomes: dict[str, Outcome], decides: dict[str, object], page: bytes) -> Artifact:
     """Commit the figures with their page, under the key of what they are and of what `decides` them."""
     rows = [_figure_row(each) for outcome in outcomes.values() for each in outcome.figures]
-    table, page = pa.Table.from_pylist(rows, SCHEMAS["benchmarks"]), benchmarks_page(outcomes, site.store.uri)
+    table = pa.Table.from_pylist(rows, SCHEMAS["benchmarks"])
     digest = format_digest(rows_digest(table))
     draft = _noted(site, "judge_policies", {**decides, "table": digest, "page": sha256_of(page)})
     files = {"benchmarks.parquet": table_bytes(table, "benchmarks"), PAGE: page}

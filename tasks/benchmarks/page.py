@@ -38,10 +38,16 @@ def benchmark_tables(outcomes: Mapping[str, Outcome]) -> dict[str, Table]:
     return {name: _table(name, outcome.figures) for name, outcome in outcomes.items()}
 
 
-def benchmarks_page(outcomes: Mapping[str, Outcome], store: str) -> bytes:
-    """Return the page of a benchmark run as HTML."""
+def benchmarks_page(outcomes: Mapping[str, Outcome], store: str, judge: str = "") -> bytes:
+    """Return the page of a benchmark run as HTML.
+
+    Args:
+        outcomes: What each benchmark comes to.
+        store: Where the answers are.
+        judge: Who judged; empty: nobody.
+    """
     policies = list(dict.fromkeys(each.policy for outcome in outcomes.values() for each in outcome.figures))
-    conclusion = f"{len(policies)} policies ({', '.join(policies)}), {len(outcomes)} benchmarks."
+    conclusion = f"Policies: {', '.join(policies)}." + (f" Judge: {judge}." if judge else "")
     tables = benchmark_tables(outcomes)
     sections = [
         Section(TITLES[name], [*_blocks(outcome, tables[name], FOOTINGS[name])]) for name, outcome in outcomes.items()
