@@ -48,11 +48,19 @@ PAGE = "benchmarks.html"
 def judge_policies(config: BenchmarksConfig) -> tuple[dict[str, Artifact], dict[str, Outcome]]:
     """Measure the policies; return the table of figures and the one of answers, and what each benchmark comes to."""
     store = open_store(config.store)
-    site = Site(store, record=RunRecord.begin(store))
+    record = RunRecord.begin(store)
+    site = Site(store, record=record)
     policies = {} if config.run is None else run_policies(store, config.run)
     policies |= {name: import_model(site, source, "policy") for name, source in config.policies.items()}
-    outcomes = Measuring(store, config, policies).outcomes()
-    return keep(site, outcomes), outcomes
+    measuring = Measuring(store, config, policies)
+    outcomes = measuring.outcomes()
+    decides = {"settings": config, "policies": policies}
+    judge = "" if config.judge is None else f"{config.judge.model} {config.judge.version}".strip()
+    made = {"benchmarks": keep_figures(site, outcomes, decides, benchmarks_page(outcomes, store.uri, judge))}
+    if any(outcome.answers for outcome in outcomes.values()):
+        made["answers"] = keep_answers(site, outcomes, decides, measuring.parts())
+    record.finish(made)
+    return made, outcomes
 
 
 def run_policies(store: Store, run: str) -> dict[str, Artifact]:
@@ -70,28 +78,34 @@ def run_policies(store: Store, run: str) -> dict[str, Artifact]:
     return found
 
 
-def keep(site: Site, outcomes: dict[str, Outcome]) -> dict[str, Artifact]:
-    """Commit the figures with their page, and the answers with their values, under the keys of what is in them."""
-    store, record = site.store, site.record
-    assert record is not None  # this flow has begun one
-    figures = pa.Table.from_pylist(
-        [_figure_row(each) for outcome in outcomes.values() for each in outcome.figures], SCHEMAS["benchmarks"]
-    )
-    answers = pa.Table.from_pylist(
-        [_answer_row(each) for outcome in outcomes.values() for each in outcome.answers], SCHEMAS["evaluation"]
-    )
-    page = benchmarks_page(outcomes, store.uri)
-    made = {}
-    for kind, table, files in (("benchmarks", figures, {PAGE: page}), ("evaluation", answers, {})):
-        digest = format_digest(rows_digest(table))
-        told = {name: sha256_of(content) for name, content in files.items()}
-        draft = Draft(store, provenance_of(f"judge_policies_{kind}", 1, {"table": digest, "files": told}))
-        record.note(draft.folder)
-        made[kind] = draft.commit(
-            kind, {f"{kind}.parquet": table_bytes(table, kind), **files}, digest, rows=table.num_rows
-        )
-    record.finish(made)
-    return made
+def keep_figures(site: Site, outcomes: dict[str, Outcome], decides: dict[str, object], page: bytes) -> Artifact:
+    """Commit the figures with their page, under the key of what they are and of what `decides` them."""
+    rows = [_figure_row(each) for outcome in outcomes.values() for each in outcome.figures]
+    table = pa.Table.from_pylist(rows, SCHEMAS["benchmarks"])
+    digest = format_digest(rows_digest(table))
+    draft = _noted(site, "judge_policies", {**decides, "table": digest, "page": sha256_of(page)})
+    files = {"benchmarks.parquet": table_bytes(table, "benchmarks"), PAGE: page}
+    return draft.commit("benchmarks", files, digest, rows=table.num_rows)
+
+
+def keep_answers(
+    site: Site, outcomes: dict[str, Outcome], decides: dict[str, object], parts: dict[str, str]
+) -> Artifact:
+    """Commit the answers with their values, as an evaluation; `parts` are of the completions, which `prune` spares."""
+    rows = [_answer_row(each) for outcome in outcomes.values() for each in outcome.answers]
+    table = pa.Table.from_pylist(rows, SCHEMAS["evaluation"])
+    digest = format_digest(rows_digest(table))
+    draft = _noted(site, "judge_policies_answers", {**decides, "table": digest})
+    files = {"answers.parquet": table_bytes(table, "evaluation")}
+    return draft.commit("evaluation", files, digest, rows=table.num_rows, keeps=parts)
+
+
+def _noted(site: Site, stage: str, decides: dict[str, object]) -> Draft:
+    """Return where something is kept, once the record of this run names it."""
+    draft = Draft(site.store, provenance_of(stage, 1, decides))
+    if site.record is not None:
+        site.record.note(draft.folder)
+    return draft
 
 
 def _figure_row(each: Figure) -> dict[str, object]:

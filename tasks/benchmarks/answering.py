@@ -33,6 +33,8 @@ class Answerer:
             system: System message of conversations that have none.
         """
         self.store, self.policy, self.decoding, self.system = store, policy, decoding, system
+        self.parts: dict[str, str] = {}
+        """Folder -> digest of each part of the policy's completions that holds answers."""
 
     def answer(self, conversations: Sequence[Messages], temperatures: Sequence[float]) -> list[str]:
         """Return the answer to each conversation at its temperature; what the store has is not drawn again.
@@ -80,6 +82,7 @@ class Answerer:
         """Return the answers by prompt."""
         decoding = self.decoding.model_copy(update={"temperature": temperature})
         slices, _ = sample_slices(self.store, self.policy, stored_prompts(self.store, conversations), decoding)
+        self.parts |= {self.store.folder_of(slice_.part): slice_.part.digest for slice_ in slices}
         tables = [slice_.read(["prompt_id", "completion"]) for slice_ in slices]
         return {row["prompt_id"]: row["completion"] for table in tables for row in table.to_pylist()}
 

@@ -20,6 +20,8 @@ from tasks.evaluation.intervals import Statistic
 STRENGTHS = np.logspace(-4, 4, 10)
 """Weights of the likelihood against the penalty that are tried: scikit-learn's `Cs=10`, as in the authors' code."""
 FOLDS = 5
+LEAST = 100
+"""Fewest comparisons: with a handful the penalty decides, and the rate becomes a half."""
 
 
 class Fit(NamedTuple):
@@ -46,10 +48,10 @@ def length_controlled(wins: np.ndarray, delta: np.ndarray) -> Fit:
         delta: (n,) characters of the reference answer less those of the model's.
 
     Raises:
-        ValueError: There are fewer rows than folds.
+        ValueError: There are fewer than `LEAST` rows.
     """
-    if len(wins) < FOLDS:
-        raise ValueError(f"{len(wins)} comparisons are fewer than the {FOLDS} folds that choose the penalty: take more")
+    if len(wins) < LEAST:
+        raise ValueError(f"{len(wins)} comparisons must be at least {LEAST}: with fewer the penalty decides")
     rows = features(delta)
     strength = choose_strength(rows, wins)
     theta, phi = fit(rows, wins, strength)
@@ -64,7 +66,7 @@ def features(delta: np.ndarray) -> np.ndarray:
 
 def choose_strength(rows: np.ndarray, wins: np.ndarray) -> float:
     """Return the strength whose fits to four fifths of the rows lose least on the other fifth."""
-    fold = np.arange(len(rows)) % FOLDS
+    fold = np.random.default_rng(0).permutation(len(rows)) % FOLDS  # rows may come in a pattern of their own
 
     def lost(strength: float) -> float:
         kept = (fit(rows[fold != one], wins[fold != one], strength) for one in range(FOLDS))

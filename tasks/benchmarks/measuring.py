@@ -91,6 +91,10 @@ class Measuring:
             self.progress.close()
         return {name: outcome for name, outcome in made.items() if outcome is not None}
 
+    def parts(self) -> dict[str, str]:
+        """Return the parts of tables that hold the answers, folder -> digest, for `prune` to spare."""
+        return {folder: digest for each in self.answerers.values() for folder, digest in each.parts.items()}
+
     def _check_room(self) -> None:
         longest = self.config.sampling.max_new_tokens
         asked = [each.messages for each in self.material.instructions]

@@ -39,7 +39,7 @@ def answer_questions(questions: Sequence[MtQuestion], answer: AnswerAll) -> dict
     temperatures = [TEMPERATURES.get(each.category, OTHER_TEMPERATURE) for each in questions]
     first = answer([user(each.turns[0]) for each in questions], temperatures)
     second = answer([second_turn(each, said) for each, said in zip(questions, first, strict=True)], temperatures)
-    return {each.id: both for each, *both in zip(questions, first, second, strict=True)}  # type: ignore[misc]
+    return {each.id: both for each, both in zip(questions, zip(first, second, strict=True), strict=True)}
 
 
 def second_turn(question: MtQuestion, said: str) -> Messages:

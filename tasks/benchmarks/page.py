@@ -38,10 +38,16 @@ def benchmark_tables(outcomes: Mapping[str, Outcome]) -> dict[str, Table]:
     return {name: _table(name, outcome.figures) for name, outcome in outcomes.items()}
 
 
-def benchmarks_page(outcomes: Mapping[str, Outcome], store: str) -> bytes:
-    """Return the page of a benchmark run as HTML."""
+def benchmarks_page(outcomes: Mapping[str, Outcome], store: str, judge: str = "") -> bytes:
+    """Return the page of a benchmark run as HTML.
+
+    Args:
+        outcomes: What each benchmark comes to.
+        store: Where the answers are.
+        judge: Who judged; empty: nobody.
+    """
     policies = list(dict.fromkeys(each.policy for outcome in outcomes.values() for each in outcome.figures))
-    conclusion = f"{len(policies)} policies ({', '.join(policies)}), {len(outcomes)} benchmarks."
+    conclusion = f"Policies: {', '.join(policies)}." + (f" Judge: {judge}." if judge else "")
     tables = benchmark_tables(outcomes)
     sections = [
         Section(TITLES[name], [*_blocks(outcome, tables[name], FOOTINGS[name])]) for name, outcome in outcomes.items()
@@ -78,7 +84,11 @@ def samples_of(answers: Sequence[Answered]) -> list[Sample]:
 
 def _sample(sides: Sequence[Answered]) -> Sample:
     prompt = [(turn["role"], turn["content"][:LONGEST]) for turn in sides[0].messages if turn["role"] != "assistant"]
-    return Sample(prompt, [Side(each.policy, each.completion[:LONGEST], f"{each.value:g}") for each in sides], "")
+    return Sample(prompt, [Side(each.policy, each.completion[:LONGEST], _value(each)) for each in sides], "")
+
+
+def _value(each: Answered) -> str:
+    return "unreadable" if math.isnan(each.value) else f"{each.value:g}"
 
 
 def _table(name: str, figures: Sequence[Figure]) -> Table:

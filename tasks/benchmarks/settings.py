@@ -92,9 +92,9 @@ class HarnessConfig(Section):
 class BenchmarksConfig(Section):
     """Policies, and what they are measured by."""
 
-    store: str = "./.rsdpo"
+    store: Annotated[str, NOT_IN_KEY] = "./.rsdpo"
     """Keeps answers, verdicts and results."""
-    run: str | None = Field(None, min_length=1)
+    run: Annotated[str | None, NOT_IN_KEY] = Field(None, min_length=1)
     """Run of the store whose policies `sft` and `aligned` are measured: the beginning of its id, or `last`."""
     policies: dict[str, ModelSource] = Field({})
     """Name -> a model."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.benchmarks.figures import Answered, Figure, Outcome, Resampling, figure
-from tasks.benchmarks.length_control import FOLDS, controlled_statistic, length_controlled
+from tasks.benchmarks.length_control import LEAST, controlled_statistic, length_controlled
 from tasks.benchmarks.settings import WinRateConfig
 from tasks.config.errors import ConfigurationError
 from tasks.data.columns import Role
@@ -53,7 +53,7 @@ def win_figures(policy: str, wins: np.ndarray, delta: np.ndarray, by: Resampling
     readable = ~np.isnan(wins)
     wins, delta = wins[readable], delta[readable]
     figures = [figure((policy, NAME, "win rate (%)"), wins[:, None], by, scale=100)]
-    if len(wins) >= FOLDS:
+    if len(wins) >= LEAST:
         fit = length_controlled(wins, delta)
         refits = Resampling(min(REFITS, by.samples), by.seed)
         rows, name = np.stack([wins, delta], axis=1), (policy, NAME, "length-controlled (%)")
@@ -89,6 +89,6 @@ def outcome(
     unread, notes = int(np.isnan(wins).sum()), []
     if unread:
         notes.append(f"{policy}: {unread} of {len(wins)} comparisons were unreadable and left out")
-    if len(wins) - unread < FOLDS:
-        notes.append(f"{policy}: fewer than {FOLDS} comparisons, so no length-controlled win rate")
+    if len(wins) - unread < LEAST:
+        notes.append(f"{policy}: fewer than {LEAST} comparisons, so no length-controlled win rate")
     return Outcome(win_figures(policy, wins, delta, by), answered, notes)

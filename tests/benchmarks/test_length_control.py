@@ -71,12 +71,12 @@ def test_the_reference_s_side_wins_the_rest(rate):
 
 
 def test_too_few_rows_are_refused():
-    with pytest.raises(ValueError, match="4 comparisons are fewer than the 5 folds"):
+    with pytest.raises(ValueError, match="4 comparisons must be at least 100"):
         length_controlled(np.ones(4), np.arange(4.0))
 
 
 # What our regression gives on the published annotations, and what the authors' gives with difficulties and gamed rows.
-OURS = {"NullModel": 84.688, "FuseChat-Llama-3.1-8B-Instruct": 65.003}
+OURS = {"NullModel": 84.688, "FuseChat-Llama-3.1-8B-Instruct": 65.063}
 PUBLISHED = {"NullModel": 86.45780691307947, "FuseChat-Llama-3.1-8B-Instruct": 65.38623116037492}
 
 

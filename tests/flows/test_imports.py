@@ -11,7 +11,7 @@ from runs import ROOT
 
 FLOWS = (
     *("rs_dpo", "quickstart", "chat", "compare", "rounds", "add_prompts", "add_preferences", "ask", "browse"),
-    *("judge_rewards", "publish", "revise", "status", "store"),
+    *("judge_policies", "judge_rewards", "publish", "revise", "status", "store"),
 )
 MODELS = {"torch", "transformers", "trl", "vllm", "peft", "accelerate", "datasets", "tokenizers"}
 """Needed where a model or its tokenizer is loaded."""
@@ -62,6 +62,7 @@ def test_help_and_a_wrong_flag_load_nothing_heavy(tmp_path, name):
         (["rs_dpo", "run.yaml", "--set", "dpo.bta=1"], "error: dpo.bta is no known setting: check its spelling"),
         (["rs_dpo", "nothing.yaml"], "error: configuration file nothing.yaml does not exist"),
         (["compare", "nothing.yaml"], "error: configuration file nothing.yaml does not exist"),
+        (["judge_policies", "run.yaml"], "error: data is no known setting: check its spelling"),
         (["judge_rewards", "run.yaml"], "error: rewards: Field required"),
         (["rounds", "run.yaml"], "error: base: Field required"),
     ],

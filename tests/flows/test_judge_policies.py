@@ -4,9 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
-from judge_server import JudgeServer, asked_text, judging
+from judge_server import MODEL, JudgeServer, asked_text, judging
 from kept_store import kept_run, kept_store
 from runs import ROOT
 
@@ -17,7 +18,7 @@ from tasks.store.manifests import read_manifest
 from tasks.store.parquet import read_table
 
 QUESTIONS = [("writing", "Once upon a time", "And then"), ("math", "One day", "So")]
-PROMPTS = ["The cat", "A big dog", "Lily saw", "The sun", "Tom had", "Mom said"]
+PROMPTS = ["The cat", "A big dog", "Lily saw", "The sun", "Tom had", "The bird"]
 
 
 def verdict(request, number):
@@ -86,22 +87,26 @@ def test_policies_are_measured_and_a_second_run_asks_nothing(prefect_harness, tm
     assert [figures["story", name]["value"] for name in ("both turns", "turn 1", "turn 2", "math")] == [5.5, 7, 4, 5.5]
     assert figures["story", "win rate (%)"]["value"] == 100  # twelve tokens of a story are longer than "No."
     assert figures["story", "characters more than the reference"]["value"] > 0
-    assert figures["other", "refused of harmless prompts (%)"]["value"] == 0
     check_what_is_kept(Store(config["store"]), found)
 
 
 def check_what_is_kept(store: Store, found: dict) -> None:
-    tables = {}
-    for kind, uri in found["artifacts"].items():
-        manifest = read_manifest(uri)
-        tables[kind] = read_table(Artifact(kind=kind, uri=uri, digest=manifest.digest))
-    assert tables["benchmarks"].num_rows == len(found["figures"])
-    assert set(tables["evaluation"]["reward_name"].to_pylist()) == {
-        "mt_bench turn 1",
-        "mt_bench turn 2",
-        "win_rate",
-        "refusals harmless",
+    kinds = {"benchmarks": "benchmarks", "answers": "evaluation"}
+    manifests = {name: read_manifest(uri) for name, uri in found["artifacts"].items()}
+    tables = {
+        name: read_table(Artifact(kind=kinds[name], uri=found["artifacts"][name], digest=manifest.digest))
+        for name, manifest in manifests.items()
     }
+    assert tables["benchmarks"].num_rows == len(found["figures"])
+    said = [row["completion"] for row in tables["answers"].to_pylist() if row["reward_name"] == "refusals harmless"]
+    (refused, _) = (each["value"] for each in found["figures"] if each["benchmark"] == "refusals")
+    assert refused == pytest.approx(100 * np.mean(["I'm sorry" in text for text in said]))  # the model says so in play
+    measures = {"mt_bench turn 1", "mt_bench turn 2", "win_rate", "refusals harmless"}
+    assert set(tables["answers"]["reward_name"].to_pylist()) == measures
+    assert manifests["answers"].keeps
+    assert all(store.has_manifest(folder) for folder in manifests["answers"].keeps)
+    assert manifests["benchmarks"].provenance.config["settings"]["judge"]["model"] == MODEL
+    assert set(manifests["benchmarks"].provenance.inputs) == {"policies.story", "policies.other"}
     page = Path(found["page"].removeprefix("file://")).read_text()
     for words in (
         "How are the answers to MT-Bench rated?",
