@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import runs
 from judge_server import MODEL, asked_text, judging
 from runs import digests, on_small_world
@@ -32,6 +33,7 @@ def says(request: dict, number: int) -> str:
     return "[[C]]" if a == b else f"[[{'A' if a < b else 'B'}]]"
 
 
+@pytest.mark.slow
 def test_a_judge_labels_and_rewards_and_is_asked_once(tmp_path: Path) -> None:
     write_world(tmp_path / "world", seed=0, scale=0.1)
     store = tmp_path / "store"

@@ -105,6 +105,7 @@ def test_policies_are_compared_by_each_reward_and_by_the_combined_one(second: di
     assert means["combined"] == pytest.approx(terms["reward_model"] + 0.5 * terms["brief"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_other_weights_score_nothing(second: dict, world: Path, store: Path) -> None:
     scored = sorted((store / "score_completions").iterdir())
     other = run(world, store, {**BOTH, "pairs.rewards.brief": "{scale: rank, weight: 2}", "pairs.combine": "min"})
@@ -112,6 +113,7 @@ def test_other_weights_score_nothing(second: dict, world: Path, store: Path) -> 
     assert digests(other)["rewards"] != digests(second)["rewards"]
 
 
+@pytest.mark.slow
 def test_an_ensemble_a_gate_and_pareto_pairs(first: dict, world: Path, store: Path) -> None:
     settings = {
         "rewards.sure.ensemble": MEMBERS,
@@ -155,6 +157,7 @@ def test_a_function_that_gives_no_number_stops_the_run_by_name(first: dict, worl
     assert "rewards.odd gives 96 of 96 completions no reward, and its max_failed is 0.01" in done.stderr
 
 
+@pytest.mark.slow
 def test_rows_that_a_function_fails_on_are_counted_and_in_no_pair(first: dict, world: Path, store: Path) -> None:
     picky = "{function: 'own_rewards:picky', options: {at: 6}, max_failed: 1}"
     made = run(world, store, {"rewards.picky": picky, "pairs.rewards.picky": "{}"})
