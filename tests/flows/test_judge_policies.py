@@ -109,6 +109,7 @@ def check_what_is_kept(store: Store, found: dict) -> None:
     assert set(manifests["benchmarks"].provenance.inputs) == {"policies.story", "policies.other"}
     page = Path(found["page"].removeprefix("file://")).read_text()
     for words in (
+        f"Judge: {MODEL}.",
         "How are the answers to MT-Bench rated?",
         "length-controlled",
         "What is refused?",
