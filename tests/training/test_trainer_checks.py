@@ -54,7 +54,7 @@ def test_what_the_trainer_would_refuse_is_refused_by_name(given, message):
 def test_what_the_trainer_takes_is_taken():
     given = {"weight_decay": 1e-2, "lr_scheduler_kwargs": {"min_lr_rate": 0.1}, "optim": "adafactor"}
     check_trainer_arguments(DpoConfig(scheduler="cosine_with_min_lr", extra=given))
-    check_trainer_arguments(RewardModelConfig(extra={"pad_to_multiple_of": 8, "optim": "adamw_bnb_8bit"}))
+    check_trainer_arguments(RewardModelConfig(extra={"optim": "adamw_bnb_8bit"}))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU trains in float16")
