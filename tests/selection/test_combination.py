@@ -144,4 +144,4 @@ def test_pareto_is_the_threshold_rule_by_each(one, other):
 
 def test_pareto_needs_several_rewards():
     with pytest.raises(ValueError, match="needs several rewards with a weight"):
-        select(candidates([[1.0, 2.0]]), PairsConfig(strategy="pareto"))
+        select(candidates([[1.0, 2.0]])._replace(terms={}), PairsConfig(strategy="pareto"))

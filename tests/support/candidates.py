@@ -22,7 +22,8 @@ def candidates(rewards, texts=None, cut=()):
         truncated[place] = True
     texts = np.arange(rewards.size).reshape(rewards.shape) if texts is None else np.array(texts)
     ids, distinct = pa.array([f"p{row}" for row in range(len(rewards))]), pa.array(map(str, range(rewards.size)))
-    return Candidates(ids, rewards, truncated, np.ones(rewards.shape, int), texts, distinct, texts >= 0)
+    terms = {"one": rewards, "two": 2 * rewards}  # for pareto: of one order, so that pairs are the threshold's
+    return Candidates(ids, rewards, truncated, np.ones(rewards.shape, int), texts, distinct, texts >= 0, terms)
 
 
 def chosen(found):
