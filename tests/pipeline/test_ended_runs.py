@@ -39,7 +39,7 @@ def fail():
     raise RuntimeError("no luck today\\nof secret-of-the-store")
 
 @flow(name="other")
-def other(data, sft, reward_model, sampling, scoring, pairs, dpo, evaluation, monitors, compute, store):
+def other(data, sft, reward_model, rewards, sampling, scoring, pairs, dpo, evaluation, monitors, compute, store):
     if PLAN.get() is not None:
         return
     print("under way", flush=True)
