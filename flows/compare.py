@@ -15,13 +15,13 @@ from typing import Any
 
 from prefect import flow
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from flows.arguments import compare_parser
 from flows.arm_runs import ended_runs, flow_of
 from flows.command_line import ends_with_a_message, foresee
 from flows.config_files import load_values, read_section
 from flows.prefect_server import check_places, start_server
+from flows.printing import rich_table
 from flows.run_log import RunLog
 from tasks.comparison.arms import ComparisonConfig, configurations, expand, naming
 from tasks.comparison.outcome import Comparison, Verdict, arms_table, gather, verdicts
@@ -33,7 +33,6 @@ from tasks.config.errors import ConfigurationError
 from tasks.evaluation.named_rewards import ranked_by
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.progress import Progress, warn
-from tasks.report.blocks import Table
 from tasks.store.artifacts import Artifact, sha256_of
 from tasks.store.drafts import Draft, provenance_of
 from tasks.store.folders import open_store
@@ -144,10 +143,10 @@ def show(made: Artifact, parts: Parts, as_json: bool) -> None:
     """Print each arm's figures, a sentence for each pair of arms, and where the page is."""
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
     for name, (comparison, found) in parts.items():
-        console.print(_table(arms_table(comparison), f"Arms{name}"))
+        console.print(rich_table(arms_table(comparison), f"Arms{name}"))
         if comparison.weakened:
             lost = weakened_table(comparison)
-            console.print(_table(lost, lost.caption))
+            console.print(rich_table(lost, lost.caption))
         for verdict in found:
             console.print(verdict.sentence, soft_wrap=True, highlight=False)
         for arm, why in comparison.failed.items():
@@ -168,13 +167,6 @@ def _told(name: str, comparison: Comparison, found: list[Verdict]) -> dict[str, 
     ]
     told = {"name": name, "head": table.head, "rows": table.rows, "verdicts": verdicts_, "failed": comparison.failed}
     return told | {"weakened": {"head": lost.head, "rows": lost.rows}}
-
-
-def _table(table: Table, title: str) -> RichTable:
-    shown = RichTable(*table.head, title=title)
-    for row in table.rows:
-        shown.add_row(*row)
-    return shown
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tasks.pipeline.remembered import unless_passed
 from tasks.pipeline.site import Site
 from tasks.planning.pilot import pilot_dpo, pilot_evaluation
 from tasks.preferences import load_annotations
-from tasks.prompts import draw_pilot, find_data, load_evaluation_prompts, load_held_out, load_prompts
+from tasks.prompts import draw_pilot, find_data, find_sources, load_evaluation_prompts, load_held_out, load_prompts
 from tasks.reward_model import check_preferences
 from tasks.rewards.functions import GoldReward, find_gold
 from tasks.rloo import check_prompts_fit
@@ -144,7 +144,7 @@ def load_own_preferences(site: Site, config: Config, name: str, held_out: Artifa
     if not isinstance(own, OwnRewardModel) or own.preferences is None:
         return NOTHING
     data = config.data.model_copy(update={"preferences": own.preferences})
-    return load_preferences(site, find_data(site.store, data).preferences, held_out, base, data)
+    return load_preferences(site, find_sources(data.preference_sources), held_out, base, data)
 
 
 def _check_rows(given: Inputs, config: Config) -> None:

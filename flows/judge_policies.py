@@ -16,12 +16,12 @@ import sys
 import pyarrow as pa
 from prefect import flow
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from flows.arguments import judge_policies_parser
 from flows.command_line import ends_with_a_message
 from flows.config_files import read_section
 from flows.prefect_server import check_places, start_server
+from flows.printing import rich_table
 from flows.run_log import RunLog
 from tasks.benchmarks.figures import Answered, Figure, Outcome
 from tasks.benchmarks.measuring import Measuring, questions, read_material
@@ -164,10 +164,7 @@ def show(made: dict[str, Artifact], outcomes: dict[str, Outcome], as_json: bool)
     """Print each benchmark's figures, what has to be known of them, and where the page is."""
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
     for name, table in benchmark_tables(outcomes).items():
-        shown = RichTable(*table.head)
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown)
+        console.print(rich_table(table))
         for note in outcomes[name].notes:
             console.print(note, soft_wrap=True, highlight=False)
     page = next(

@@ -15,12 +15,12 @@ import sys
 import numpy as np
 from prefect import flow
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from flows.arguments import judge_rewards_parser
 from flows.command_line import ends_with_a_message
 from flows.config_files import read_section
 from flows.prefect_server import check_places, start_server
+from flows.printing import rich_table
 from flows.run_log import RunLog
 from tasks.config.compute import ComputeConfig
 from tasks.config.rewards import RewardSource
@@ -35,7 +35,6 @@ from tasks.quality.found import Found, judge_pairs, judge_samples, set_row
 from tasks.quality.kept import keep
 from tasks.quality.page import quality_page, tables
 from tasks.quality.settings import JudgeRewardsConfig
-from tasks.report.blocks import Table
 from tasks.rewards.functions import load_function
 from tasks.score import score_completions
 from tasks.store.artifacts import NOTHING, Artifact, sha256_of
@@ -141,18 +140,11 @@ def show(made: Artifact, found: Found, as_json: bool) -> None:
     """Print the tables, and where the page is."""
     console = Console(width=None if sys.stdout.isatty() else 200, markup=False)
     for table in tables(found):
-        console.print(_rich(table))
+        console.print(rich_table(table, table.caption))
     page = next(f"{made.uri}/{entry.path}" for name, entry in read_files(made).items() if name == PAGE)
     console.print(f"The page: {page}", soft_wrap=True, highlight=False)
     if as_json:
         print(json.dumps({"reward_quality": made.uri, "page": page, **found.as_json()}), flush=True)
-
-
-def _rich(table: Table) -> RichTable:
-    shown = RichTable(*table.head, title=table.caption)
-    for row in table.rows:
-        shown.add_row(*row)
-    return shown
 
 
 def _told(makers: Makers) -> list[dict[str, str]]:

@@ -102,7 +102,7 @@ def start_server(output: Path) -> None:
     with locked(PREFECT_HOME.value() / "server.lock", wait=True):
         server, reason = _start(output)
     if server is not None:
-        atexit.register(_stop, server.process)
+        atexit.register(stop_process, server.process, END_SECONDS)
         _use(server)
         return
     raise ServerError(
@@ -207,11 +207,11 @@ def _is_healthy(port: int) -> bool:
         connection.close()
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """Stop the server; one that does not end within `END_SECONDS` is killed."""
+def stop_process(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Ask a process to end; one that has not after so many seconds is killed."""
     process.terminate()
     try:
-        process.wait(END_SECONDS)
+        process.wait(seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -11,9 +11,18 @@ from tasks.config.data import DataConfig
 from tasks.evaluation.tables import evaluation_head, evaluation_rows
 from tasks.pipeline.dry_run import Plan
 from tasks.planning.prediction import read_prediction
+from tasks.report.blocks import Table as ReportTable
 from tasks.report.closing import closing_words, report_lines
 from tasks.report.planned import HEAD, prediction_notes, prediction_rows
 from tasks.store.artifacts import Artifact
+
+
+def rich_table(table: ReportTable, title: str = "") -> Table:
+    """Return a table of a report as the console prints it."""
+    shown = Table(*table.head, title=title or None)
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
 
 
 def print_plan(plan: Plan, as_json: bool) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 from prefect import flow
 from rich.console import Console
-from rich.table import Table
 
 from flows.arguments import rounds_parser
 from flows.command_line import ends_with_a_message, foresee
@@ -23,6 +22,7 @@ from flows.config_files import load_values, read_section
 from flows.inputs import Inputs, check_settings, load_inputs
 from flows.labels import label_or_load
 from flows.prefect_server import check_places, start_server
+from flows.printing import rich_table
 from flows.rs_dpo import rs_dpo
 from flows.run_log import RunLog
 from flows.stage_order import stage_order
@@ -213,10 +213,7 @@ def show(done: list[Round], ended: str, settings: RoundsConfig, as_json: bool) -
     summary = f"The rounds ended: {ended}. Of {len(done)} rounds {kept}"
     page = store.write_beside("rounds", f"{done[-1].policy.digest[:16]}.html", rounds_page(done, store.uri, summary))
     console, table = Console(width=None if sys.stdout.isatty() else 140, markup=False), rounds_table(done)
-    printed = Table(*table.head)
-    for row in table.rows:
-        printed.add_row(*row)
-    console.print(printed)
+    console.print(rich_table(table))
     for line in (f"The rounds ended: {ended}.", f"Of {len(done)} rounds {kept}", f"The page: {page}"):
         console.print(line, soft_wrap=True, highlight=False)
     if as_json:

@@ -20,6 +20,7 @@ import httpx
 from prefect import flow
 from pydantic import Field
 
+from flows.prefect_server import stop_process
 from flows.stages import gpus
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import ModelSource
@@ -103,12 +104,7 @@ def serving(folder: Path, name: str, address: str, options: tuple[str, ...]) -> 
         log(f"serving {folder.name} as {name}: set judge.model to {name} and judge.base_url to http://{address}/v1")
         yield server
     finally:
-        server.terminate()
-        try:
-            server.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        stop_process(server, END_SECONDS)
 
 
 def wait(server: "subprocess.Popen[bytes]", until: float | None) -> None:

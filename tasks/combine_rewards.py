@@ -16,7 +16,7 @@ from tasks.rewards.candidates import Grid, as_maps
 from tasks.rewards.scored import KEYS, read_scored
 from tasks.rewards.stats import reward_stats
 from tasks.rewards.table import part_of, rows_name
-from tasks.selection.combination import Columns, Combined, combine, fit
+from tasks.selection.combination import NO_FITS, Columns, Combined, combine, fit
 from tasks.selection.terms import Combination
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
@@ -50,9 +50,7 @@ def combine_rewards(
     out: Draft, scored: dict[str, Artifact], completions: Artifact, combination: Combination
 ) -> Artifact:
     """Make one reward of several, as `pairs.rewards` says."""
-    whole = [_flat(part) for part in read_each(out.store, scored, completions)]
-    rewards = {name: np.concatenate([part.rewards[name] for part in whole]) for name in scored}
-    fits = fit(combination, Columns(rewards, np.concatenate([part.lengths for part in whole])))
+    fits = fit(combination, whole_table(out.store, scored, completions)) if combination.is_fitted else NO_FITS
     table, slices, made = GrowingTable(out.store, "combined_rewards", out.provenance), list[Slice](), list[np.ndarray]()
     groups = groups_of(read_slices(out.store, completions))
     for group, part in zip(groups, read_each(out.store, scored, completions), strict=True):
@@ -106,7 +104,8 @@ def combined_rows(part: Scored, found: Combined) -> pa.Table:
     return pa.table({name: drawn[name] for name in KEYS} | columns)
 
 
-def _flat(part: Scored) -> Columns:
-    """Return the columns of a part, an entry a completion."""
-    rewards = {name: values[part.places] for name, values in part.columns.rewards.items()}
-    return Columns(rewards, part.columns.lengths[part.places])
+def whole_table(store: Store, scored: Mapping[str, Artifact], completions: Artifact) -> Columns:
+    """Return what each reward gave to all completions, an entry a completion."""
+    parts = list(read_each(store, scored, completions))
+    rewards = {name: np.concatenate([part.columns.rewards[name][part.places] for part in parts]) for name in scored}
+    return Columns(rewards, np.concatenate([part.columns.lengths[part.places] for part in parts]))

@@ -54,11 +54,11 @@ def revisions_of(store: Store, completions: Artifact, prompts: Artifact, judge: 
     return Revised(rows, {"revised": len(rows) - unchanged, "unchanged": unchanged, "judge": asked.figures()})
 
 
-def _preview_preferences(prompts: Artifact, rounds: int) -> tuple[Artifact, dict[str, Any]]:
-    return pending(prompts.rows, "revised_preferences"), {"at most questions": 2 * rounds * prompts.rows}
+def _preview(out: Draft, prompts: Artifact, rounds: int) -> tuple[Artifact, dict[str, Any]]:
+    return pending(prompts.rows, out.provenance.stage), {"at most questions": 2 * rounds * prompts.rows}
 
 
-@stage(version=1, preview=_preview_preferences, run_name="revising answers to {prompts.rows} prompts")
+@stage(version=1, preview=_preview, run_name="revising answers to {prompts.rows} prompts")
 def revised_preferences(
     out: Draft, completions: Artifact, prompts: Artifact, judge: JudgeConfig, rounds: int = 1
 ) -> Artifact:
@@ -74,11 +74,7 @@ def revised_preferences(
     return commit_rows(out, "preferences", rows, revised.stats)
 
 
-def _preview_demonstrations(prompts: Artifact, rounds: int) -> tuple[Artifact, dict[str, Any]]:
-    return pending(prompts.rows, "revised_demonstrations"), {"at most questions": 2 * rounds * prompts.rows}
-
-
-@stage(version=1, preview=_preview_demonstrations, run_name="revising answers to {prompts.rows} prompts")
+@stage(version=1, preview=_preview, run_name="revising answers to {prompts.rows} prompts")
 def revised_demonstrations(
     out: Draft, completions: Artifact, prompts: Artifact, judge: JudgeConfig, rounds: int = 1
 ) -> Artifact:

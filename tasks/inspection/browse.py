@@ -147,11 +147,13 @@ def _made_by(catalog: Catalog, entry: Entry | None, role: str, part: str) -> str
     """Return the stage and the model behind some rows, and the engine that a part says it was drawn with."""
     if entry is None or entry.manifest is None:
         return ""
-    digest = entry.manifest.provenance.inputs.get(role, "")
+    inputs, stage = entry.manifest.provenance.inputs, entry.manifest.provenance.stage
+    if role not in inputs:  # made of several
+        return f"{stage} of {', '.join(sorted(inputs))}"
+    digest = inputs[role]
     model = [source.folder for source in catalog.with_digest(digest)][-1:]
     drawn = catalog.entries.get(part)
     engine = drawn.manifest.stats.get("engine", "") if drawn and drawn.manifest else ""
-    stage = entry.manifest.provenance.stage
     return " ".join(filter(None, (stage, "with", role, *model, f"digest {digest}", engine and f"({engine})")))
 
 

@@ -54,7 +54,7 @@ class Wave:
                 verdict = await self._read(question)
             async with self.telling:
                 await asyncio.to_thread(tell, verdict)  # Prefect's client would not wait within an event loop
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, others must not ask on; it is raised again
             self.failure = self.failure or error
             self.endpoint.ending.set()
             raise

@@ -65,6 +65,14 @@ def check_rewards(config: Config) -> None:
                 f"rewards.{name} has a reward model with nothing to be trained on: name preferences or ready_model in "
                 "it, or data.preferences"
             )
+    trained = [own for own, _ in config.reward_models.values() if own.ready_model is None]
+    if data.preferences == "judged" and not [own for own in trained if not getattr(own, "preferences", None)]:
+        raise ConfigurationError(
+            "data.preferences = judged pays for pairs that no reward model of this run is trained on: leave it and "
+            "data.judge out, or leave out reward_model.ready_model"
+        )
+    if config.reward_model.held_out and not config.has_section_reward:
+        raise ConfigurationError("reward_model.held_out needs data.preferences, of which each model gets a half")
     counted = len(config.combination.counted)  # raises where what counts is not said
     _ = config.held_out  # raises where there is nothing to keep the best model by
     if config.pairs.strategy == "pareto" and counted < 2:

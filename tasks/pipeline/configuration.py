@@ -62,7 +62,8 @@ class Config(Section):
         for name, source in self.rewards.items():
             numbers = ("",) if source.reward_model else (f".{number}" for number in itertools.count(1))
             found |= {f"{name}{number}": (own, 0) for number, own in zip(numbers, source.reward_models, strict=False)}
-        return found | ({HELD_OUT: (self.reward_model, 2)} if found and self.reward_model.held_out else {})
+        half = self.has_section_reward and self.reward_model.held_out
+        return found | ({HELD_OUT: (self.reward_model, 2)} if half else {})
 
     @property
     def has_section_reward(self) -> bool:
@@ -118,7 +119,9 @@ class Config(Section):
         if self.alignment is not self.dpo or self.dpo.keep == "last":
             return ()
         counted = self.combination.rewards
-        others = [HELD_OUT] if self.reward_model.held_out else [own for own in self.reward_names if own not in counted]
+        others = (
+            [HELD_OUT] if HELD_OUT in self.reward_models else [own for own in self.reward_names if own not in counted]
+        )
         if len(others) != 1:
             raise ConfigurationError(
                 "dpo.keep = best chooses by the one reward that pairs are not selected by, and there are "

@@ -33,7 +33,8 @@ def trained_on_section(facts: Facts) -> Section | None:
 def _funnel(facts: Facts, stats: Mapping[str, Any]) -> Table:
     profile, prompts, completions = stats.get("profile", {}), stats["prompts"], stats["completions"]
     possible, pairs = stats["possible_pairs"], facts.artifacts[PAIRS].rows
-    unread = facts.stats("score_completions").get("too_long", 0)
+    rewards = facts.stats("combine_rewards")
+    unread = next((rewards[name] for name in ("without", "too_long", "failed") if name in rewards), 0)
 
     def row(name: str, count: int, whole: int) -> tuple[str, str, str]:
         return name, f"{count:,}", share(_over(count, whole))
@@ -44,7 +45,7 @@ def _funnel(facts: Facts, stats: Mapping[str, Any]) -> Table:
         ("completions", f"{completions:,}", f"{number(_over(completions, prompts), 1)} a prompt"),
         ("  different from the prompt's others", "", share(profile.get("unique_share"))),
         row("  cut at max_new_tokens", stats["truncated_completions"], completions),
-        row("  without a reward (too long)", unread, completions),
+        row("  without a reward (too long, or failed)", unread, completions),
         *(row(f"prompts left out by {LEFT_OUT[reason]}", count, prompts) for reason, count in left_out.items()),
         ("possible pairs", f"{possible:,}", ""),
         ("  of equal reward", "", share(profile.get("tie_share"))),

@@ -14,6 +14,7 @@ from tasks.selection.terms import Combination, Term
 
 Fits = dict[str, dict[str, Any]]
 """Name of a reward -> what was fitted for it: `mean` and `std`, or `tokens` and `predicted`, as plain numbers."""
+NO_FITS: Fits = {}
 JOINS: dict[str, Callable[..., np.ndarray]] = {
     "sum": lambda values, weights: np.tensordot(weights, values, 1),
     "min": lambda values, weights: (weights[:, None, None] * values).min(axis=0),
@@ -81,7 +82,9 @@ def combine(combination: Combination, columns: Columns, fits: Fits) -> Combined:
     for name, term in combination.rewards.items():
         if term.at_least is not None:
             passes &= ~(raw[name] < term.at_least)
-    terms = {name: _value(term, raw[name], columns.lengths, fits[name]) for name, term in combination.counted.items()}
+    terms = {
+        name: _value(term, raw[name], columns.lengths, fits.get(name, {})) for name, term in combination.counted.items()
+    }
     if combination.combine == "product":
         _check_positive(terms)
     weights = np.array([term.weight for term in combination.counted.values()])

@@ -63,6 +63,11 @@ class Combination(Section):
         return {name: term for name, term in self.rewards.items() if term.weight}
 
     @property
+    def is_fitted(self) -> bool:
+        """Tell whether a term depends on the whole table."""
+        return any(term.length != "none" or term.scale == "standardised" for term in self.rewards.values())
+
+    @property
     def as_it_is(self) -> str | None:
         """Return the only reward where it counts as it is; None where something is made of it or of several."""
         (name, term), *others = self.rewards.items()

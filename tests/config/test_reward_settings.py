@@ -10,6 +10,7 @@ from tasks.pipeline.configuration import Config
 
 BASE = {"data": {"prompts": "p", "preferences": "q"}, "sft": {"ready_model": "m"}}
 BRIEF = {"function": "own:brief"}
+JUDGE = {"model": "m", "base_url": "http://127.0.0.1:1/v1"}
 
 
 def configured(**sections):
@@ -40,6 +41,14 @@ def configured(**sections):
         ({"pairs": {"rewards": {"reward_model": {"uncertainty": 1}}}}, "and reward_model is none"),
         ({"pairs": {"strategy": "pareto"}}, "pareto needs several rewards with a weight in pairs.rewards, not 1"),
         ({"data": {"prompts": "p"}}, "data.preferences is missing"),
+        (
+            {"data": {"prompts": "p"}, "rewards": {"a": BRIEF}, "reward_model": {"held_out": True}},
+            "reward_model.held_out needs data.preferences",
+        ),
+        (
+            {"data": {"prompts": "p", "preferences": "judged", "judge": JUDGE}, "reward_model": {"ready_model": "r"}},
+            "pays for pairs that no reward model of this run is trained on",
+        ),
         (
             {"data": {"prompts": "p"}, "rewards": {"a": {"reward_model": {}}}},
             "rewards.a has a reward model with no",
