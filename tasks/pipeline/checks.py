@@ -52,12 +52,28 @@ def check_rewards(config: Config) -> None:
     Raises:
         ConfigurationError: Names the field and the remedy.
     """
-    data = config.data
     if not config.reward_names:
         raise ConfigurationError(
             "data.preferences is missing: train_reward_model needs it; or name a ready one in "
             "reward_model.ready_model, or another reward in rewards"
         )
+    check_reward_models(config)
+    counted = len(config.combination.counted)  # raises where what counts is not said
+    _ = config.held_out  # raises where there is nothing to keep the best model by
+    if config.pairs.strategy == "pareto" and counted < 2:
+        raise ConfigurationError(
+            f"pairs.strategy = pareto needs several rewards with a weight in pairs.rewards, not {counted}: name them, "
+            "or take threshold"
+        )
+
+
+def check_reward_models(config: Config) -> None:
+    """Refuse reward models that could not be trained on what there is, and preferences that train none.
+
+    Raises:
+        ConfigurationError: Names the field and the remedy.
+    """
+    data = config.data
     for name, source in config.rewards.items():
         nothing = [own for own in source.reward_models if not (own.ready_model or own.preferences or data.preferences)]
         if nothing:
@@ -73,12 +89,11 @@ def check_rewards(config: Config) -> None:
         )
     if config.reward_model.held_out and not config.has_section_reward:
         raise ConfigurationError("reward_model.held_out needs data.preferences, of which each model gets a half")
-    counted = len(config.combination.counted)  # raises where what counts is not said
-    _ = config.held_out  # raises where there is nothing to keep the best model by
-    if config.pairs.strategy == "pareto" and counted < 2:
+    weights = [source.weight for source in data.preference_sources]
+    if any(weight > 1 for weight in weights) and any(own.loss == "plackett_luce" for own in trained):
         raise ConfigurationError(
-            f"pairs.strategy = pareto needs several rewards with a weight in pairs.rewards, not {counted}: name them, "
-            "or take threshold"
+            f"data.preferences has weights {weights}, and reward_model.loss = plackett_luce takes each ranking once: "
+            "lower them to 1 or less, or take k_comparisons"
         )
 
 

@@ -30,7 +30,7 @@ class PreferenceGroup(NamedTuple):
     margins: Sequence[float]
     """Each pair's margin; 0 where the loss reads none."""
     comparisons: int
-    """Pairs of the prompt, those that are in other groups included."""
+    """Different pairs of the prompt, those that are in other groups included: a pair that stands twice weighs twice."""
     ranking: Sequence[int] = ()
     """Completions, the best first; empty where the loss reads none."""
 
@@ -63,7 +63,7 @@ def group_pairs(rows: Sequence[Mapping[str, Any]], ranked: bool = False) -> Pref
         chosen=sides[0],
         rejected=sides[1],
         margins=[row.get("margin", 0.0) for row in rows],
-        comparisons=len(rows),
+        comparisons=len(set(zip(*sides, strict=True))),
         ranking=(total_order(list(zip(*sides, strict=True))) or ()) if ranked else (),
     )
 

@@ -46,6 +46,13 @@ def configured(**sections):
             "reward_model.held_out needs data.preferences",
         ),
         (
+            {
+                "data": {"prompts": "p", "preferences": [{"path": "a", "weight": 2}, {"path": "b"}]},
+                "reward_model": {"loss": "plackett_luce"},
+            },
+            "takes each ranking once",
+        ),
+        (
             {"data": {"prompts": "p", "preferences": "judged", "judge": JUDGE}, "reward_model": {"ready_model": "r"}},
             "pays for pairs that no reward model of this run is trained on",
         ),
