@@ -146,7 +146,7 @@ def test_a_run_without_any_reward_model(world: Path, store: Path) -> None:
     win = made["metrics"]["evaluation"]["policies"]["aligned"]["win_rates"]
     assert win.keys() == {"brief", "gold"}
     kept = Path(made["artifacts"]["rewards.brief"]["uri"].removeprefix("file://"))
-    assert SOURCE in [path.read_text() for path in kept.iterdir()]
+    assert [path.read_text() for path in kept.rglob("source.py")] == [SOURCE]
 
 
 def test_a_function_that_gives_no_number_stops_the_run_by_name(first: dict, world: Path, store: Path) -> None:
