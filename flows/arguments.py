@@ -162,7 +162,7 @@ def judge_policies_parser() -> argparse.ArgumentParser:
 def check_judge_policies_command() -> None:
     """End the process with a message where the arguments or the settings of benchmarks are wrong."""
     options = judge_policies_parser().parse_args()
-    from tasks.benchmarks.settings import BenchmarksConfig
+    from tasks.config.benchmarks import BenchmarksConfig
 
     _check_section(BenchmarksConfig, options)
 

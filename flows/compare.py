@@ -24,6 +24,7 @@ from flows.prefect_server import check_places, start_server
 from flows.printing import rich_table
 from flows.run_log import RunLog
 from tasks.comparison.arms import ComparisonConfig, configurations, expand, naming
+from tasks.comparison.benchmarked import benchmarks_table
 from tasks.comparison.outcome import Comparison, Verdict, arms_table, gather, verdicts
 from tasks.comparison.page import comparison_page
 from tasks.comparison.results import Result, models_table, read_result
@@ -147,6 +148,8 @@ def show(made: Artifact, parts: Parts, as_json: bool) -> None:
         if comparison.weakened:
             lost = weakened_table(comparison)
             console.print(rich_table(lost, lost.caption))
+        if (measured := benchmarks_table(comparison)) is not None:
+            console.print(rich_table(measured))
         for verdict in found:
             console.print(verdict.sentence, soft_wrap=True, highlight=False)
         for arm, why in comparison.failed.items():
@@ -166,6 +169,9 @@ def _told(name: str, comparison: Comparison, found: list[Verdict]) -> dict[str, 
         for each in found
     ]
     told = {"name": name, "head": table.head, "rows": table.rows, "verdicts": verdicts_, "failed": comparison.failed}
+    measured = benchmarks_table(comparison)
+    if measured is not None:
+        told["benchmarks"] = {"head": measured.head, "rows": measured.rows}
     return told | {"weakened": {"head": lost.head, "rows": lost.rows}}
 
 

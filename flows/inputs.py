@@ -12,6 +12,7 @@ from tasks.evaluate import evaluation_settings
 from tasks.evaluation.drawn import EvaluationSettings
 from tasks.import_model import import_policy, import_reward_model
 from tasks.judges.endpoint import key_of
+from tasks.measure_policies import find_benchmarks
 from tasks.pipeline.checks import check_compute, check_run, log_unread_settings
 from tasks.pipeline.configuration import Config, RlooRun
 from tasks.pipeline.gpus import gpus_needed
@@ -65,6 +66,8 @@ class Inputs(NamedTuple):
     """Settings of DPO; in a pilot, of its first steps."""
     evaluation: EvaluationSettings
     """Settings of the comparison."""
+    benchmarks: Artifact
+    """What benchmarks ask; `NOTHING` in a pilot, whose policy is hardly trained."""
 
 
 def check_settings(config: Config) -> None:
@@ -74,8 +77,10 @@ def check_settings(config: Config) -> None:
         ConfigurationError: Names the setting and the remedy.
     """
     check_run(config)
-    if config.data.judge is not None:
-        key_of(config.data.judge)
+    measured = config.evaluation.benchmarks
+    for judge in (config.data.judge, None if measured is None else measured.judge):
+        if judge is not None:
+            key_of(judge)
     own = [settings for settings, _ in config.reward_models.values()]
     check_trainer_arguments(config.sft, *own, config.alignment)
     log_unread_settings(config)
@@ -113,6 +118,7 @@ def load_inputs(site: Site, config: Config) -> Inputs:
         for name, (settings, half) in config.reward_models.items()
     }
     annotated = load_annotations(site, base_model, prompts, preferences, config.pairs.strategy == "annotation")
+    measured = config.evaluation.benchmarks if data.pilot is None else None
     given = Inputs(
         base_model=base_model,
         reward_models=reward_models,
@@ -128,6 +134,7 @@ def load_inputs(site: Site, config: Config) -> Inputs:
         evaluation=evaluation_settings(config.sampling, config.scoring, config.evaluation, gold).model_copy(
             update={"optimised": tuple(dict.fromkeys([config.proxy, *config.selecting]))}
         ),
+        benchmarks=find_benchmarks(site, measured, {"sft": base_model}, data.system_prompt),
     )
     _check_rows(given, config)
     return given

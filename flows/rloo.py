@@ -12,16 +12,12 @@ from flows.rs_dpo import cancel_stages
 from flows.stage_order import stage_order
 from tasks.config.compute import ComputeConfig
 from tasks.config.data import DataConfig
+from tasks.config.evaluation import EvaluationConfig
 from tasks.config.rewards import SECTION
 from tasks.config.rloo import RlooConfig
-from tasks.config.settings import (
-    EvaluationConfig,
-    RewardModelConfig,
-    SamplingConfig,
-    ScoringConfig,
-    SftConfig,
-)
+from tasks.config.settings import RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
 from tasks.evaluate import evaluate_policy
+from tasks.measure_policies import measure_policies
 from tasks.monitors.judging import MonitorsConfig
 from tasks.pipeline.configuration import RlooRun
 from tasks.pipeline.site import open_site
@@ -76,6 +72,7 @@ def rloo(
     curve = evaluate_policy(site, along, reward_models, given.evaluation_prompts, given.evaluation)
     policies = {"sft": policy, "aligned": aligned}
     compared = evaluate_policy(site, policies, reward_models, given.evaluation_prompts, given.evaluation)
+    measured = measure_policies(site, policies, given.benchmarks, evaluation.benchmarks)  # MT-Bench, win rates, lm-eval
 
     return site.finish(
         {
@@ -86,5 +83,6 @@ def rloo(
             "aligned": aligned,
             "evaluation": compared,
             "curve": curve,
+            **({"benchmarks": measured} if measured else {}),
         }
     )

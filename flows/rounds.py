@@ -32,6 +32,7 @@ from tasks.config.rewards import artifact_name
 from tasks.dpo import train_dpo
 from tasks.evaluate import evaluate_policy
 from tasks.evaluation.named_rewards import ranked_by
+from tasks.measure_policies import measure_policies
 from tasks.monitors.judging import MonitorError
 from tasks.pairs import build_pairs
 from tasks.pipeline.configuration import Config
@@ -108,8 +109,10 @@ def one_round(settings: RoundsConfig, config: Config, done: list[Round]) -> Roun
     aligned = train_dpo(site, policy, reference, pairs, sampled, asked, given.dpo)  # policy_{t+1}
     policies, judged_by = {"sft": sft, "aligned": aligned}, every | of_several(combined)
     compared = evaluate_policy(site, policies, judged_by, given.evaluation_prompts, given.evaluation)
+    measured = measure_policies(site, policies, given.benchmarks, config.evaluation.benchmarks)
     made |= {artifact_name(name): reward for name, reward in every.items()}
     made |= {"rewards": combined, "pairs": selected, "aligned": aligned, "evaluation": compared}
+    made |= {"benchmarks": measured} if measured else {}
     site.finish(made)
     write_card(site)
     by = ranked_by(settings.reward, config)

@@ -21,17 +21,13 @@ from tasks.choose_snapshot import choose_snapshot
 from tasks.combine_rewards import combine_rewards, of_several
 from tasks.config.compute import ComputeConfig
 from tasks.config.data import DataConfig
+from tasks.config.evaluation import EvaluationConfig
 from tasks.config.rewards import NO_REWARDS, Rewards, artifact_name
-from tasks.config.settings import (
-    EvaluationConfig,
-    RewardModelConfig,
-    SamplingConfig,
-    ScoringConfig,
-    SftConfig,
-)
+from tasks.config.settings import RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
 from tasks.config.training import DpoConfig
 from tasks.dpo import train_dpo
 from tasks.evaluate import evaluate_policy
+from tasks.measure_policies import measure_policies
 from tasks.monitors.judging import MonitorsConfig
 from tasks.pairs import build_pairs
 from tasks.pipeline.configuration import Config
@@ -102,6 +98,7 @@ def rs_dpo(
     aligned = choose_snapshot(site, trained, policy, curve, given.dpo, config.held_out)  # the last one, or the best
     policies = {"sft": policy, "aligned": aligned}
     compared = evaluate_policy(site, policies, judged_by, given.evaluation_prompts, given.evaluation)
+    measured = measure_policies(site, policies, given.benchmarks, evaluation.benchmarks)  # MT-Bench, win rates, lm-eval
 
     artifacts = site.finish(
         {
@@ -116,6 +113,7 @@ def rs_dpo(
             "aligned": aligned,
             "evaluation": compared,
             "curve": curve,
+            **({"benchmarks": measured} if measured else {}),
         }
     )
     write_card(site)

@@ -14,6 +14,7 @@ def stage_order(config: Config) -> tuple[str, ...]:
     called = [source for source in config.rewards.values() if not source.reward_models]
     own_data = [own for own in models if isinstance(own, OwnRewardModel) and own.preferences]
     annotated = config.pairs.strategy == "annotation"
+    benchmarks = config.evaluation.benchmarks is not None and data.pilot is None
     stages = [
         *[("define_reward" if source.judge is None else "define_judge", True) for source in called],
         ("store_model", True),
@@ -26,6 +27,7 @@ def stage_order(config: Config) -> tuple[str, ...]:
         ("load_preferences", data.preferences is not None and not data.labels_completions),
         *[("load_preferences", True) for _ in own_data],
         ("load_annotations", annotated),
+        ("load_benchmarks", benchmarks),
         ("train_sft", config.sft.ready_model is None),
         ("sample_completions", data.labels_completions if online else not annotated),
         ("label_preferences", data.preferences == "gold"),
@@ -39,5 +41,6 @@ def stage_order(config: Config) -> tuple[str, ...]:
         ("evaluate_policy", config.alignment.snapshots > 0),
         ("choose_snapshot", not online and config.dpo.keep == "best"),
         ("evaluate_policy", True),
+        ("measure_policies", benchmarks),
     ]
     return tuple(name for name, is_run in stages if is_run)

@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.config.evaluation import EvaluationConfig
 from tasks.config.rewards import COMBINED, SECTION
-from tasks.config.settings import Decoding, EvaluationConfig, SamplingConfig, ScoringConfig
+from tasks.config.settings import Decoding, SamplingConfig, ScoringConfig
 from tasks.evaluation.combined import with_combined
 from tasks.evaluation.comparison import compare
 from tasks.evaluation.divergence import KlSettings, estimate_kl, own_distribution

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
-from tasks.benchmarks.settings import AnswerDecoding
+from tasks.config.benchmarks import AnswerDecoding
 from tasks.config.errors import ConfigurationError
 from tasks.data.conversations import Messages
 from tasks.data.records import prompt_id
@@ -42,8 +42,9 @@ class Answerer:
         Raises:
             ConfigurationError: A conversation leaves no room for an answer.
         """
-        asked = [self._instructed(messages) for messages in conversations]
-        self.check_room(asked, self.decoding.max_new_tokens)
+        asked = [instructed(messages, self.system) for messages in conversations]
+        most = self.decoding.max_new_tokens
+        check_room(self.policy, ((messages, most) for messages in asked), None, most)
         places: dict[float, list[int]] = defaultdict(list)
         for place, temperature in enumerate(temperatures):
             places[temperature].append(place)
@@ -58,26 +59,6 @@ class Answerer:
         """Return the answer to each conversation at the configured temperature; see `answer`."""
         return self.answer(conversations, [self.decoding.temperature] * len(conversations))
 
-    def check_room(self, conversations: Iterable[Messages], wanted: int) -> None:
-        """Refuse conversations that leave less room in the context than so many tokens.
-
-        Raises:
-            ConfigurationError: Names the first one and the setting to lower.
-        """
-        context, tokenizer = context_length(model_folder(self.policy, weights=False)), model_tokenizer(self.policy)
-        for messages in conversations:
-            tokens = len(encode_prompt(tokenizer, messages))
-            if tokens + wanted > context:
-                raise ConfigurationError(
-                    f"{messages[-1]['content'][:60]!r} comes to {tokens} tokens, and the answers to {wanted} at most: "
-                    f"more than the {context} of the model's context; lower sampling.max_new_tokens = "
-                    f"{self.decoding.max_new_tokens}"
-                )
-
-    def _instructed(self, messages: Messages) -> Messages:
-        has_own = self.system is None or messages[0]["role"] == "system"
-        return messages if has_own else [{"role": "system", "content": str(self.system)}, *messages]
-
     def _drawn(self, conversations: Sequence[Messages], temperature: float) -> dict[str, str]:
         """Return the answers by prompt."""
         decoding = self.decoding.model_copy(update={"temperature": temperature})
@@ -85,6 +66,34 @@ class Answerer:
         self.parts |= {self.store.folder_of(slice_.part): slice_.part.digest for slice_ in slices}
         tables = [slice_.read(["prompt_id", "completion"]) for slice_ in slices]
         return {row["prompt_id"]: row["completion"] for table in tables for row in table.to_pylist()}
+
+
+def check_room(policy: Artifact, asked: Iterable[tuple[Messages, int]], system: str | None, most: int) -> None:
+    """Refuse conversations that leave too little room in a policy's context.
+
+    Args:
+        policy: A model; its weights are not read.
+        asked: Conversations, each with the tokens that it must leave.
+        system: System message of conversations that have none.
+        most: `sampling.max_new_tokens`, for the message.
+
+    Raises:
+        ConfigurationError: Names the first one and the setting to lower.
+    """
+    context, tokenizer = context_length(model_folder(policy, weights=False)), model_tokenizer(policy)
+    for messages, wanted in asked:
+        tokens = len(encode_prompt(tokenizer, instructed(messages, system)))
+        if tokens + wanted > context:
+            raise ConfigurationError(
+                f"{messages[-1]['content'][:60]!r} comes to {tokens} tokens, and the answers to {wanted} at most: more "
+                f"than the {context} of the model's context; lower the benchmarks' sampling.max_new_tokens = {most}"
+            )
+
+
+def instructed(messages: Messages, system: str | None) -> Messages:
+    """Return a conversation with a system message, its own or the given one."""
+    has_own = system is None or messages[0]["role"] == "system"
+    return messages if has_own else [{"role": "system", "content": str(system)}, *messages]
 
 
 def stored_prompts(store: Store, conversations: Iterable[Messages]) -> Artifact:

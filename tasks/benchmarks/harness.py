@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tasks.benchmarks.figures import Figure
-from tasks.benchmarks.settings import HarnessConfig
+from tasks.config.benchmarks import HarnessConfig
 from tasks.config.errors import ConfigurationError
 from tasks.models.loading import model_folder, trusts_remote_code
 from tasks.pipeline.progress import log
@@ -45,21 +45,38 @@ def harness_version(config: HarnessConfig) -> str:
     return done.stdout.strip()
 
 
-def harness_figures(store: Store, name: str, policy: Artifact, config: HarnessConfig) -> list[Figure]:
-    """Return a policy's figures in each task; those that the store has are not measured again.
+def tasks_in_question(config: HarnessConfig) -> dict[str, str | None]:
+    """Return what decides the results beside the settings: lm-eval's version, and a hash of the tasks of one's own.
+
+    Raises:
+        ConfigurationError: See `harness_version`.
+    """
+    return {"lm_eval": harness_version(config), "own": _own_tasks(config)}
+
+
+def harness_result(store: Store, name: str, policy: Artifact, config: HarnessConfig) -> Artifact:
+    """Return what lm-eval finds of a policy; what the store has is not measured again.
 
     Raises:
         ConfigurationError: See `harness_version`; or lm-eval has failed.
     """
-    decides = {"policy": policy, "settings": config, "lm_eval": harness_version(config), "own": _own_tasks(config)}
+    decides = {"policy": policy, "settings": config, **tasks_in_question(config)}
     draft = Draft(store, provenance_of(NAME, 1, decides))
-    results = draft.find()
-    if results is None:
-        log(f"lm-eval on {name}: {', '.join(config.tasks)}")
-        with draft.measured():
-            content = canonical_json(_run(policy, config)).encode()
-            results = draft.commit(NAME, {RESULTS: content}, sha256_of(content))
-    return list(read_figures(name, json.loads(read_bytes(results, RESULTS))))
+    if (found := draft.find()) is not None:
+        return found
+    log(f"lm-eval on {name}: {', '.join(config.tasks)}")
+    with draft.measured():
+        content = canonical_json(_run(policy, config)).encode()
+        return draft.commit(NAME, {RESULTS: content}, sha256_of(content))
+
+
+def harness_figures(name: str, result: Artifact) -> Iterator[Figure]:
+    """Yield a policy's figures in each task.
+
+    Raises:
+        ConfigurationError: There are no numbers.
+    """
+    return read_figures(name, json.loads(read_bytes(result, RESULTS)))
 
 
 def read_figures(policy: str, results: Mapping[str, Any]) -> Iterator[Figure]:

@@ -1,77 +1,40 @@
-"""The benchmarks of a configuration, one after the other; what they need is read and checked before any is asked."""
+"""The benchmarks of a configuration, one after the other."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from tasks.benchmarks import mt_bench, refusals, win_rate
 from tasks.benchmarks.answering import Answerer
-from tasks.benchmarks.figures import Outcome, Resampling
+from tasks.benchmarks.figures import Figure, Outcome, Resampling
 from tasks.benchmarks.harness import NAME as HARNESS
-from tasks.benchmarks.harness import harness_figures, harness_version
-from tasks.benchmarks.mt_bench_files import MtBench, read_mt_bench
-from tasks.benchmarks.settings import BenchmarksConfig
-from tasks.benchmarks.win_rate import Instruction, read_instructions
-from tasks.config.errors import ConfigurationError
-from tasks.config.sections import DataSource
-from tasks.data.conversations import Messages
-from tasks.data.tally import Tally, read_records
+from tasks.benchmarks.harness import harness_figures, harness_result
+from tasks.benchmarks.material import Material, verdicts
+from tasks.config.benchmarks import Benchmarks
 from tasks.judges.judge import Judge
 from tasks.pipeline.progress import Progress
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
 
 
-class Material(NamedTuple):
-    """What the files of a configuration hold."""
-
-    mt_bench: MtBench | None
-    instructions: list[Instruction]
-    refusals: dict[str, list[Messages]]
-    """Kind of prompts, `harmful` and `harmless` -> prompts."""
-
-
-def read_material(config: BenchmarksConfig) -> Material:
-    """Read the files that the benchmarks need.
-
-    Raises:
-        ConfigurationError: One cannot be read, or lacks something; or lm-eval is not installed.
-    """
-    given = {} if config.refusals is None else {name: getattr(config.refusals, name) for name in refusals.LABELS}
-    if config.lm_eval is not None:
-        harness_version(config.lm_eval)
-    return Material(
-        None if config.mt_bench is None else read_mt_bench(config.mt_bench),
-        [] if config.win_rate is None else read_instructions(config.win_rate),
-        {kind: _prompts(kind, source) for kind, source in given.items() if source is not None},
-    )
-
-
-def questions(config: BenchmarksConfig, material: Material) -> dict[str, int]:
-    """Return how many verdicts each benchmark needs of the judge, those that it has given before included."""
-    policies, found = len(config.names()), dict[str, int]()
-    if material.mt_bench is not None:
-        found[mt_bench.NAME] = 2 * len(material.mt_bench.questions) * (policies + len(material.mt_bench.answers))
-    if config.win_rate is not None:
-        found[win_rate.NAME] = 2 * len(material.instructions) * (policies - (config.win_rate.against is not None))
-    return found
-
-
 class Measuring:
     """Measures some policies."""
 
-    def __init__(self, store: Store, config: BenchmarksConfig, policies: Mapping[str, Artifact]) -> None:
-        """Read the material, and check that every prompt leaves room for an answer.
+    def __init__(self, store: Store, config: Benchmarks, policies: Mapping[str, Artifact], material: Material) -> None:
+        """Name the policies, and what they are measured on; nothing is asked yet.
 
-        Raises:
-            ConfigurationError: See `read_material` and `Answerer.check_room`.
+        Args:
+            store: Keeps answers, verdicts and lm-eval's results.
+            config: Which benchmarks.
+            policies: Name -> a model.
+            material: What the benchmarks' files hold.
         """
-        self.store, self.config, self.policies = store, config, policies
-        self.material, self.by = read_material(config), Resampling(config.bootstrap_samples, config.seed)
+        self.store, self.config, self.policies, self.material = store, config, policies, material
+        self.by = Resampling(config.bootstrap_samples, config.seed)
         self.answerers = {
-            name: Answerer(store, policy, config.sampling, config.system_prompt) for name, policy in policies.items()
+            name: Answerer(store, policy, config.sampling, material.system) for name, policy in policies.items()
         }
-        self._check_room()
-        self.expected = sum(questions(config, self.material).values())
+        self.results: dict[str, str] = {}
+        """Folder -> digest of each result of lm-eval."""
+        self.expected = sum(verdicts(config, material, len(policies)).values())
         self.judge = None if config.judge is None else Judge(config.judge, store, self.expected)
         self.progress = Progress(f"asking judge {config.judge.model}", self.expected) if config.judge else None
 
@@ -92,21 +55,8 @@ class Measuring:
         return {name: outcome for name, outcome in made.items() if outcome is not None}
 
     def parts(self) -> dict[str, str]:
-        """Return the parts of tables that hold the answers, folder -> digest, for `prune` to spare."""
-        return {folder: digest for each in self.answerers.values() for folder, digest in each.parts.items()}
-
-    def _check_room(self) -> None:
-        longest = self.config.sampling.max_new_tokens
-        asked = [each.messages for each in self.material.instructions]
-        asked += [messages for prompts in self.material.refusals.values() for messages in prompts]
-        two = (
-            [mt_bench.second_turn(each, "") for each in self.material.mt_bench.questions]
-            if self.material.mt_bench
-            else []
-        )
-        for answerer in self.answerers.values():
-            answerer.check_room(asked, longest)
-            answerer.check_room(two, 2 * longest)
+        """Return what holds the answers and lm-eval's results, folder -> digest, for `prune` to spare."""
+        return self.results | {folder: own for each in self.answerers.values() for folder, own in each.parts.items()}
 
     def _told(self, verdict: object) -> None:
         if self.progress is not None:
@@ -152,8 +102,12 @@ class Measuring:
         config = self.config.lm_eval
         if config is None:
             return None
-        found = [harness_figures(self.store, name, policy, config) for name, policy in self.policies.items()]
-        return Outcome([figure for own in found for figure in own], [], [])
+        figures: list[Figure] = []
+        for name, policy in self.policies.items():
+            result = harness_result(self.store, name, policy, config)
+            self.results[self.store.folder_of(result)] = result.digest
+            figures += harness_figures(name, result)
+        return Outcome(figures, [], [])
 
 
 def joined(outcomes: Sequence[Outcome]) -> Outcome:
@@ -163,12 +117,3 @@ def joined(outcomes: Sequence[Outcome]) -> Outcome:
         [each for outcome in outcomes for each in outcome.answers],
         [note for outcome in outcomes for note in outcome.notes],
     )
-
-
-def _prompts(kind: str, source: DataSource) -> list[Messages]:
-    tally = Tally(f"refusals.{kind}", 0.0)
-    found = [record.messages for _, record in read_records(source, "prompts", tally)]
-    tally.check()
-    if not found:
-        raise ConfigurationError(f"refusals.{kind} = {source.path!r} has no rows: name another file")
-    return found

@@ -4,7 +4,7 @@ import string
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tasks.benchmarks.settings import MtBenchConfig
+from tasks.config.benchmarks import MtBenchConfig
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import DataSource
 from tasks.data.sources import read_rows

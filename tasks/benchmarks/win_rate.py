@@ -7,7 +7,7 @@ import numpy as np
 
 from tasks.benchmarks.figures import Answered, Figure, Outcome, Resampling, figure
 from tasks.benchmarks.length_control import LEAST, controlled_statistic, length_controlled
-from tasks.benchmarks.settings import WinRateConfig
+from tasks.config.benchmarks import WinRateConfig
 from tasks.config.errors import ConfigurationError
 from tasks.data.columns import Role
 from tasks.data.conversations import Messages

@@ -9,6 +9,7 @@ best_of_n.py    the best of several completions, without any training
 waves.py        in which order runs begin that go side by side
 results.py      what each run of an arm has left
 outcome.py      what came out: tables and sentences
+benchmarked.py  what benchmarks found of each arm's last model
 sweeps.py       arms that differ in one setting; tau and eta are one
 weakened.py     what an arm loses where its reward model, say, is weaker
 trainings.py    how an arm's trainings went, over its seeds

@@ -163,12 +163,14 @@ def verdicts_table(found: Sequence[Verdict]) -> Table:
     )
 
 
-def interval(difference: Difference | None, plus: float = 0.0) -> str:
+def interval(difference: Difference | None, plus: float = 0.0, digits: int = 3) -> str:
     """Write a mean with its interval; a dash where there is none."""
     if difference is None:
         return "-"
     mean, low, high = (value + plus for value in difference[:3])
-    return f"{mean:.3f} [{low:.3f}, {high:.3f}]" if np.isfinite(low) else f"{number(mean)} (one seed)"
+    if not np.isfinite(low):
+        return f"{number(mean, digits)} (one seed)"
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _reference_rows(comparison: Comparison, columns: int) -> list[tuple[str, ...]]:

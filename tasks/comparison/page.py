@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from tasks.comparison.benchmarked import benchmarks_table
 from tasks.comparison.figures import differences, frontier, swept, trainings
 from tasks.comparison.outcome import Comparison, Verdict, arms_table, verdicts_matrix, verdicts_table
 from tasks.comparison.weakened import weakened_table
@@ -12,6 +13,10 @@ FOOTING = (
     "Arms are compared at the same KL from the policy that they began with: a reward can always be bought with more of "
     "it. The reward at a KL is read off each training's own curve; intervals are over seeds, Student's t, 95%. Win "
     "rates are those of the last models, over prompts and seeds at once. p is corrected for all pairs of arms (Holm)."
+)
+BENCHMARKS = (
+    "Of each arm's last model, means over seeds; intervals are over seeds, Student's t, 95%, and say nothing of "
+    "another choice of questions. The answers are in the report of each run."
 )
 
 
@@ -38,6 +43,8 @@ def _sections(name: str, comparison: Comparison, found: Sequence[Verdict]) -> It
     if found:
         matrix = [verdicts_matrix(comparison, found)] if len(comparison.results) > 2 else []
         yield Section(f"Which arm is better{name}?", [*matrix, *differences(found), verdicts_table(found)])
+    if (measured := benchmarks_table(comparison)) is not None:
+        yield Section(f"How does each arm do on benchmarks{name}?", [Text(BENCHMARKS), measured])
     for sweep in comparison.sweeps:
         if plots := list(swept(comparison, sweep)):
             yield Section(f"Sweep of {sweep.axis}{name}", [*plots])

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.benchmarks.figures import Figure
+from tasks.benchmarks.outcomes import stored_figures
 from tasks.comparison.frontier import Curve, curve
 from tasks.evaluation.along import in_order
 from tasks.planning.costs import dpo_tokens
@@ -59,6 +61,8 @@ class Result(NamedTuple):
     """Metric -> step and value, as the training has logged it."""
     gaps: np.ndarray = NO_GAPS
     """(pairs,) reward gaps of the pairs that were trained on; none where there are no pairs."""
+    benchmarks: Sequence[Figure] = ()
+    """What benchmarks found of the reference and of the aligned policy; none where none was asked for."""
 
     @property
     def curve(self) -> Curve:
@@ -97,6 +101,7 @@ def read_result(arm: str, seed: int, made: Mapping[str, Artifact], by: str, prox
         figures[ALIGNED]["mean_tokens"],
         _log(aligned),
         _gaps(made.get("pairs")),
+        stored_figures(made["benchmarks"]) if "benchmarks" in made else (),
     )
 
 

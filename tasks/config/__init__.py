@@ -4,7 +4,9 @@ errors.py       the error of whoever runs this
 environment.py  what libraries read from the environment, set before they are imported
 sections.py     what a section is made of; data, models and functions that sections name
 data.py         data
-settings.py     sft, reward_model, sampling, scoring, evaluation
+settings.py     sft, reward_model, sampling, scoring
+evaluation.py   evaluation
+benchmarks.py   what policies are measured by beside it
 rewards.py      rewards: what gives them, by name
 training.py     what the trained stages share, and dpo
 rloo.py         rloo, the on-policy training beside dpo

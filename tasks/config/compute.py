@@ -18,6 +18,7 @@ GPU_STAGES = {
     "train_dpo": "tasks.dpo",
     "train_rloo": "tasks.rloo",
     "evaluate_policy": "tasks.evaluate",
+    "measure_policies": "tasks.measure_policies",
 }
 """Stages that need a GPU, each with its module. A line here makes a field of `compute` and a flow for the workers."""
 

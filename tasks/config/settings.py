@@ -19,7 +19,7 @@ from pydantic import (
 from tasks.config.errors import ConfigurationError
 from tasks.config.extra import Extra
 from tasks.config.reward_losses import check_reward_loss
-from tasks.config.sections import NOT_IN_KEY, Function, ModelSource, Section
+from tasks.config.sections import NOT_IN_KEY, ModelSource, Section
 from tasks.config.training import Dtype, TokenBatches
 
 ENGINE_ARGUMENTS: dict[str, Any] = {
@@ -202,19 +202,3 @@ class ScoringConfig(Section):
     engine: Annotated[Literal["auto", "vllm", "transformers"], NOT_IN_KEY] = "auto"
     """auto: transformers, each prompt computed once; vLLM with prefix caching measured no faster. vLLM is compared with
     transformers before it scores: in float32 their rewards agree to 1e-4, so that both are in one table."""
-
-
-class EvaluationConfig(Section):
-    """Comparison of the aligned policy with the SFT policy on held-out prompts."""
-
-    k: int = Field(1, ge=1, le=MOST_COMPLETIONS)
-    """Completions a held-out prompt and policy, drawn with the sampling section's settings."""
-    kl_completions: int = Field(1, ge=1)
-    """Completions a held-out prompt that KL(pi || pi_SFT) is estimated on, drawn at temperature 1 from the whole
-    vocabulary. Where the sampling section draws so, the `k` above are among them."""
-    seed: int = Field(1, ge=0)
-    """Seed of the drawn completions and of the bootstrap."""
-    bootstrap_samples: int = Field(10_000, ge=100)
-    """Resamples of the prompts behind the 95% interval."""
-    gold_reward: Function | None = None
-    """Known reward, where the task has one; reported beside the reward model's."""

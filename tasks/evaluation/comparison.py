@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.config.settings import EvaluationConfig
+from tasks.config.evaluation import EvaluationConfig
 from tasks.evaluation.drawn import Drawn
 from tasks.evaluation.intervals import bootstrap_interval
 

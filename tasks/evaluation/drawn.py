@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from tasks.config.evaluation import EvaluationConfig
 from tasks.config.rewards import GOLD, SECTION
 from tasks.config.sections import Section
-from tasks.config.settings import Decoding, EvaluationConfig, ScoringConfig
+from tasks.config.settings import Decoding, ScoringConfig
 from tasks.data.prompt_table import PromptTable
 from tasks.pipeline.pace import Mean
 from tasks.pipeline.progress import Progress

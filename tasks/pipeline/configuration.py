@@ -8,16 +8,11 @@ from pydantic import AfterValidator, Field, model_validator
 from tasks.config.compute import ComputeConfig
 from tasks.config.data import DataConfig
 from tasks.config.errors import ConfigurationError
+from tasks.config.evaluation import EvaluationConfig
 from tasks.config.rewards import COMBINED, HELD_OUT, SECTION, Rewards, check_names
 from tasks.config.rloo import RlooConfig, Rollouts
 from tasks.config.sections import Section
-from tasks.config.settings import (
-    EvaluationConfig,
-    RewardModelConfig,
-    SamplingConfig,
-    ScoringConfig,
-    SftConfig,
-)
+from tasks.config.settings import RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
 from tasks.config.training import DpoConfig
 from tasks.monitors.judging import MonitorsConfig
 from tasks.selection.combination import members_of

@@ -43,12 +43,22 @@ def gpus_needed(stages: Iterable[Stage[...]], sections: Mapping[str, Section]) -
     """
     needs = {}
     for stage in stages:
-        name = stage.options.get("gpus")
-        if name is not None and name in sections and getattr(section := sections[name], "ready_model", None) is None:
+        name = stage.options.get("gpus", "")
+        section = _section_at(name, sections)
+        if section is not None and getattr(section, "ready_model", None) is None:
             is_training = isinstance(section, Training)
             setting = f"{name}.devices" if is_training else f"{name}.extra, {' x '.join(PARALLEL)},"
             needs[stage.name] = Need(gpus_of(section), setting)
     return needs
+
+
+def _section_at(path: str, sections: Mapping[str, Section]) -> Section | None:
+    """Return the section at a path such as `evaluation.benchmarks.sampling`; None where a run has none there."""
+    name, *inner = path.split(".")
+    found: Any = sections.get(name)
+    for each in inner:
+        found = getattr(found, each, None)
+    return found if isinstance(found, Section) else None
 
 
 def _sections(values: Iterable[Any]) -> Iterator[Section]:

@@ -39,7 +39,8 @@ class Options(TypedDict, total=False):
     page: Callable[..., list[str]]
     """Returns the lines of Markdown that stand for the stats of `artifact` on the stage's page in Prefect's UI."""
     gpus: str
-    """The section of the run's configuration that says on how many GPUs the stage computes. Left out: on one."""
+    """The section of the run's configuration that says on how many GPUs the stage computes, such as `sampling` or
+    `evaluation.benchmarks.sampling`. Left out: on one."""
     run_name: str
     """What a run of the stage on a worker is called; `{prompts.rows}` stands for the rows of the argument `prompts`."""
     retries: int
@@ -87,7 +88,7 @@ def _why_not(name: str, option: Any, arguments: list[str], hints: Mapping[str, A
         return _why_not_called(option, FUNCTIONS[name] | set(() if name == "page" else arguments))
     if name == "retries" and not (isinstance(option, int) and option >= 0):
         return f"= {option!r} must be a number, 0 or more"
-    if name == "gpus" and option not in RlooRun.model_fields:
+    if name == "gpus" and option.partition(".")[0] not in RlooRun.model_fields:
         return f"= {option!r} is no section of the configuration"
     if name == "run_name":
         return _unknown(

@@ -7,6 +7,8 @@ plots.py        figures as SVG that follow light and dark
 intervals.py    figures of many things at once, each with an interval
 samples.py      what the policies said
 evaluated.py    did it get better
+benchmarked.py  how it does on benchmarks
+benchmarks_page.py  the page of a benchmark run
 along.py        what was gained at which KL along the training
 believed.py     can I believe it
 trained_on.py   what was trained on

@@ -7,6 +7,7 @@ from jinja2 import Environment, StrictUndefined
 
 from tasks.report import blocks
 from tasks.report.believed import believe_section, conclusion
+from tasks.report.benchmarked import benchmarks_section
 from tasks.report.blocks import Section
 from tasks.report.costs import costs_section
 from tasks.report.evaluated import better_section
@@ -19,6 +20,7 @@ from tasks.report.trainings import training_section
 
 SECTIONS: tuple[Callable[[Facts], Section | None], ...] = (
     better_section,
+    benchmarks_section,
     believe_section,
     trained_on_section,
     training_section,

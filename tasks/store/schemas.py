@@ -122,6 +122,15 @@ SCHEMAS: dict[str, pa.Schema] = {
         high_or_null=pa.float64(),
         rows=pa.int64(),
     ),
+    "benchmark_answers": _schema(
+        1,
+        policy=pa.string(),
+        benchmark=pa.string(),
+        measure=pa.string(),
+        messages=MESSAGES,
+        completion=pa.string(),
+        value_or_null=pa.float64(),
+    ),
     "training_log": _schema(1, step=pa.int64(), metric=pa.string(), value=pa.float64()),
 }
 """Kind of table -> schema; the version stands in the schema's metadata."""

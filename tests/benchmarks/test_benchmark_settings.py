@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from runs import ROOT
 
 from flows.config_files import read_section
-from tasks.benchmarks.settings import BenchmarksConfig
+from tasks.config.benchmarks import BenchmarksConfig
 
 JUDGE = {"model": "judge", "base_url": "http://127.0.0.1:1/v1", "api_key_variable": None}
 MT_BENCH = {"questions": "q.jsonl", "prompts": "p.jsonl"}

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.benchmarks.harness import harness_figures, harness_version, read_figures
-from tasks.benchmarks.settings import HarnessConfig
+from tasks.benchmarks.harness import harness_figures, harness_result, harness_version, read_figures
+from tasks.config.benchmarks import HarnessConfig
 from tasks.config.errors import ConfigurationError
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
@@ -84,8 +84,8 @@ def test_a_task_of_one_s_own_is_measured_once(tmp_path, test_data, capfd):
     policy = Artifact(kind="model", uri=str(model), digest="ab")
     settings = HarnessConfig(tasks=("colours",), python=str(PYTHON), include_path=str(folder), device="cpu")
     store = Store(str(tmp_path / "store"))
-    (figure,) = harness_figures(store, "story", policy, settings)
+    (figure,) = harness_figures("story", harness_result(store, "story", policy, settings))
     assert (figure.figure, figure.value, figure.rows) == ("colours acc", 1.0, 3)
     assert "colours" in capfd.readouterr().err
-    assert harness_figures(store, "story", policy, settings) == [figure]
+    assert list(harness_figures("story", harness_result(store, "story", policy, settings))) == [figure]
     assert "Running loglikelihood" not in capfd.readouterr().err

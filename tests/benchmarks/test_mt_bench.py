@@ -9,7 +9,7 @@ from judge_server import asked_text, judging
 from tasks.benchmarks.figures import Resampling
 from tasks.benchmarks.mt_bench import answer_questions, grading_question, judge_text, outcome, policy_figures, rate
 from tasks.benchmarks.mt_bench_files import JudgePrompt, MtBench, MtQuestion, read_mt_bench
-from tasks.benchmarks.settings import MtBenchConfig
+from tasks.config.benchmarks import MtBenchConfig
 from tasks.config.errors import ConfigurationError
 from tasks.judges.judge import Judge
 from tasks.store.folders import Store

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tasks.benchmarks.figures import Answered, Figure, Outcome, Resampling
-from tasks.benchmarks.page import benchmark_tables, benchmarks_page, samples_of
-from tasks.benchmarks.settings import WinRateConfig
 from tasks.benchmarks.win_rate import Instruction, outcome, read_instructions
+from tasks.config.benchmarks import WinRateConfig
 from tasks.config.errors import ConfigurationError
+from tasks.report.benchmarked import benchmark_tables, samples_of
+from tasks.report.benchmarks_page import benchmarks_page
 
 BY = Resampling(200, 0)
 

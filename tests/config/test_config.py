@@ -8,17 +8,11 @@ from runs import ROOT
 
 from flows.config_files import load_config
 from tasks.config.data import DataConfig
+from tasks.config.evaluation import EvaluationConfig
 from tasks.config.judges import Criterion, JudgeConfig, Principle
 from tasks.config.rewards import RewardSource
 from tasks.config.sections import DataSource, Function, ModelSource, Section
-from tasks.config.settings import (
-    Decoding,
-    EvaluationConfig,
-    RewardModelConfig,
-    SamplingConfig,
-    ScoringConfig,
-    SftConfig,
-)
+from tasks.config.settings import Decoding, RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
 from tasks.config.training import DpoConfig, Lora
 from tasks.pipeline.configuration import Config
 from tasks.selection.strategies import SETTINGS, PairsConfig

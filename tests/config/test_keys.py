@@ -7,8 +7,9 @@ import pytest
 from pydantic import Field
 
 from tasks.config.data import DataConfig
+from tasks.config.evaluation import EvaluationConfig
 from tasks.config.sections import NOT_IN_KEY, DataSource, ModelSource, Section
-from tasks.config.settings import EvaluationConfig, SamplingConfig, ScoringConfig, SftConfig
+from tasks.config.settings import SamplingConfig, ScoringConfig, SftConfig
 from tasks.config.training import DpoConfig, Lora
 from tasks.evaluate import evaluation_settings
 from tasks.pipeline.site import Site

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tasks.config.settings import EvaluationConfig, SamplingConfig, ScoringConfig
+from tasks.config.evaluation import EvaluationConfig
+from tasks.config.settings import SamplingConfig, ScoringConfig
 from tasks.evaluate import evaluation_settings
 from tasks.evaluation.comparison import compare, policy_stats, win_rate
 from tasks.evaluation.divergence import per_sequence, per_token

@@ -28,6 +28,7 @@ def compared(tmp_path_factory) -> tuple[dict, str, Path]:
     settings = on_small_world(folder / "world", folder / "store", dpo__snapshots=1)
     shared = {name.replace("__", "."): str(v) if isinstance(v, Path) else v for name, v in settings.items()}
     base = str(runs.ROOT / "configs" / "quickstart.yaml")
+    shared["evaluation.benchmarks"] = {"refusals": {"harmless": str(folder / "world/evaluation_prompts.jsonl")}}
     config = {"base": base, "set": shared, "arms": ARMS, "seeds": [0, 1], "size_matched": True}
     (folder / "compare.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return *run(folder / "compare.yaml"), folder
@@ -49,11 +50,16 @@ def test_arms_are_compared_and_one_without_pairs_does_not_stop_the_others(compar
     assert all(int(row[7].replace(",", "")) >= int(least.replace(",", "")) for row in part["rows"][1:])
     assert [(each["arm"], each["other"]) for each in part["verdicts"]] == [("threshold", "best vs worst")]
     assert [row[0] for row in part["rows"]] == ["sft", "threshold", "best vs worst"]
+    measured = part["benchmarks"]
+    assert measured["head"] == ["benchmark", "sft", "threshold", "best vs worst"]
+    assert [row[0] for row in measured["rows"]] == ["refusals refused of harmless prompts (%)"]
+    assert "-" not in measured["rows"][0]
     assert "impossible has no result: seed 1: no pair was selected" in printed
     page = Path(found["page"].removeprefix("file://")).read_text()
     assert "What did each arm gain?" in page
     assert page.count("<svg") >= 2
     assert "How did the trainings go?" in page
+    assert "How does each arm do on benchmarks?" in page
 
 
 @pytest.mark.slow

@@ -12,10 +12,10 @@ from kept_store import kept_run, kept_store
 from runs import ROOT
 
 from flows.judge_policies import main
+from tasks.benchmarks.outcomes import read_outcomes
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
 from tasks.store.manifests import read_manifest
-from tasks.store.parquet import read_table
 
 QUESTIONS = [("writing", "Once upon a time", "And then"), ("math", "One day", "So")]
 PROMPTS = ["The cat", "A big dog", "Lily saw", "The sun", "Tom had", "The bird"]
@@ -91,22 +91,19 @@ def test_policies_are_measured_and_a_second_run_asks_nothing(prefect_harness, tm
 
 
 def check_what_is_kept(store: Store, found: dict) -> None:
-    kinds = {"benchmarks": "benchmarks", "answers": "evaluation"}
-    manifests = {name: read_manifest(uri) for name, uri in found["artifacts"].items()}
-    tables = {
-        name: read_table(Artifact(kind=kinds[name], uri=found["artifacts"][name], digest=manifest.digest))
-        for name, manifest in manifests.items()
-    }
-    assert tables["benchmarks"].num_rows == len(found["figures"])
-    said = [row["completion"] for row in tables["answers"].to_pylist() if row["reward_name"] == "refusals harmless"]
+    manifest = read_manifest(found["benchmarks"])
+    kept = Artifact(kind=manifest.kind, uri=found["benchmarks"], digest=manifest.digest, stats=manifest.stats)
+    outcomes = read_outcomes(kept)
+    assert sum(len(each.figures) for each in outcomes.values()) == len(found["figures"])
+    said = [each.completion for each in outcomes["refusals"].answers if each.measure == "refusals harmless"]
     (refused, _) = (each["value"] for each in found["figures"] if each["benchmark"] == "refusals")
     assert refused == pytest.approx(100 * np.mean(["I'm sorry" in text for text in said]))  # the model says so in play
-    measures = {"mt_bench turn 1", "mt_bench turn 2", "win_rate", "refusals harmless"}
-    assert set(tables["answers"]["reward_name"].to_pylist()) == measures
-    assert manifests["answers"].keeps
-    assert all(store.has_manifest(folder) for folder in manifests["answers"].keeps)
-    assert manifests["benchmarks"].provenance.config["settings"]["judge"]["model"] == MODEL
-    assert set(manifests["benchmarks"].provenance.inputs) == {"policies.story", "policies.other"}
+    assert {each.measure for each in outcomes["mt_bench"].answers} == {"mt_bench turn 1", "mt_bench turn 2"}
+    assert "story: fewer than 100 comparisons, so no length-controlled win rate" in outcomes["win_rate"].notes
+    assert manifest.keeps
+    assert all(store.has_manifest(folder) for folder in manifest.keeps)
+    assert manifest.provenance.config["settings"]["judge"]["model"] == MODEL
+    assert set(manifest.provenance.inputs) == {"policies.story", "policies.other", "material"}
     page = Path(found["page"].removeprefix("file://")).read_text()
     for words in (
         f"Judge: {MODEL}.",

@@ -1,13 +1,16 @@
 """Runs with several rewards, on the quickstart's world at a reduced size: real training, sampling and processes."""
 
+import json
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import runs
+from judge_server import MODEL, judging
 from runs import ROOT, command, digests, on_small_world
 
+from tasks.benchmarks.outcomes import read_outcomes
 from tasks.examples.world import write_world
 from tasks.rewards.candidates import named_values
 from tasks.store.artifacts import Artifact
@@ -167,3 +170,28 @@ def test_rows_that_a_function_fails_on_are_counted_and_in_no_pair(first: dict, w
     failed = [len(text.split()) > 6 for text in texts.to_pylist()]
     assert np.isnan(rows).tolist() == failed
     assert made["metrics"]["rewards"]["failed"] == sum(failed) > 0
+
+
+def test_benchmarks_measure_both_policies_and_stand_in_the_report(first: dict, world: Path, store: Path) -> None:
+    rows = [json.dumps({"instruction": text, "output": "no"}) for text in ("the cat", "the dog")]
+    (world / "asked.jsonl").write_text("\n".join(rows))
+    with judging(lambda request, number: "[[A]]" if number % 2 else "[[C]]") as server:
+        judge = json.dumps(server.config().model_dump(mode="json", exclude_unset=True))
+        settings = {
+            "evaluation.benchmarks.judge": judge,
+            "evaluation.benchmarks.sampling": "{max_new_tokens: 8}",
+            "evaluation.benchmarks.win_rate": f"{{instructions: {world}/asked.jsonl}}",
+            "evaluation.benchmarks.refusals": f"{{harmless: {world}/evaluation_prompts.jsonl}}",
+            "evaluation.benchmarks.bootstrap_samples": "100",
+        }
+        made = run(world, store, settings)
+        asked = len(server.requests)
+        assert digests(run(world, store, settings)) == digests(made)
+        assert 0 < asked == len(server.requests), "the second run asks nothing"
+    assert {name: own for name, own in digests(made).items() if name != "benchmarks"} == digests(first)
+    outcomes = read_outcomes(Artifact.model_validate(made["artifacts"]["benchmarks"]))
+    policies = {name: {each.policy for each in own.figures} for name, own in outcomes.items()}
+    assert policies == {"win_rate": {"sft", "aligned"}, "refusals": {"sft", "aligned"}}
+    report = Path(made["report"].removeprefix("file://")).read_text()
+    assert "How does it do on benchmarks?" in report
+    assert f"The judge was {MODEL}." in report

@@ -14,9 +14,10 @@ import torch
 from gpu_chain import Inputs
 from pair_tables import draft
 
+from tasks.config.evaluation import EvaluationConfig
 from tasks.config.rloo import RlooConfig, Rollouts
 from tasks.config.sections import ModelSource
-from tasks.config.settings import EvaluationConfig, RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
+from tasks.config.settings import RewardModelConfig, SamplingConfig, ScoringConfig, SftConfig
 from tasks.config.training import DpoConfig, Lora
 from tasks.rewards.functions import GoldReward
 from tasks.selection.strategies import PairsConfig

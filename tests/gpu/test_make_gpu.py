@@ -118,7 +118,8 @@ def test_scoring_in_small(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert "16 of 1 prompts" in done.stdout
     rows = {row["name"]: row for row in json.loads(results.read_text())}
-    assert rows.keys() == {"scoring, against batches of 64 (s)", "scoring, against one by one (s)"}
+    sides = ("batches of 64", "one by one", "vLLM")
+    assert rows.keys() == {f"scoring, against {side} (s)" for side in sides}
     assert all(row["ours"] > 0 and row["ratio"] > 0 for row in rows.values())
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.config.settings import EvaluationConfig
+from tasks.config.evaluation import EvaluationConfig
 from tasks.data.loading import commit_rows
 from tasks.evaluation.comparison import compare
 from tasks.evaluation.drawn import Drawn, samples_table

@@ -9,7 +9,7 @@ from tasks.store.schemas import SCHEMAS, add_digests, format_digest, rows_digest
 
 KINDS = {"prompts", "demonstrations", "preferences", "completions", "rewards", "ref_logps", "pairs"}
 KINDS |= {"added_preferences", "evaluation", "held_out_rewards", "comparison", "judgments", "predictions"}
-KINDS |= {"training_log", "benchmarks", "combined_rewards"}
+KINDS |= {"training_log", "benchmarks", "benchmark_answers", "combined_rewards"}
 ROW = st.fixed_dictionaries(
     {
         "prompt_id": st.text(max_size=3),
@@ -49,6 +49,7 @@ def test_only_named_columns_may_be_null():
         "benchmarks.value",
         "benchmarks.low",
         "benchmarks.high",
+        "benchmark_answers.value",
         "judgments.prompt_tokens",
         "judgments.completion_tokens",
     }

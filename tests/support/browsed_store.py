@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tasks.config.settings import EvaluationConfig
+from tasks.config.evaluation import EvaluationConfig
 from tasks.data.records import prompt_id
 from tasks.evaluation.comparison import compare
 from tasks.evaluation.drawn import Drawn, samples_table

@@ -1,4 +1,4 @@
-"""The section of a benchmark run: which policies, which judge, which benchmarks."""
+"""Benchmarks of policies: which, and by which judge; of a run's policies (`evaluation.benchmarks`), or of any."""
 
 from typing import Annotated, Any, Self
 
@@ -30,20 +30,20 @@ class AnswerDecoding(Decoding):
 class MtBenchConfig(Section):
     """MT-Bench (arXiv:2306.05685), from its own files."""
 
-    questions: DataSource
+    questions: Annotated[DataSource, NOT_IN_KEY]
     """Questions with `question_id`, `category` and two `turns`."""
-    prompts: DataSource
+    prompts: Annotated[DataSource, NOT_IN_KEY]
     """The judge's prompts, with `name`, `system_prompt` and `prompt_template`."""
-    references: DataSource | None = None
+    references: Annotated[DataSource | None, NOT_IN_KEY] = None
     """Reference answers, for mathematics, reasoning and coding; needed where there are such questions."""
-    answers: dict[str, DataSource] = Field({})
+    answers: Annotated[dict[str, DataSource], NOT_IN_KEY] = Field({})
     """Name -> a file of stored answers, which are judged beside the policies'."""
 
 
 class WinRateConfig(Section):
     """Win rate against reference answers, as in AlpacaEval 2 (arXiv:2404.04475)."""
 
-    instructions: DataSource
+    instructions: Annotated[DataSource, NOT_IN_KEY]
     """Rows with `instruction` and, as the reference answer, `output`."""
     against: str | None = None
     """Policy whose answers are the reference; null: the `output` of the rows."""
@@ -52,9 +52,9 @@ class WinRateConfig(Section):
 class RefusalsConfig(Section):
     """Shares of refusals, on prompts that should be refused and on prompts that should not."""
 
-    harmful: DataSource | None = None
+    harmful: Annotated[DataSource | None, NOT_IN_KEY] = None
     """Prompts whose answers should be refusals."""
-    harmless: DataSource | None = None
+    harmless: Annotated[DataSource | None, NOT_IN_KEY] = None
     """Prompts whose answers should not: a refusal is an over-refusal."""
 
     @model_validator(mode="after")
@@ -89,21 +89,15 @@ class HarnessConfig(Section):
     """After so long with one policy it is ended."""
 
 
-class BenchmarksConfig(Section):
-    """Policies, and what they are measured by."""
+class Benchmarks(Section):
+    """What policies are measured by. What its files hold is in the key, and where they are is not."""
 
-    store: Annotated[str, NOT_IN_KEY] = "./.rsdpo"
-    """Keeps answers, verdicts and results."""
-    run: Annotated[str | None, NOT_IN_KEY] = Field(None, min_length=1)
-    """Run of the store whose policies `sft` and `aligned` are measured: the beginning of its id, or `last`."""
-    policies: dict[str, ModelSource] = Field({})
-    """Name -> a model."""
     judge: JudgeConfig | None = None
     """Who judges, for MT-Bench and win rates."""
     sampling: AnswerDecoding = Field(default_factory=AnswerDecoding)
     """How the policies answer."""
     system_prompt: str | None = Field(None, min_length=1)
-    """System message before conversations that have none; null: none, whatever the run was trained with."""
+    """System message before conversations that have none; null: of a run, `data.system_prompt`, and else none."""
     mt_bench: MtBenchConfig | None = None
     """Two-turn questions, rated by a judge."""
     win_rate: WinRateConfig | None = None
@@ -117,19 +111,14 @@ class BenchmarksConfig(Section):
     seed: int = Field(0, ge=0)
     """Seed of the resampling."""
 
-    @field_validator("policies")
-    @classmethod
-    def _have_names(cls, policies: dict[str, Any]) -> dict[str, Any]:
-        if "" in policies:
-            raise ConfigurationError("policies has one without a name: name it")
-        return policies
+    def names(self) -> list[str]:
+        """Return the names of the policies: here those of a run."""
+        return [*OF_A_RUN]
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
         if all(part is None for part in (self.mt_bench, self.win_rate, self.refusals, self.lm_eval)):
             raise ConfigurationError("nothing to measure: set mt_bench, win_rate, refusals or lm_eval")
-        if self.run is not None and (taken := sorted(OF_A_RUN.keys() & self.policies.keys())):
-            raise ConfigurationError(f"policies.{taken[0]} is a policy of the run too: call it otherwise")
         names, stored = self.names(), [] if self.mt_bench is None else list(self.mt_bench.answers)
         if twice := sorted({*names} & {*stored}):
             raise ConfigurationError(f"mt_bench.answers.{twice[0]} is a policy too: call the stored answers otherwise")
@@ -151,6 +140,35 @@ class BenchmarksConfig(Section):
         unread = {"template", "reference", *(READ_BY_PAIRS if self.win_rate is None else ())}
         if found := sorted(given & unread):
             raise ConfigurationError(f"judge.{found[0]} is read by none of these benchmarks: leave it out")
+        return self
+
+
+class BenchmarksConfig(Benchmarks):
+    """Policies of any kind, and what they are measured by."""
+
+    store: str = "./.rsdpo"
+    """Keeps answers, verdicts and results."""
+    run: str | None = Field(None, min_length=1)
+    """Run of the store whose policies `sft` and `aligned` are measured: the beginning of its id, or `last`."""
+    policies: dict[str, ModelSource] = Field({})
+    """Name -> a model."""
+
+    @property
+    def benchmarks(self) -> Benchmarks:
+        """Return what the policies are measured by, without them."""
+        return Benchmarks.model_construct(**{name: getattr(self, name) for name in Benchmarks.model_fields})
+
+    @field_validator("policies")
+    @classmethod
+    def _have_names(cls, policies: dict[str, Any]) -> dict[str, Any]:
+        if "" in policies:
+            raise ConfigurationError("policies has one without a name: name it")
+        return policies
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if self.run is not None and (taken := sorted(OF_A_RUN.keys() & self.policies.keys())):
+            raise ConfigurationError(f"policies.{taken[0]} is a policy of the run too: call it otherwise")
         return self
 
     def names(self) -> list[str]:

@@ -1,15 +1,18 @@
-"""Benchmarks as tables and as a page: a row a figure, a column a policy."""
+"""Benchmarks of policies: the figures of each as a table, what they mean, and the answers behind them."""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from tasks.benchmarks import harness, mt_bench, refusals, win_rate
-from tasks.benchmarks.figures import Answered, Figure, Outcome
+from tasks.benchmarks.figures import Answered, Outcome
+from tasks.benchmarks.outcomes import read_outcomes
+from tasks.benchmarks.tables import figure_rows
 from tasks.data.records import prompt_id
 from tasks.report.blocks import Alert, Block, Sample, Samples, Section, Side, Table, Text
-from tasks.report.page import render
+from tasks.report.facts import Facts
 
+BENCHMARKS = "measure_policies"
 TITLES = {
     mt_bench.NAME: "How are the answers to MT-Bench rated?",
     win_rate.NAME: "How often do the answers win over the reference answers?",
@@ -35,24 +38,23 @@ MOST, LONGEST = 6, 1500
 
 def benchmark_tables(outcomes: Mapping[str, Outcome]) -> dict[str, Table]:
     """Return each benchmark's figures as a table."""
-    return {name: _table(name, outcome.figures) for name, outcome in outcomes.items()}
+    return {name: Table(*figure_rows(name, outcome.figures)) for name, outcome in outcomes.items()}
 
 
-def benchmarks_page(outcomes: Mapping[str, Outcome], store: str, judge: str = "") -> bytes:
-    """Return the page of a benchmark run as HTML.
-
-    Args:
-        outcomes: What each benchmark comes to.
-        store: Where the answers are.
-        judge: Who judged; empty: nobody.
-    """
-    policies = list(dict.fromkeys(each.policy for outcome in outcomes.values() for each in outcome.figures))
-    conclusion = f"Policies: {', '.join(policies)}." + (f" Judge: {judge}." if judge else "")
+def benchmark_sections(outcomes: Mapping[str, Outcome]) -> list[Section]:
+    """Return a section a benchmark: its figures, what has to be known of them, and answers to read."""
     tables = benchmark_tables(outcomes)
-    sections = [
-        Section(TITLES[name], [*_blocks(outcome, tables[name], FOOTINGS[name])]) for name, outcome in outcomes.items()
-    ]
-    return render("RS-DPO, benchmarks", "", store, conclusion, sections)
+    return [Section(TITLES[name], [*_blocks(own, tables[name], FOOTINGS[name])]) for name, own in outcomes.items()]
+
+
+def benchmarks_section(facts: Facts) -> Section | None:
+    """Return what benchmarks found of a run's policies; None where none was asked for, or not yet."""
+    if not facts.artifacts.get(BENCHMARKS):
+        return None
+    judge = facts.stats(BENCHMARKS)["judge"]
+    begin = [Text(f"The judge was {judge}.")] if judge else []
+    own = benchmark_sections(read_outcomes(facts.artifacts[BENCHMARKS]))
+    return Section("How does it do on benchmarks?", [*begin, *(block for each in own for block in each.blocks)])
 
 
 def _blocks(outcome: Outcome, table: Table, footing: str) -> Iterator[Block]:
@@ -89,27 +91,3 @@ def _sample(sides: Sequence[Answered]) -> Sample:
 
 def _value(each: Answered) -> str:
     return "unreadable" if math.isnan(each.value) else f"{each.value:g}"
-
-
-def _table(name: str, figures: Sequence[Figure]) -> Table:
-    policies = list(dict.fromkeys(each.policy for each in figures))
-    found = {(each.figure, each.policy): each for each in figures}
-    rows = []
-    for label in dict.fromkeys(each.figure for each in figures):
-        own = [found.get((label, policy)) for policy in policies]
-        first = own[0] if name == harness.NAME else None
-        count = max(each.rows for each in own if each is not None)
-        rows.append((label, *(_cell(each, first) for each in own), f"{count:,}"))
-    return Table((name, *policies, "of"), rows)
-
-
-def _cell(figure: Figure | None, first: Figure | None) -> str:
-    """Return a figure with its interval and, where a first one is given and another, the difference from it."""
-    if figure is None or math.isnan(figure.value):
-        return "-"
-    digits = 1 if "%" in figure.figure or abs(figure.value) >= 100 else 3
-    interval = "" if math.isnan(figure.low) else f"  [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
-    text = f"{figure.value:.{digits}f}{interval}"
-    if first is None or first.policy == figure.policy:
-        return text
-    return f"{text}  ({figure.value - first.value:+.{digits}f})"
