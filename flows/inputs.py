@@ -1,5 +1,6 @@
 """What a run works on: its models and its data, checked and brought into the store before anything is computed."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from tasks.config.judges import JudgeConfig
@@ -106,9 +107,10 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     check_trainings(config.compute, (config.sft, base_model), *trainings, (config.alignment, base_model))
 
     evaluation_source = files.evaluation_prompts or files.prompts
-    held_out = load_held_out(site, evaluation_source, base_model, reward_base, data, max_new_tokens)
+    others = other_models(bases) or None
+    held_out = load_held_out(site, evaluation_source, base_model, reward_base, data, max_new_tokens, others)
     evaluation_prompts = load_evaluation_prompts(site, evaluation_source, held_out, pilot_evaluation(data))
-    every = load_prompts(site, files.prompts, held_out, base_model, reward_base, data, max_new_tokens)
+    every = load_prompts(site, files.prompts, held_out, base_model, reward_base, data, max_new_tokens, others)
     prompts = draw_pilot(site, every, data.pilot)
     demonstrations = load_demonstrations(site, files.demonstrations, held_out, base_model, data)
     preferences = load_preferences(site, files.preferences, held_out, reward_base or base_model, data)
@@ -138,6 +140,19 @@ def load_inputs(site: Site, config: Config) -> Inputs:
     )
     _check_rows(given, config)
     return given
+
+
+def other_models(bases: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """Return the different models that rewards begin with, beside the policy and the section's: name -> model.
+
+    What they cannot read is found in the prompts, and not once everything has been sampled.
+    """
+    seen, found = {"", bases.get(SECTION, NOTHING).digest}, dict[str, Artifact]()
+    for name, model in bases.items():
+        if model.digest not in seen:
+            seen.add(model.digest)
+            found[name] = model
+    return found
 
 
 def as_section(settings: RewardModelConfig) -> RewardModelConfig:

@@ -98,9 +98,15 @@ def collect_prompts(
 
 @stage(version=3, retries=2, reads={"data": HELD_OUT_FIELDS})
 def load_held_out(
-    out: Draft, source: Artifact, base_model: Artifact, reward_base: Artifact, data: DataConfig, max_new_tokens: int
+    out: Draft,
+    source: Artifact,
+    base_model: Artifact,
+    reward_base: Artifact,
+    data: DataConfig,
+    max_new_tokens: int,
+    reward_models: dict[str, Artifact] | None = None,
 ) -> Artifact:
-    """Load the prompts that nothing is trained on."""
+    """Load the prompts that nothing is trained on; `reward_models` are those beside `reward_base`, by name."""
     given = data.evaluation_prompts
     # The other rows of the same data are prompts, and are loaded next.
     records, tally = _open_prompts(given or data.prompts, source, data, take_or_parse if given else parse_and_keep)
@@ -109,7 +115,7 @@ def load_held_out(
         records,
         tally,
         lambda id_, *_: None if given or hash_fraction(id_) < data.evaluation_fraction else "not held out",
-        as_read_by(_readers(base_model, reward_base), max_new_tokens),
+        as_read_by(_readers(base_model, reward_base, reward_models), max_new_tokens),
     )
     with laid_out(out, "prompts", found) as table:
         if not table.rows:
@@ -141,10 +147,11 @@ def load_prompts(
     reward_base: Artifact,
     data: DataConfig,
     max_new_tokens: int,
+    reward_models: dict[str, Artifact] | None = None,
 ) -> Artifact:
-    """Load the prompts to sample completions for: x."""
+    """Load the prompts to sample completions for: x; `reward_models` are those beside `reward_base`, by name."""
     records, tally = _open_prompts(data.prompts, source, data, take_or_parse)
-    as_read = as_read_by(_readers(base_model, reward_base), max_new_tokens)
+    as_read = as_read_by(_readers(base_model, reward_base, reward_models), max_new_tokens)
     found = collect_prompts(records, tally, held_out_rule(held_out, data), as_read)
     with laid_out(out, "prompts", _first(found, data.max_prompts, tally)) as table:
         if table.rows < 2:
@@ -228,6 +235,10 @@ def _first(rows: Iterable[dict[str, Any]], limit: int | None, tally: Tally) -> I
         tally.left_out["beyond the configured number"] = beyond
 
 
-def _readers(base_model: Artifact, reward_base: Artifact) -> list[Reader]:
+def _readers(base_model: Artifact, reward_base: Artifact, others: dict[str, Artifact] | None) -> list[Reader]:
     """Return the models that will read the prompts; a reward model that is made from the policy reads as that does."""
-    return [Reader("policy", base_model), Reader("reward model", reward_base or base_model)]
+    policy, reward = (
+        Reader("policy", base_model, reads_answers=False),
+        Reader("reward model", reward_base or base_model),
+    )
+    return [policy, reward, *(Reader(f"reward model {name}", own) for name, own in (others or {}).items())]

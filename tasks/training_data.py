@@ -49,7 +49,7 @@ def load_demonstrations(
     assert data.demonstrations is not None
     tally = Tally(data.demonstrations.path, data.max_bad_fraction)
     records = instruct(read_records(data.demonstrations, "demonstrations", tally), data)
-    as_read = as_read_by([Reader("policy", base_model)])
+    as_read = as_read_by([Reader("policy", base_model, reads_answers=False)])
     rows = _demonstrations(_usable(records, tally, as_read, held_out_rule(held_out, data)), tally)
     return _commit_examples(out, "demonstrations", rows, [Mixed(1.0, tally)])
 

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import textwrap
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.config.errors import ConfigurationError
 from tasks.data.conversations import BadRow, Messages
@@ -31,9 +31,12 @@ COMPLETIONS = ("completion", "chosen", "rejected")
 class Reader(NamedTuple):
     """A model that will read conversations."""
 
-    name: Literal["policy", "reward model"]
+    name: str
+    """What messages call it, such as `policy`."""
     model: Artifact
     """Stored, or as a dry run lays it out."""
+    reads_answers: bool = True
+    """Whether it reads whole conversations, the end of the last turn included, as reward models do."""
 
 
 def as_read_by(readers: list[Reader], max_new_tokens: int | None = None) -> AsRead:
@@ -97,8 +100,7 @@ def _prompt_check(readers: list[Reader], max_new_tokens: int | None) -> Callable
 def _room(reader: Reader, tokenizer: "PreTrainedTokenizerBase", max_new_tokens: int) -> int:
     """Return how many tokens of the model's context there are for a prompt."""
     room = context_length(model_folder(reader.model, weights=False)) - max_new_tokens
-    # A reward model reads the whole conversation, the end of the last turn included.
-    room -= tokens_around(tokenizer) if reader.name == "reward model" else 0
+    room -= tokens_around(tokenizer) if reader.reads_answers else 0
     if room < 1:
         raise ConfigurationError(
             f"sampling.max_new_tokens = {max_new_tokens} leaves no token of the {reader.name}'s context for a "

@@ -87,7 +87,7 @@ def test_rows_are_kept_for_the_same_data_and_for_one_reader(tmp_path, local, pol
 def test_a_prompt_is_tokenized_once_for_two_readers_of_one_model(policy, monkeypatch):
     texts, encode = [], demands.encode
     monkeypatch.setattr(demands, "encode", lambda tokenizer, text: (texts.append(text), encode(tokenizer, text))[1])
-    as_read = as_read_by([Reader("policy", policy), Reader("reward model", policy)], 16)
+    as_read = as_read_by([Reader("policy", policy, reads_answers=False), Reader("reward model", policy)], 16)
     for text in ("one", "two"):
         as_read(Record([{"role": "user", "content": text}]))
     assert [("one" in text, "two" in text) for text in texts] == [(True, False), (False, True)]
@@ -95,7 +95,7 @@ def test_a_prompt_is_tokenized_once_for_two_readers_of_one_model(policy, monkeyp
 
 def test_the_reader_with_less_room_refuses_what_the_other_takes(policy):
     """A reward model reads the end of the last turn too: its room is a few tokens smaller."""
-    as_read = as_read_by([Reader("policy", policy), Reader("reward model", policy)], 16)
+    as_read = as_read_by([Reader("policy", policy, reads_answers=False), Reader("reward model", policy)], 16)
     reasons = []
     for length in range(200, 520):
         try:

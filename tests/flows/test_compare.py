@@ -28,7 +28,8 @@ def compared(tmp_path_factory) -> tuple[dict, str, Path]:
     settings = on_small_world(folder / "world", folder / "store", dpo__snapshots=1)
     shared = {name.replace("__", "."): str(v) if isinstance(v, Path) else v for name, v in settings.items()}
     base = str(runs.ROOT / "configs" / "quickstart.yaml")
-    shared["evaluation.benchmarks"] = {"refusals": {"harmless": str(folder / "world/evaluation_prompts.jsonl")}}
+    prompts = {"harmless": str(folder / "world/evaluation_prompts.jsonl")}
+    shared["evaluation.benchmarks"] = {"sampling": {"max_new_tokens": 8}, "refusals": prompts}
     config = {"base": base, "set": shared, "arms": ARMS, "seeds": [0, 1], "size_matched": True}
     (folder / "compare.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return *run(folder / "compare.yaml"), folder

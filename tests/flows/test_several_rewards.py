@@ -15,6 +15,7 @@ from tasks.examples.world import write_world
 from tasks.rewards.candidates import named_values
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
+from tasks.store.manifests import read_manifest
 from tasks.store.parquet import read_table
 from tasks.store.slices import read_slices, read_sorted
 
@@ -172,6 +173,7 @@ def test_rows_that_a_function_fails_on_are_counted_and_in_no_pair(first: dict, w
     assert made["metrics"]["rewards"]["failed"] == sum(failed) > 0
 
 
+@pytest.mark.slow
 def test_benchmarks_measure_both_policies_and_stand_in_the_report(first: dict, world: Path, store: Path) -> None:
     rows = [json.dumps({"instruction": text, "output": "no"}) for text in ("the cat", "the dog")]
     (world / "asked.jsonl").write_text("\n".join(rows))
@@ -189,7 +191,10 @@ def test_benchmarks_measure_both_policies_and_stand_in_the_report(first: dict, w
         assert digests(run(world, store, settings)) == digests(made)
         assert 0 < asked == len(server.requests), "the second run asks nothing"
     assert {name: own for name, own in digests(made).items() if name != "benchmarks"} == digests(first)
-    outcomes = read_outcomes(Artifact.model_validate(made["artifacts"]["benchmarks"]))
+    uri = made["artifacts"]["benchmarks"]["uri"]
+    manifest = read_manifest(uri)
+    kept = Artifact(kind=manifest.kind, uri=uri, digest=manifest.digest, stats=manifest.stats)
+    outcomes = read_outcomes(kept)
     policies = {name: {each.policy for each in own.figures} for name, own in outcomes.items()}
     assert policies == {"win_rate": {"sft", "aligned"}, "refusals": {"sft", "aligned"}}
     report = Path(made["report"].removeprefix("file://")).read_text()

@@ -87,16 +87,18 @@ def test_one_refused_row_is_counted_with_its_reason(tmp_path, store, model, load
         load.body(draft(store), NOTHING, no_held_out(store), model(ALTERNATES), strict)
 
 
-def test_a_prompt_that_the_reward_model_refuses_is_left_out_for_all(tmp_path, store, model):
+@pytest.mark.parametrize("name", ["reward model", "reward model kind"])
+def test_a_prompt_that_a_reward_model_refuses_is_left_out_for_all(tmp_path, store, model, name):
     data = data_of(
         write(tmp_path / "a.jsonl", [{"prompt": "a"}, {"prompt": TWICE}, {"prompt": "b"}]), max_bad_fraction=0.4
     )
-    policy, reward_model = model(), model(ALTERNATES)
-    held_out = load_held_out.body(draft(store), NOTHING, policy, reward_model, data, 16)
-    prompts = load_prompts.body(draft(store), NOTHING, no_held_out(store), policy, reward_model, data, 16)
+    policy, refuses = model(), model(ALTERNATES)
+    models = (refuses, data, 16) if name == "reward model" else (NOTHING, data, 16, {"kind": refuses})
+    held_out = load_held_out.body(draft(store), NOTHING, policy, *models)
+    prompts = load_prompts.body(draft(store), NOTHING, no_held_out(store), policy, *models)
     for found in (held_out, prompts):
         assert PromptTable(found).ids == [id_of("a"), id_of("b")]
-        assert found.stats["bad"] == {"refused by the reward model's chat template (roles must alternate)": 1}
+        assert found.stats["bad"] == {f"refused by the {name}'s chat template (roles must alternate)": 1}
 
 
 def test_a_template_that_stumbles_refuses(tmp_path, store, model):
