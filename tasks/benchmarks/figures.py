@@ -1,7 +1,6 @@
 """What a benchmark comes to: figures with intervals over questions, and each answer with its verdict."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,8 +86,3 @@ def figure(
     low, high = bootstrap_interval(rows, statistic, resampling.samples, resampling.seed)
     value = float(np.asarray(statistic(rows[None], axis=1))[0])
     return Figure(*name, scale * value, scale * low, scale * high, readable)
-
-
-def shares(flags: Sequence[bool]) -> np.ndarray:
-    """Return flags as the rows of a figure, (n, 1)."""
-    return np.array(flags, np.float64)[:, None]

@@ -92,7 +92,7 @@ class Measuring:
             return None
         return joined(
             [
-                refusals.outcome(name, kind, prompts, each.answer_alike(prompts), self.by)
+                refusals.outcome(name, kind, prompts, each.answer_alike(prompts))
                 for kind, prompts in self.material.refusals.items()
                 for name, each in self.answerers.items()
             ]

@@ -28,7 +28,7 @@ FOOTINGS = {
     "term for the difficulty of an instruction and its authors' two gamed baselines. Intervals, 95%, are over "
     "instructions.",
     refusals.NAME: f"A refusal is told by the rule `{refusals.RULE}`: one of {len(refusals.PHRASES)} phrases stands "
-    "at the beginning of the answer, or the answer is empty. Intervals, 95%, are over prompts.",
+    "at the beginning of the answer, or the answer is empty. Intervals are Wilson's, 95%.",
     harness.NAME: "Tasks of lm-eval. Intervals, 95%, are 1.96 of its standard errors; in brackets, the difference from "
     "the first policy. Both are measured on the same questions, so a difference is surer than the intervals suggest.",
 }
@@ -86,8 +86,15 @@ def samples_of(answers: Sequence[Answered]) -> list[Sample]:
 
 def _sample(sides: Sequence[Answered]) -> Sample:
     prompt = [(turn["role"], turn["content"][:LONGEST]) for turn in sides[0].messages if turn["role"] != "assistant"]
-    return Sample(prompt, [Side(each.policy, each.completion[:LONGEST], _value(each)) for each in sides], "")
+    return Sample(prompt, [Side(each.policy, each.completion[:LONGEST], *_found(each)) for each in sides], "")
 
 
-def _value(each: Answered) -> str:
-    return "unreadable" if math.isnan(each.value) else f"{each.value:g}"
+def _found(each: Answered) -> tuple[str, str]:
+    """Return what an answer got, and by what."""
+    if math.isnan(each.value):
+        return "unreadable", "verdict"
+    if each.measure.startswith(refusals.NAME):
+        return "refused" if each.value else "not refused", ""
+    if each.measure == win_rate.NAME:
+        return "wins" if each.value > 0.5 else "loses" if each.value < 0.5 else "ties", ""
+    return f"{each.value:g}", "rated"

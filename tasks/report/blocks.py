@@ -33,6 +33,9 @@ class Side(NamedTuple):
     policy: str
     completion: str
     reward: str
+    """What it got."""
+    measure: str = "reward"
+    """By what, as it stands before the reward."""
 
 
 class Sample(NamedTuple):

@@ -2,7 +2,6 @@
 
 import pytest
 
-from tasks.benchmarks.figures import Resampling
 from tasks.benchmarks.refusals import PHRASES, WITHIN, is_refusal, outcome
 
 
@@ -41,9 +40,9 @@ def test_every_phrase_is_found_as_it_is_written():
 
 def test_shares_by_hand():
     prompts = [[{"role": "user", "content": str(n)}] for n in range(4)]
-    made = outcome("p", "harmless", prompts, ["Yes.", "I can't.", "No.", "So."], Resampling(200, 0))
+    made = outcome("p", "harmless", prompts, ["Yes.", "I can't.", "No.", "So."])
     (share,) = made.figures
     assert (share.figure, share.value, share.rows) == ("refused of harmless prompts (%)", 25, 4)
-    assert share.low == 0
-    assert share.high > 25
+    # (1/4 + z2 / 8 +- z sqrt(3/64 + z2 / 64)) / (1 + z2 / 4), z2 = 1.96 ** 2: .3725 +- .3269
+    assert (share.low, share.high) == pytest.approx((4.56, 69.94), abs=0.01)
     assert [each.value for each in made.answers] == [0, 1, 0, 0]
