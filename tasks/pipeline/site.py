@@ -35,6 +35,8 @@ class Site:
     watcher: Watcher | None = None
     computed: dict[str, int] = field(default_factory=dict)
     """Stages that the store did not have, and how much of each was missing; 0 where its table was full."""
+    made: set[str] = field(default_factory=set)
+    """URIs of the outputs that the store did not have."""
 
     def finish(self, artifacts: dict[str, Artifact]) -> dict[str, Artifact]:
         """Record the artifacts of a run that has ended, and say what it computed."""

@@ -85,8 +85,11 @@ class Stage(Generic[P]):
         run = self.task
         if self._is_deployed(site, arguments):
             run = run.with_options(retries=CRASHES, retry_delay_seconds=CRASH_SECONDS)
-        artifact: Any = run(draft, site, arguments, found)
-        return self._seen(site, found or artifact)
+        made: Any = run(draft, site, arguments, found)
+        if isinstance(made, State):  # the store had it, before or since an attempt that failed
+            return self._seen(site, found or made.result())
+        site.made.add(made.uri)
+        return self._seen(site, made)
 
     def draft(self, site: Site, *args: P.args, **kwargs: P.kwargs) -> Draft:
         """Return where the stage's output is, or will be."""

@@ -56,6 +56,11 @@ class Scale(NamedTuple):
         return exactly(self.prompts[1] / self.prompts[0])
 
 
+def stage_of(name: str) -> str:
+    """Return the stage of an output that is called `stage` or, for a further reward, `stage reward`."""
+    return name.partition(" ")[0]
+
+
 def trained_pairs(pairs: float, dpo: DpoConfig, steps: int | None) -> float:
     """Return how many pairs a training of DPO goes through.
 
@@ -85,7 +90,8 @@ def ratio(stage: str, phase: str, manifest: Manifest, scale: Scale) -> Estimate:
         return _dpo_ratio(phase, manifest, scale)
     if stage == "evaluate_policy":
         pilot, whole = scale.evaluation_prompts
-        return exactly(whole / pilot - (0.5 if phase in SHARED_BY_POLICIES else 0.0))
+        shared = 1 / len(manifest.stats["policies"])  # the reference is the same policy in the whole run
+        return exactly(whole / pilot - (shared if phase in SHARED_BY_POLICIES else 0.0))
     return exactly(0.0)
 
 
@@ -131,7 +137,7 @@ def stored_bytes(store: Store, artifacts: Mapping[str, Artifact]) -> dict[str, t
     """Return the bytes of each stage's own files and of the parts of tables that it names, each folder once."""
     seen: set[str] = set()
     found = {}
-    for stage, artifact in artifacts.items():
+    for name, artifact in artifacts.items():
         if not artifact.uri.startswith(f"{store.uri}/") or artifact.uri in seen:
             continue
         seen.add(artifact.uri)
@@ -139,7 +145,7 @@ def stored_bytes(store: Store, artifacts: Mapping[str, Artifact]) -> dict[str, t
         parts = [folder for folder in (*manifest.parts, *manifest.keeps) if folder not in seen]
         seen.update(parts)
         others = in_parallel(lambda folder: _size(read_manifest(f"{store.uri}/{folder}")), parts, AT_ONCE)
-        found[stage] = (_size(manifest), sum(others))
+        found[name] = (_size(manifest), sum(others))
     return found
 
 
@@ -147,7 +153,8 @@ def whole_bytes(sizes: Mapping[str, tuple[int, int]], scale: Scale) -> Estimate:
     """Return the bytes that the whole run will have in the store, from those of the pilot."""
     pilot, whole = scale.evaluation_prompts
     found = exactly(0.0)
-    for stage, (own, parts) in sizes.items():
+    for name, (own, parts) in sizes.items():
+        stage = stage_of(name)
         if stage in ("sample_completions", "score_completions"):
             grown = scale.of(TOKENS).times(own + parts)
         elif stage == "build_pairs":

@@ -4,7 +4,7 @@ The table of predictions is keyed by what decides the run: its data, its policy 
 for the size of the pilot, the monitors, and where it computes. A part of it is one pilot's; the last one counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -12,10 +12,10 @@ import pyarrow as pa
 from tasks.config.compute import GPU_STAGES
 from tasks.config.sections import key_value
 from tasks.pipeline.configuration import Config
-from tasks.planning.costs import Scale, dpo_tokens, ratio, stage_seconds, stored_bytes, whole_bytes
+from tasks.planning.costs import Scale, dpo_tokens, ratio, stage_of, stage_seconds, stored_bytes, whole_bytes
 from tasks.planning.estimates import Estimate, exactly
 from tasks.planning.observed import DIFFERENT, IN_PAIRS, PAIRS, TOKENS, WITH_PAIR, above, neighbours, observe
-from tasks.store.artifacts import Artifact
+from tasks.store.artifacts import Artifact, Manifest
 from tasks.store.drafts import keyed
 from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable
@@ -23,7 +23,7 @@ from tasks.store.manifests import read_manifest
 from tasks.store.parquet import read_table
 
 Artifacts = Mapping[str, Artifact]
-"""Stage -> its output."""
+"""Stage -> its output; `stage reward` -> that for a further reward."""
 TABLE_VERSION = 1
 UNDECIDED = frozenset({"monitors", "compute", "store"})
 """Sections that do not decide what a run finds."""
@@ -74,13 +74,13 @@ def keep(store: Store, config: Config, artifacts: Artifacts, name: str, found: M
     )
 
 
-def look_back(store: Store, config: Config, artifacts: Artifacts, computed: Mapping[str, int]) -> Planned | None:
+def look_back(store: Store, config: Config, artifacts: Artifacts, made: Collection[str]) -> Planned | None:
     """Return what the last pilot of a run has predicted, and what came of it; None where there was none."""
     last = max(_table(store, config, artifacts).parts(), key=lambda part: part.uri, default=None)
     if last is None:
         return None
     is_pilot = config.data.pilot is not None
-    return Planned(last, read_prediction(last), {} if is_pilot else outcome(store, config, artifacts, computed))
+    return Planned(last, read_prediction(last), {} if is_pilot else outcome(store, config, artifacts, made))
 
 
 def read_prediction(prediction: Artifact) -> dict[str, Estimate]:
@@ -89,14 +89,14 @@ def read_prediction(prediction: Artifact) -> dict[str, Estimate]:
     return {row["name"]: Estimate(row["predicted"], row["low"], row["high"]) for row in rows}
 
 
-def outcome(store: Store, config: Config, artifacts: Artifacts, computed: Mapping[str, int]) -> dict[str, float]:
+def outcome(store: Store, config: Config, artifacts: Artifacts, made: Collection[str]) -> dict[str, float]:
     """Return what a whole run has found and cost, by the names of the prediction; what it did not compute is left out.
 
     Args:
         store: Holds the outputs.
         config: Of the run.
         artifacts: Its outputs.
-        computed: Stages that it computed.
+        made: URIs of what it computed.
     """
     pairs, sampled, dpo = (artifacts[name] for name in ("build_pairs", "sample_completions", "train_dpo"))
     profile = pairs.stats["profile"]
@@ -111,7 +111,7 @@ def outcome(store: Store, config: Config, artifacts: Artifacts, computed: Mappin
     }
     if (tokens := dpo_tokens(dpo)) is not None:
         found[DPO_TOKENS] = tokens
-    costs = {stage: read_manifest(artifacts[stage].uri).cost for stage in TIMED if computed.get(stage)}
+    costs = {name: manifest.cost for name, manifest in _timed(artifacts).items() if artifacts[name].uri in made}
     seconds = {stage: cost["seconds"] for stage, cost in costs.items() if "seconds" in cost}
     found |= {f"{SECONDS}, {stage}": value for stage, value in seconds.items()}
     found[SECONDS] = sum(seconds.values())
@@ -135,15 +135,21 @@ def _scale(store: Store, config: Config, artifacts: Artifacts) -> Scale:
 
 def _seconds(artifacts: Artifacts, scale: Scale) -> dict[str, Estimate]:
     found = {}
-    for stage in TIMED:
-        if stage not in artifacts or (manifest := read_manifest(artifacts[stage].uri)).provenance.stage != stage:
-            continue  # taken as it is
+    for name, manifest in _timed(artifacts).items():
+        stage = manifest.provenance.stage
         gold = scale.config.data.labels_completions
         if stage in ("label_preferences", "judge_preferences", "train_reward_model") and not gold:
             continue  # the whole run finds it in the store
         if (seconds := stage_seconds(stage, manifest, scale)) is not None:
-            found[stage] = seconds
+            found[name] = seconds
     return found
+
+
+def _timed(artifacts: Artifacts) -> dict[str, Manifest]:
+    """Return the manifests of what the whole run still has to compute, or might; not of what was taken as it is."""
+    read = {name: read_manifest(each.uri) for name, each in artifacts.items() if each and stage_of(name) in TIMED}
+    own = {name: manifest for name, manifest in read.items() if manifest.provenance.stage == stage_of(name)}
+    return dict(sorted(own.items(), key=lambda item: TIMED.index(stage_of(item[0]))))
 
 
 def _table(store: Store, config: Config, artifacts: Artifacts) -> GrowingTable:

@@ -1,5 +1,6 @@
 """What it cost: time, tokens and memory of each stage, and what was reused."""
 
+from tasks.planning.costs import stage_of
 from tasks.report.blocks import Section, Table, Text, number
 from tasks.report.facts import Facts
 from tasks.report.trainings import STAGES as TRAININGS
@@ -13,9 +14,9 @@ def costs_section(facts: Facts) -> Section | None:
         if not artifact or not artifact.uri.startswith(facts.store.uri):
             continue
         manifest = facts.manifest(stage)
-        if manifest.provenance.stage != stage:  # an input that was taken as it is
+        if manifest.provenance.stage != stage_of(stage):  # an input that was taken as it is
             continue
-        computed, cost = stage in facts.computed, manifest.cost
+        computed, cost = artifact.uri in facts.made, manifest.cost
         seconds = cost.get("seconds")
         total += seconds if computed and seconds is not None else 0.0
         tokens = _tokens(facts, stage)
@@ -46,7 +47,7 @@ def costs_section(facts: Facts) -> Section | None:
 
 def _tokens(facts: Facts, stage: str) -> int:
     """Return how many tokens a stage drew or was trained on; 0 where that is not recorded."""
-    if stage in TRAININGS:
+    if stage_of(stage) in TRAININGS:
         fed = read_log(facts, stage).get("num_tokens", [])
         return int(fed[-1][1]) if fed else 0
     return int(facts.stats(stage).get("tokens", 0))

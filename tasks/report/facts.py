@@ -1,6 +1,6 @@
 """What is known of a run: the outputs of its stages so far, and how it was asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +24,13 @@ class Facts:
     config: Config
     run: Run | None = None
     artifacts: dict[str, Artifact] = field(default_factory=dict)
-    """Stage -> its output."""
+    """Stage -> its output; of a stage that is called for several rewards, `stage reward` -> that of a further one."""
     reward_models: dict[str, Artifact] = field(default_factory=dict)
     """The reward models by name."""
     computed: Mapping[str, int] = field(default_factory=dict)
     """Stages that were computed in this run; the others were found in the store."""
+    made: Collection[str] = ()
+    """URIs of the outputs that were computed in this run."""
     verdicts: list[Verdict] = field(default_factory=list)
     curve: Artifact = NOTHING
     """The evaluation of the models that were kept along the training."""

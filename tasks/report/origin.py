@@ -2,6 +2,7 @@
 
 import yaml
 
+from tasks.planning.costs import stage_of
 from tasks.report.blocks import Code, Section, Table
 from tasks.report.facts import Facts
 
@@ -16,7 +17,7 @@ def origin_section(facts: Facts) -> Section:
         inputs = ""
         if artifact and artifact.uri.startswith(facts.store.uri):
             manifest = facts.manifest(stage)
-            if manifest.provenance.stage != stage:  # an input that was taken as it is
+            if manifest.provenance.stage != stage_of(stage):  # an input that was taken as it is
                 continue
             libraries = manifest.libraries
             found = manifest.provenance.inputs.items()

@@ -18,6 +18,7 @@ from tasks.pipeline.configuration import Config
 from tasks.pipeline.dry_run import PLAN
 from tasks.pipeline.progress import warn
 from tasks.pipeline.site import Site
+from tasks.planning.costs import stage_of
 from tasks.planning.prediction import keep, look_back, predict
 from tasks.report.along import ALIGNED, falls_along
 from tasks.report.facts import Facts
@@ -29,7 +30,7 @@ from tasks.store.runs import RUNS, RunRecord
 
 REPORTED = ("train_reward_model", "build_pairs", "train_dpo", "train_rloo")
 """Stages after which the report is written anew where they were computed; at the end it is written in any case."""
-REWARD_MODEL, EVALUATION = "train_reward_model", "evaluate_policy"
+REWARD_MODEL, SCORING, EVALUATION = "train_reward_model", "score_completions", "evaluate_policy"
 FILE = "report.html"
 NO_REPORT = (DamagedArtifactError, TemplateError, LookupError, TypeError, ValueError)
 """What may keep a report from being written, as errors of the store may: no reason to fail a run whose stages are all
@@ -49,7 +50,7 @@ class Watch:
     def __init__(self, site: Site, record: RunRecord, config: Config) -> None:
         """Watch from here on; nothing has been seen."""
         self.record = record
-        self.facts = Facts(site.store, config, record.run, computed=site.computed)
+        self.facts = Facts(site.store, config, record.run, computed=site.computed, made=site.made)
         self.page: UUID | None = None
 
     def saw(self, stage: str, artifact: Artifact) -> None:
@@ -60,11 +61,15 @@ class Watch:
         """
         if stage == EVALUATION and ALIGNED not in artifact.stats.get("policies", ()):
             self.facts.curve = artifact  # of the models along the training, or `NOTHING`
+            if artifact:
+                self.facts.artifacts[f"{EVALUATION} along"] = artifact
             return
         is_second = stage in self.facts.artifacts
         if stage == REWARD_MODEL:
             name = [*self.facts.config.reward_models][len(self.facts.reward_models)]
             self.facts.reward_models[name] = artifact
+        if is_second and (further := self._further(stage)) is not None:
+            self.facts.artifacts[further] = artifact
         if (is_second and stage != REWARD_MODEL) or artifact == self.facts.artifacts.get(stage):
             return
         self.facts.artifacts.setdefault(stage, artifact)
@@ -85,6 +90,13 @@ class Watch:
                 f"to go on all the same, set monitors.{failed[0].name}.level to warn"
             )
 
+    def _further(self, stage: str) -> str | None:
+        """Return what the output of a stage for a further reward is called; None for what a run looks at again."""
+        config = self.facts.config
+        names = {REWARD_MODEL: [*config.reward_models], SCORING: config.selecting}.get(stage, [])
+        number = sum(stage_of(each) == stage for each in self.facts.artifacts)
+        return f"{stage} {names[number]}" if number < len(names) else None
+
     def ended(self) -> dict[str, Artifact]:
         """Write the whole report; return the run's record, and of a pilot its prediction."""
         facts, told = self.facts, dict[str, Artifact]()
@@ -93,7 +105,7 @@ class Watch:
             told["prediction"] = keep(*run, name=self.record.run.id, found=predict(*run))
             self.record.add("prediction", told["prediction"])
         with _informing("nothing can be said of what was predicted"):
-            facts.planned = look_back(facts.store, facts.config, facts.artifacts, facts.computed)
+            facts.planned = look_back(facts.store, facts.config, facts.artifacts, facts.made)
         return {"report": self._write(), **told}
 
     def _is_begun_only(self, stage: str) -> bool:

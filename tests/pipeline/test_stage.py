@@ -62,7 +62,9 @@ def test_an_attempt_after_a_failure_finds_what_another_run_has_computed_meanwhil
             return Meanwhile()
 
     failing.errors = Late([RuntimeError()])
-    assert states(lambda: failing(store)) == ["Cached"]
+    made = []
+    assert states(lambda: made.append(failing(store))) == ["Cached"]
+    assert made[0].uri.startswith(store.uri)
     assert (len(failing.calls), len(other.calls)) == (1, 1)
 
 
