@@ -12,6 +12,7 @@ from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import find_pool
 from tasks.pipeline.gpus import Need
 from tasks.pipeline.progress import log
+from tasks.selection.terms import Term
 
 
 def check_run(config: Config) -> None:
@@ -58,12 +59,28 @@ def check_rewards(config: Config) -> None:
             "reward_model.ready_model, or another reward in rewards"
         )
     check_reward_models(config)
-    counted = len(config.combination.counted)  # raises where what counts is not said
+    counted = config.combination.counted  # raises where what counts is not said
     _ = config.held_out  # raises where there is nothing to keep the best model by
-    if config.pairs.strategy == "pareto" and counted < 2:
+    if config.pairs.strategy == "pareto":
+        check_pareto(counted)
+
+
+def check_pareto(counted: Mapping[str, Term]) -> None:
+    """Refuse rewards of which no pair could be better by each.
+
+    Raises:
+        ConfigurationError: There are not several, or a lower one is better.
+    """
+    if len(counted) < 2:
         raise ConfigurationError(
-            f"pairs.strategy = pareto needs several rewards with a weight in pairs.rewards, not {counted}: name them, "
-            "or take threshold"
+            f"pairs.strategy = pareto needs several rewards with a weight in pairs.rewards, not {len(counted)}: name "
+            "them, or take threshold"
+        )
+    if low := [name for name, term in counted.items() if term.weight < 0]:
+        raise ConfigurationError(
+            f"pairs.rewards.{low[0]}.weight = {counted[low[0]].weight:g} must be positive with pairs.strategy = "
+            "pareto: chosen beats rejected by each reward before its weight; take another strategy, or let a function "
+            "give the negative reward"
         )
 
 

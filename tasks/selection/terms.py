@@ -64,8 +64,8 @@ class Combination(Section):
 
     @property
     def is_fitted(self) -> bool:
-        """Tell whether a term depends on the whole table."""
-        return any(term.length != "none" or term.scale == "standardised" for term in self.rewards.values())
+        """Tell whether a term that counts depends on the whole table."""
+        return any(term.length != "none" or term.scale == "standardised" for term in self.counted.values())
 
     @property
     def as_it_is(self) -> str | None:

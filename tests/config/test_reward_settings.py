@@ -40,6 +40,13 @@ def configured(**sections):
         ({"pairs": {"rewards": {"kind": {}}}}, "pairs.rewards.kind is no reward of this run: there are reward_model"),
         ({"pairs": {"rewards": {"reward_model": {"uncertainty": 1}}}}, "and reward_model is none"),
         ({"pairs": {"strategy": "pareto"}}, "pareto needs several rewards with a weight in pairs.rewards, not 1"),
+        (
+            {
+                "rewards": {"long": BRIEF},
+                "pairs": {"strategy": "pareto", "rewards": {"reward_model": {"weight": 2}, "long": {"weight": -1}}},
+            },
+            "pairs.rewards.long.weight = -1 must be positive with pairs.strategy = pareto",
+        ),
         ({"data": {"prompts": "p"}}, "data.preferences is missing"),
         (
             {"data": {"prompts": "p"}, "rewards": {"a": BRIEF}, "reward_model": {"held_out": True}},
