@@ -6,8 +6,11 @@ from collections.abc import Collection, Mapping
 from prefect.settings import PREFECT_API_URL
 
 from tasks.config.compute import ComputeConfig
+from tasks.config.data import DataConfig
 from tasks.config.errors import ConfigurationError
-from tasks.config.sections import Section
+from tasks.config.rewards import OwnRewardModel
+from tasks.config.sections import PreferenceSource, Section
+from tasks.config.settings import RewardModelConfig
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import find_pool
 from tasks.pipeline.gpus import Need
@@ -99,18 +102,35 @@ def check_reward_models(config: Config) -> None:
                 "it, or data.preferences"
             )
     trained = [own for own, _ in config.reward_models.values() if own.ready_model is None]
-    if data.preferences == "judged" and not [own for own in trained if not getattr(own, "preferences", None)]:
+    if data.preferences == "judged" and all(sources_of(own, data) for own in trained):
         raise ConfigurationError(
             "data.preferences = judged pays for pairs that no reward model of this run is trained on: leave it and "
             "data.judge out, or leave out reward_model.ready_model"
         )
     if config.reward_model.held_out and not config.has_section_reward:
         raise ConfigurationError("reward_model.held_out needs data.preferences, of which each model gets a half")
-    weights = [source.weight for source in data.preference_sources]
-    if any(weight > 1 for weight in weights) and any(own.loss == "plackett_luce" for own in trained):
+    for name, (own, _) in config.reward_models.items():
+        if own.ready_model is None and own.loss == "plackett_luce":
+            check_taken_once(name, sources_of(own, data))
+
+
+def sources_of(own: RewardModelConfig, data: DataConfig) -> tuple[PreferenceSource, ...]:
+    """Return the sources of what a reward model is trained on: its own, or else the run's."""
+    given = own.preferences if isinstance(own, OwnRewardModel) else None
+    return (data if given is None else data.model_copy(update={"preferences": given})).preference_sources
+
+
+def check_taken_once(name: str, sources: Collection[PreferenceSource]) -> None:
+    """Refuse weights that would repeat the pairs of a ranking.
+
+    Raises:
+        ConfigurationError: Names the reward and the weights.
+    """
+    weights = [source.weight for source in sources]
+    if any(weight > 1 for weight in weights):
         raise ConfigurationError(
-            f"data.preferences has weights {weights}, and reward_model.loss = plackett_luce takes each ranking once: "
-            "lower them to 1 or less, or take k_comparisons"
+            f"{name} is trained on preferences with weights {weights}, and its loss = plackett_luce takes each ranking "
+            "once: lower them to 1 or less, or take k_comparisons"
         )
 
 

@@ -57,7 +57,16 @@ def configured(**sections):
                 "data": {"prompts": "p", "preferences": [{"path": "a", "weight": 2}, {"path": "b"}]},
                 "reward_model": {"loss": "plackett_luce"},
             },
-            "takes each ranking once",
+            "reward_model is trained on preferences with weights .*takes each ranking once",
+        ),
+        (
+            {
+                "rewards": {
+                    "a": {"reward_model": {"loss": "plackett_luce", "preferences": {"path": "a", "weight": 2}}}
+                },
+                "pairs": {"rewards": {"a": {}}},
+            },
+            "a is trained on preferences with weights .2.0., and its loss = plackett_luce",
         ),
         (
             {"data": {"prompts": "p", "preferences": "judged", "judge": JUDGE}, "reward_model": {"ready_model": "r"}},
@@ -93,6 +102,13 @@ def test_rewards_by_name_and_what_pairs_come_from():
     assert (several.selecting, several.proxy) == (["sure.1", "sure.2", "brief"], "combined")
     one = configured(data={"prompts": "p"}, rewards={"brief": BRIEF})
     assert (list(one.reward_models), one.selecting, one.proxy) == ([], ["brief"], "brief")
+
+
+def test_weights_count_where_they_are_trained_on():
+    """A ranking loss on preferences of its own does not read the weights of the run's."""
+    own = {"reward_model": {"loss": "plackett_luce", "preferences": "ranked"}}
+    weighted = {"prompts": "p", "preferences": [{"path": "a", "weight": 2}, {"path": "b"}]}
+    configured(data=weighted, rewards={"a": own}, pairs={"rewards": {"a": {}}})
 
 
 def test_two_rewards_of_one_name_are_refused(tmp_path):
