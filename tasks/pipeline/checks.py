@@ -10,7 +10,7 @@ from tasks.config.data import DataConfig
 from tasks.config.errors import ConfigurationError
 from tasks.config.rewards import OwnRewardModel
 from tasks.config.sections import PreferenceSource, Section
-from tasks.config.settings import RewardModelConfig
+from tasks.config.settings import RewardModelConfig, SftConfig
 from tasks.pipeline.configuration import Config
 from tasks.pipeline.dispatch import find_pool
 from tasks.pipeline.gpus import Need
@@ -137,14 +137,16 @@ def check_taken_once(name: str, sources: Collection[PreferenceSource]) -> None:
 def log_unread_settings(config: Config) -> None:
     """Name the settings that another one leaves without effect, a line for each that does."""
     data, sft, reward_model, pairs = config.data, config.sft, config.reward_model, config.pairs
-    for section in (sft, reward_model):
+    models: dict[str, SftConfig | RewardModelConfig] = {"sft": sft, "reward_model": reward_model, **own_models(config)}
+    for place, section in models.items():
         if section.ready_model is not None:
             training = section.model_dump(exclude_defaults=True).keys() - {"ready_model"}
-            _log_unread(f"{section.section}.ready_model, which is used as it is", section.section, training)
+            _log_unread(f"{place}.ready_model, which is used as it is", place, training)
     given = data.model_dump(exclude_none=True, exclude_defaults=True).keys()
     if sft.ready_model is not None:
         _log_unread("sft.ready_model, which is used as it is", "data", given & {"demonstrations"})
-    if reward_model.ready_model is not None and pairs.strategy != "annotation":
+    others = any(own.ready_model is None and own.preferences is None for own in own_models(config).values())
+    if reward_model.ready_model is not None and pairs.strategy != "annotation" and not others:
         _log_unread("reward_model.ready_model, which is used as it is", "data", given & {"preferences"})
     if data.preferences in (None, "gold"):
         _log_unread(f"data.preferences = {data.preferences}, which has no annotators", "data", given & {"consensus"})
@@ -152,6 +154,16 @@ def log_unread_settings(config: Config) -> None:
         _log_unread("data.evaluation_prompts, all of which are held out", "data", given & {"evaluation_fraction"})
     changed = Section.key_fields(pairs).keys() - pairs.key_fields().keys()
     _log_unread(f"strategy = {pairs.strategy}, max_pairs, max_pairs_per_prompt and cap as they are", "pairs", changed)
+
+
+def own_models(config: Config) -> dict[str, OwnRewardModel]:
+    """Return the reward models of the section `rewards` by their places there."""
+    found: dict[str, OwnRewardModel] = {}
+    for name, source in config.rewards.items():
+        if source.reward_model is not None:
+            found[f"rewards.{name}.reward_model"] = source.reward_model
+        found |= {f"rewards.{name}.ensemble[{number}]": own for number, own in enumerate(source.ensemble)}
+    return found
 
 
 def _log_unread(reason: str, section: str, fields: Collection[str]) -> None:

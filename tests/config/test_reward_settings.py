@@ -31,6 +31,7 @@ def configured(**sections):
         ({"rewards": {"a": {}}}, "set exactly one of reward_model, ensemble, function and judge, not none"),
         ({"rewards": {"a": BRIEF | {"reward_model": {}}}}, "not reward_model and function"),
         ({"rewards": {"a": {"reward_model": {}, "options": {"x": 1}}}}, "options are read by a function alone"),
+        ({"rewards": {"a": {"judge": JUDGE, "max_failed": 0.5}}}, "max_failed is read by a function alone"),
         ({"rewards": {"a": {"ensemble": [{}]}}}, "ensemble has one reward model"),
         (
             {"rewards": {"a": {"reward_model": {"held_out": True}}}},
