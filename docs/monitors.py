@@ -7,7 +7,8 @@ The page's head is written by hand. What follows the marker is written by this c
 
 from pathlib import Path
 
-from tasks.monitors.table import MONITORS, Monitor
+from tasks.monitors.monitor import Monitor
+from tasks.monitors.table import MONITORS
 
 PAGE = Path(__file__).parent / "report.md"
 MARKER = "<!-- What follows is written by `python docs/monitors.py`. -->\n"

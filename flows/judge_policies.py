@@ -41,7 +41,7 @@ from tasks.store.runs import RUNS, RunRecord
 PAGE = "benchmarks.html"
 
 
-@flow(name="judge_policies")
+@flow(name="judge-policies")
 def judge_policies(config: BenchmarksConfig) -> tuple[Artifact, str]:
     """Measure the policies; return what the benchmarks came to, and where the page is."""
     store = open_store(config.store)

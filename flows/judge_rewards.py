@@ -31,7 +31,7 @@ from tasks.pipeline.site import Site, open_site
 from tasks.quality.accuracy import Rewards
 from tasks.quality.answers import Answers, PairedAnswers, SampledAnswers, check_first_row, read_answers
 from tasks.quality.bias import biases, edit_answers
-from tasks.quality.found import Found, judge_pairs, judge_samples, set_row
+from tasks.quality.found import Found, quality_on_pairs, quality_on_samples, set_row
 from tasks.quality.kept import keep
 from tasks.quality.page import quality_page, tables
 from tasks.quality.settings import JudgeRewardsConfig
@@ -57,12 +57,12 @@ def judge_rewards(settings: JudgeRewardsConfig) -> tuple[Artifact, Found]:
     for name, answers in sets.items():
         rewards = score(site, makers, answers, settings)
         if isinstance(answers, PairedAnswers):
-            accuracies, sections, calibrations = judge_pairs(name, answers, rewards, settings)
+            accuracies, sections, calibrations = quality_on_pairs(name, answers, rewards, settings)
             found.accuracy.extend(accuracies)
             found.sections.extend(sections)
             found.calibration.extend(calibrations)
         elif isinstance(answers, SampledAnswers):
-            agreement, curves = judge_samples(name, answers, rewards, settings)
+            agreement, curves = quality_on_samples(name, answers, rewards, settings)
             found.agreement.extend(agreement)
             found.best_of.extend(curves)
     if settings.bias.prompts:

@@ -15,7 +15,7 @@ from tasks.pipeline.stage import stage
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.slices import read_slices, read_whole_prompts, sort_rows
+from tasks.store.slices import read_slices, texts_by_prompt
 
 
 class Pair(NamedTuple):
@@ -29,15 +29,10 @@ class Pair(NamedTuple):
 
 def pairs_of(store: Store, completions: Artifact, prompts: PromptTable) -> Iterator[Pair]:
     """Yield the neighbours 0-1, 2-3, ... of each prompt's completions, but for equal texts."""
-    for drawn in read_whole_prompts(read_slices(store, completions), ["prompt_id", "completion_id", "completion"]):
-        rows = sort_rows(drawn).to_pylist()
-        texts: dict[str, list[str]] = {}
-        for row in rows:
-            texts.setdefault(row["prompt_id"], []).append(row["completion"])
-        for prompt_id, own in texts.items():
-            for first, second in zip(own[0::2], own[1::2], strict=False):
-                if first != second:
-                    yield Pair(prompt_id, prompts[prompt_id], first, second)
+    for prompt_id, texts in texts_by_prompt(read_slices(store, completions)):
+        for first, second in zip(texts[0::2], texts[1::2], strict=False):
+            if first != second:
+                yield Pair(prompt_id, prompts[prompt_id], first, second)
 
 
 def preferred_rows(pairs: Sequence[Pair], wins: Sequence[float]) -> list[dict[str, Any]]:
@@ -67,7 +62,11 @@ def _preview(completions: Artifact) -> tuple[Artifact, dict[str, Any]]:
 
 @stage(version=1, preview=_preview, run_name="judging pairs of {completions.rows} completions")
 def judge_preferences(out: Draft, completions: Artifact, prompts: Artifact, judge: JudgeConfig) -> Artifact:
-    """Let a judge prefer one of each two neighbouring completions of a prompt; what it has said before is not asked."""
+    """Let a judge prefer one of each two neighbouring completions of a prompt; what it has said before is not asked.
+
+    Raises:
+        ConfigurationError: It prefers neither of any two; or see `Judge.ask`.
+    """
     asked = Judge(judge, out.store)
     known = PromptTable(prompts)
     pairs = list(pairs_of(out.store, completions, known))

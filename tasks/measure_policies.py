@@ -41,7 +41,11 @@ def find_benchmarks(
 
 @stage(version=1, reads={"config": ()})
 def load_benchmarks(out: Draft, config: Benchmarks, system: str | None, digest: str) -> Artifact:
-    """Keep what benchmarks ask; the digest of it says whether that is known."""
+    """Keep what benchmarks ask; the digest of it says whether that is known.
+
+    Raises:
+        ConfigurationError: A file has changed since its digest was made.
+    """
     content = JSON.dump_json(read_material(config, system))
     if sha256_of(content) != digest:
         raise ConfigurationError("a file of the benchmarks has changed while it was read: run again")

@@ -23,7 +23,8 @@ from tasks.pipeline.dry_run import pending
 from tasks.pipeline.pace import Mean, Tell
 from tasks.pipeline.progress import Progress, track
 from tasks.pipeline.stage import stage
-from tasks.rewards.functions import Answer, GoldReward, gold_rewards
+from tasks.rewards.functions import GoldReward, gold_rewards
+from tasks.rewards.scoring import answers_of
 from tasks.sampling.drawing import completion_rows
 from tasks.sampling.samples import Sample
 from tasks.store.artifacts import NOTHING, Artifact, sha256_of
@@ -57,14 +58,11 @@ def labelled_rows(
     Raises:
         ConfigurationError: A reward is no finite number.
     """
-    rows = sort_rows(drawn).to_pylist()
-    asked = [row["prompt_id"] for row in rows]
-    given = [
-        Answer(prompts[id_], row["completion"], prompts.metadata(id_)) for id_, row in zip(asked, rows, strict=True)
-    ]
-    rewards = gold_rewards(gold, given, tell).tolist()
-    for prompt_id, own in itertools.groupby(zip(rows, rewards, strict=True), key=lambda each: each[0]["prompt_id"]):
-        texts, of_prompt = zip(*((row["completion"], reward) for row, reward in own), strict=True)
+    rows = sort_rows(drawn)
+    answers = answers_of(rows, prompts)
+    scored = zip(rows["prompt_id"].to_pylist(), answers, gold_rewards(gold, answers, tell).tolist(), strict=True)
+    for prompt_id, own in itertools.groupby(scored, key=lambda each: each[0]):
+        texts, of_prompt = zip(*((answer.completion, reward) for _, answer, reward in own), strict=True)
         for chosen, rejected, gap in label_pairs(texts, of_prompt):
             pair = {"chosen": chosen, "rejected": rejected, "margin": gap}
             yield {"prompt_id": prompt_id, "messages": prompts[prompt_id], **pair}

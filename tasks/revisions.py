@@ -19,7 +19,7 @@ from tasks.pipeline.stage import stage
 from tasks.store.artifacts import Artifact
 from tasks.store.drafts import Draft
 from tasks.store.folders import Store
-from tasks.store.slices import read_slices, read_whole_prompts, sort_rows
+from tasks.store.slices import read_slices, texts_by_prompt
 
 
 class Revised(NamedTuple):
@@ -32,11 +32,8 @@ class Revised(NamedTuple):
 
 def first_completions(store: Store, completions: Artifact, prompts: PromptTable) -> dict[str, Judged]:
     """Return the completion with the lowest id of each prompt, with the prompt."""
-    found: dict[str, Judged] = {}
-    for drawn in read_whole_prompts(read_slices(store, completions), ["prompt_id", "completion_id", "completion"]):
-        for row in sort_rows(drawn).to_pylist():
-            found.setdefault(row["prompt_id"], Judged(prompts[row["prompt_id"]], row["completion"]))
-    return found
+    drawn = texts_by_prompt(read_slices(store, completions))
+    return {prompt_id: Judged(prompts[prompt_id], texts[0]) for prompt_id, texts in drawn}
 
 
 def revisions_of(store: Store, completions: Artifact, prompts: Artifact, judge: JudgeConfig, rounds: int) -> Revised:
@@ -62,7 +59,11 @@ def _preview(out: Draft, prompts: Artifact, rounds: int) -> tuple[Artifact, dict
 def revised_preferences(
     out: Draft, completions: Artifact, prompts: Artifact, judge: JudgeConfig, rounds: int = 1
 ) -> Artifact:
-    """Make pairs of a completion, rejected, and its revision, chosen."""
+    """Make pairs of a completion, rejected, and its revision, chosen.
+
+    Raises:
+        ConfigurationError: No completion was changed; or see `revise`.
+    """
     revised = revisions_of(out.store, completions, prompts, judge, rounds)
     rows = [
         {"prompt_id": id_, "messages": each.messages, "chosen": text, "rejected": each.completion, "margin": None}

@@ -54,13 +54,45 @@ def tasks_in_question(config: HarnessConfig) -> dict[str, str | None]:
     return {"lm_eval": harness_version(config), "own": _own_tasks(config)}
 
 
-def harness_result(store: Store, name: str, policy: Artifact, config: HarnessConfig) -> Artifact:
-    """Return what lm-eval finds of a policy; what the store has is not measured again.
+def check_same_tasks(config: HarnessConfig, wanted: Mapping[str, str | None]) -> None:
+    """Refuse an lm-eval, or tasks of one's own, that are others here than where the run was started.
+
+    Args:
+        config: What would run here.
+        wanted: What `tasks_in_question` returned there.
 
     Raises:
-        ConfigurationError: See `harness_version`; or lm-eval has failed.
+        ConfigurationError: They are others; or see `harness_version`.
     """
-    decides = {"policy": policy, "settings": config, **tasks_in_question(config)}
+    here = tasks_in_question(config)
+    if here["lm_eval"] != wanted["lm_eval"]:
+        raise ConfigurationError(
+            f"lm_eval.python = {config.python!r} has lm-eval {here['lm_eval']} here, and the run was started with "
+            f"{wanted['lm_eval']}: give this worker the same version"
+        )
+    if here["own"] != wanted["own"]:
+        raise ConfigurationError(
+            f"lm_eval.include_path = {config.include_path!r} has other tasks here than where the run was started: give "
+            "this worker the same files"
+        )
+
+
+def harness_result(
+    store: Store, name: str, policy: Artifact, config: HarnessConfig, tasks: Mapping[str, str | None]
+) -> Artifact:
+    """Return what lm-eval finds of a policy; what the store has is not measured again.
+
+    Args:
+        store: Keeps it.
+        name: Of the policy, for the log.
+        policy: A model.
+        config: Which tasks.
+        tasks: What `tasks_in_question` returned.
+
+    Raises:
+        ConfigurationError: lm-eval has failed.
+    """
+    decides = {"policy": policy, "settings": config, **tasks}
     draft = Draft(store, provenance_of(NAME, 1, decides))
     if (found := draft.find()) is not None:
         return found

@@ -6,7 +6,7 @@ from tasks.benchmarks import mt_bench, refusals, win_rate
 from tasks.benchmarks.answering import Answerer
 from tasks.benchmarks.figures import Figure, Outcome, Resampling
 from tasks.benchmarks.harness import NAME as HARNESS
-from tasks.benchmarks.harness import harness_figures, harness_result
+from tasks.benchmarks.harness import check_same_tasks, harness_figures, harness_result
 from tasks.benchmarks.material import Material, verdicts
 from tasks.config.benchmarks import Benchmarks
 from tasks.judges.judge import Judge
@@ -99,12 +99,13 @@ class Measuring:
         )
 
     def _harness(self) -> Outcome | None:
-        config = self.config.lm_eval
-        if config is None:
+        config, tasks = self.config.lm_eval, self.material.lm_eval
+        if config is None or tasks is None:
             return None
+        check_same_tasks(config, tasks)
         figures: list[Figure] = []
         for name, policy in self.policies.items():
-            result = harness_result(self.store, name, policy, config)
+            result = harness_result(self.store, name, policy, config, tasks)
             self.results[self.store.folder_of(result)] = result.digest
             figures += harness_figures(name, result)
         return Outcome(figures, [], [])

@@ -65,6 +65,8 @@ class RewardSource(Section):
             raise ValueError("judge.principles compare two answers: give judge.criteria, which rate each by itself")
         if self.function is None and self.options:
             raise ValueError("options are read by a function alone: name it, or leave them out")
+        if self.function is None and self.max_failed != type(self).model_fields["max_failed"].default:
+            raise ValueError("max_failed is read by a function alone: judge.max_unreadable is a judge's; leave it out")
         return self
 
     @property

@@ -210,6 +210,6 @@ class Function(Section):
 
     function: Annotated[str, NOT_IN_KEY] = Field(pattern=r"^[\w.]+:\w+$")
     """For a gold reward: `f(messages, completion, **options) -> float`. One that has a parameter `metadata` gets the
-    prompt's, as a dictionary of its columns `metadata` and `id`."""
+    prompt's, as a dictionary of its columns `metadata` and `id`; one with `reference_completion` what came with it."""
     options: Annotated[dict[str, Any], NOT_IN_KEY] = {}
     """Keyword options. Stages that call the function are keyed by its source, its options, and the files they name."""

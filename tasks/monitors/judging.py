@@ -8,7 +8,8 @@ from pydantic import Field, create_model, field_validator, model_validator
 
 from tasks.config.errors import ConfigurationError
 from tasks.config.sections import NOT_IN_KEY, Section
-from tasks.monitors.table import MONITORS, Monitor
+from tasks.monitors.monitor import Monitor
+from tasks.monitors.table import MONITORS
 
 OK, WARN, FAIL, UNMEASURED = "ok", "warn", "fail", "not measured"
 

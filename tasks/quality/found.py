@@ -70,7 +70,7 @@ def set_row(name: str, answers: Answers) -> JudgedSet:
     return JudgedSet(name, answers.source, len(answers.prompts), completions, answers.read)
 
 
-def judge_pairs(
+def quality_on_pairs(
     name: str, answers: PairedAnswers, rewards: ByReward, settings: JudgeRewardsConfig
 ) -> tuple[list[Accuracy], list[Section], list[Calibration]]:
     """Return how often each reward is right on a set of pairs, by category and section, and whether it knows."""
@@ -87,7 +87,7 @@ def judge_pairs(
     return accuracies, sections, calibrations
 
 
-def judge_samples(
+def quality_on_samples(
     name: str, answers: SampledAnswers, rewards: ByReward, settings: JudgeRewardsConfig
 ) -> tuple[list[Agreement], list[BestOf]]:
     """Return how far rewards agree on a set of samples, and what best of n by each is worth."""

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from tasks.quality.agreement import Correlation
 from tasks.quality.best_of import RANDOM, BestOf
 from tasks.quality.found import Found
 from tasks.report.blocks import Block, Plot, Section, Table, Text, number
@@ -104,7 +103,7 @@ def calibration_table(found: Found) -> Table:
 def agreement_table(found: Found) -> Table:
     """Return a row a set and two rewards."""
     rows = [
-        (row.set, f"{row.reward} / {row.other}", str(row.prompts), _signed(row.spearman), _signed(row.kendall))
+        (row.set, f"{row.reward} / {row.other}", str(row.prompts), _signed(*row.spearman), _signed(*row.kendall))
         for row in found.agreement
     ]
     return Table(("set", "rewards", "prompts", "Spearman", "Kendall tau-b"), rows, "Agreement")
@@ -133,7 +132,7 @@ def bias_table(found: Found) -> Table:
     rows = []
     for edit in dict.fromkeys(row.edit for row in found.bias):
         own = [cells[edit, name] for name in _names(found)]
-        texts = [_signed(Correlation(each.change, each.low, each.high)) for each in own]
+        texts = [_signed(each.change, each.low, each.high) for each in own]
         least, most = min(each.prompts for each in own), max(each.prompts for each in own)
         rows.append((edit, str(most) if least == most else f"{least} to {most}", *texts))
     return Table(("only this changes", "prompts", *_names(found)), rows, "Bias: change of the reward in its deviations")
@@ -207,7 +206,5 @@ def _gained(curve: BestOf, place: int) -> str:
     return told if place == 0 or curve.reward == RANDOM else f"{told}, {gain:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-def _signed(found: Correlation) -> str:
-    if found.mean is None:
-        return "-"
-    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+def _signed(value: float | None, low: float | None, high: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"

@@ -9,9 +9,9 @@ import numpy as np
 def best_of(chosen_by: np.ndarray, measured: np.ndarray) -> np.ndarray:
     """Return the expected worth of the best of 1, 2, ... k completions of a prompt, (k,).
 
-    The mean over every subset of n, none drawn (arXiv:2009.01325, section 4; arXiv:2210.10760, appendix I): the
-    completion of rank i of k, from below, is the best of C(i - 1, n - 1) of the C(k, n) subsets. Of completions that
-    are equally good by the reward any may be the best, so that each counts as their mean.
+    The mean over every subset of n, none drawn: the unbiased estimator of arXiv:2112.09332, appendix I. The completion
+    of rank i of k, from below, is the best of C(i - 1, n - 1) of the C(k, n) subsets. Of completions that are equally
+    good by the reward any may be the best, so that each counts as their mean.
 
     Args:
         chosen_by: (k,) rewards by which the best one is kept; NaN: kept only where all are.
@@ -26,7 +26,7 @@ def best_of(chosen_by: np.ndarray, measured: np.ndarray) -> np.ndarray:
 
 
 def best_of_kl(n: int) -> float:
-    """Return the KL of best of n from the policy, log n - (n - 1) / n nats a completion (arXiv:2112.09332).
+    """Return the KL of best of n from the policy, log n - (n - 1) / n nats (arXiv:2009.01325, appendix G.3).
 
     An upper bound where completions repeat (arXiv:2401.01879).
     """

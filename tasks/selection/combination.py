@@ -62,7 +62,7 @@ def fit(combination: Combination, columns: Columns) -> Fits:
     """
     return {
         name: _fit_term(name, term, _bound(term, name, columns), columns.lengths)
-        for name, term in combination.rewards.items()
+        for name, term in combination.counted.items()
     }
 
 
@@ -75,7 +75,7 @@ def combine(combination: Combination, columns: Columns, fits: Fits) -> Combined:
         fits: What `fit` returned.
 
     Raises:
-        ConfigurationError: A product is asked for of a negative value.
+        ConfigurationError: A product is asked for of a negative value, or of 0 to a negative power.
     """
     raw = {name: _bound(term, name, columns) for name, term in combination.rewards.items()}
     passes = np.ones(columns.lengths.shape, bool)
@@ -86,7 +86,7 @@ def combine(combination: Combination, columns: Columns, fits: Fits) -> Combined:
         name: _value(term, raw[name], columns.lengths, fits.get(name, {})) for name, term in combination.counted.items()
     }
     if combination.combine == "product":
-        _check_positive(terms)
+        _check_factors(combination.counted, terms)
     weights = np.array([term.weight for term in combination.counted.values()])
     reward = JOINS[combination.combine](np.stack(list(terms.values())), weights)
     known = np.all([~np.isnan(values) for values in raw.values()], axis=0)
@@ -157,10 +157,16 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), np.nan, places)
 
 
-def _check_positive(terms: Mapping[str, np.ndarray]) -> None:
-    for name, values in terms.items():
-        if (values < 0).any():
+def _check_factors(counted: Mapping[str, Term], terms: Mapping[str, np.ndarray]) -> None:
+    """Refuse values that have no power: below 0, or 0 where the exponent is negative."""
+    for name, term in counted.items():
+        if (terms[name] < 0).any():
             raise ConfigurationError(
-                f"pairs.combine = product needs rewards of 0 or more, and {name} is {np.nanmin(values):.4g} somewhere: "
-                f"set pairs.rewards.{name}.scale to rank, clip it at 0, or combine by sum"
+                f"pairs.combine = product needs rewards of 0 or more, and {name} is {np.nanmin(terms[name]):.4g} "
+                f"somewhere: set pairs.rewards.{name}.scale to rank, clip it at 0, or combine by sum"
+            )
+        if term.weight < 0 and (terms[name] == 0).any():
+            raise ConfigurationError(
+                f"pairs.combine = product divides by {name}, since pairs.rewards.{name}.weight = {term.weight:g}, and "
+                f"{name} is 0 somewhere: clip it above 0, or combine by sum"
             )

@@ -103,7 +103,7 @@ class PairsConfig(_Strategies):
     rewards: dict[str, Term] = Field(default_factory=dict)
     """Name of a reward -> what it counts for. Needed where there are several; the others evaluate only."""
     combine: Literal["sum", "min", "product"] = "sum"
-    """How the rewards that have a weight become one."""
+    """How the rewards r that have a weight w become one. sum: of all w r. min: the least w r. product: of all r^w."""
 
     max_pairs_per_prompt: int | None = Field(None, ge=1)
     """Keep so many pairs of a prompt that has more."""

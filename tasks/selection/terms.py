@@ -17,7 +17,7 @@ class Term(Section):
     """A gate: completions with a lower reward are never chosen. In units of the reward, or of the ensemble's bound."""
     length: Literal["none", "piecewise", "monotone"] = "none"
     """Subtract what the number of tokens alone predicts, fitted on the whole table. piecewise: by straight lines
-    between the deciles of the length. monotone: by the best function that never falls."""
+    between the deciles of the length. monotone: by the best function that never falls (isotonic regression)."""
     scale: Literal["none", "standardised", "within_prompt", "rank"] = "none"
     """standardised: mean 0, standard deviation 1 over the table. within_prompt: the same among the completions of a
     prompt; 0 where all are equal. rank: the place among them, 0 the worst and 1 the best, ties in the middle."""
@@ -41,6 +41,7 @@ class Combination(Section):
     rewards: dict[str, Term] = Field(min_length=1)
     """Name of a reward -> what it counts for."""
     combine: Literal["sum", "min", "product"] = "sum"
+    """Of the rewards r that have a weight w: the sum of all w r, the least w r, or the product of all r^w."""
 
     @model_validator(mode="after")
     def _counts(self) -> Self:
@@ -64,8 +65,8 @@ class Combination(Section):
 
     @property
     def is_fitted(self) -> bool:
-        """Tell whether a term depends on the whole table."""
-        return any(term.length != "none" or term.scale == "standardised" for term in self.rewards.values())
+        """Tell whether a term that counts depends on the whole table."""
+        return any(term.length != "none" or term.scale == "standardised" for term in self.counted.values())
 
     @property
     def as_it_is(self) -> str | None:

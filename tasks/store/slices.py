@@ -3,6 +3,7 @@
 A stage's artifact holds no rows; its `slices.json` names the slices.
 """
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -129,6 +130,14 @@ def groups_of(slices: Iterable[Slice]) -> list[list[Slice]]:
 def read_whole_prompts(slices: Iterable[Slice], columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Yield rows of the slices, verified, a prompt's all at once; the next ones are already on their way."""
     return in_parallel(lambda group: read_group(group, columns), groups_of(slices), READ_AHEAD)
+
+
+def texts_by_prompt(slices: Iterable[Slice]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each prompt with its completions, in the order of their ids."""
+    for drawn in read_whole_prompts(slices, ["prompt_id", "completion_id", "completion"]):
+        rows = sort_rows(drawn).to_pylist()
+        for prompt_id, own in itertools.groupby(rows, key=lambda row: str(row["prompt_id"])):
+            yield prompt_id, [row["completion"] for row in own]
 
 
 def read_group(group: list[Slice], columns: list[str] | None = None) -> pa.Table:

@@ -21,7 +21,7 @@ class PairRewards(NamedTuple):
     margins: torch.Tensor
     """(pairs,) the data's margins, in units of reward."""
     comparisons: torch.Tensor
-    """(pairs,) how many pairs the prompt of each pair has."""
+    """(pairs,) how many different pairs the prompt of each pair has."""
     rankings: Sequence[torch.Tensor]
     """(completions,) rewards of each ranking, the best completion's first."""
 
@@ -48,14 +48,15 @@ def centred_loss(chosen: torch.Tensor, rejected: torch.Tensor, coefficient: floa
 
 
 def k_comparisons_loss(chosen: torch.Tensor, rejected: torch.Tensor, comparisons: torch.Tensor) -> torch.Tensor:
-    """Return -log sigma(r_w - r_l) / C(K, 2) of each pair: those of a prompt add up to their mean (arXiv:2203.02155).
+    """Return -log sigma(r_w - r_l) / C(K, 2) of each pair (arXiv:2203.02155, eq. 1).
 
-    Equation 1 there. Where annotators left some of a prompt's C(K, 2) pairs out, its mean is over those that are there.
+    The pairs of a prompt add up to their mean, over those that are there where annotators left some of its C(K, 2) out.
+    Of a pair that stands twice both are added: it weighs twice.
 
     Args:
         chosen: (pairs,) rewards r_w.
         rejected: (pairs,) rewards r_l.
-        comparisons: (pairs,) pairs of each pair's prompt: C(K, 2) of K completions.
+        comparisons: (pairs,) different pairs of each pair's prompt: C(K, 2) of K completions.
     """
     return bradley_terry_loss(chosen, rejected) / comparisons
 

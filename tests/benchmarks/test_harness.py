@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.benchmarks.harness import harness_figures, harness_result, harness_version, read_figures
+from tasks.benchmarks.harness import (
+    check_same_tasks,
+    harness_figures,
+    harness_result,
+    harness_version,
+    read_figures,
+    tasks_in_question,
+)
 from tasks.config.benchmarks import HarnessConfig
 from tasks.config.errors import ConfigurationError
 from tasks.store.artifacts import Artifact
@@ -72,6 +79,24 @@ def test_an_environment_without_it_is_refused(tmp_path):
         harness_version(HarnessConfig(tasks=("t",), include_path=str(tmp_path / "none")))
 
 
+def test_a_worker_s_lm_eval_is_the_run_s(tmp_path):
+    """A Python that says which version it has: what a worker measures is kept under what the run was started with."""
+    python, folder = tmp_path / "python", tmp_path / "tasks"
+    python.write_text("#!/bin/sh\necho 0.4.13\n")
+    python.chmod(0o755)
+    folder.mkdir()
+    (folder / "colours.yaml").write_text(TASK)
+    settings = HarnessConfig(tasks=("colours",), python=str(python), include_path=str(folder))
+    given = tasks_in_question(settings)
+    assert given["lm_eval"] == "0.4.13"
+    check_same_tasks(settings, given)
+    with pytest.raises(ConfigurationError, match=r"has lm-eval 0.4.13 here, and the run was started with 0.4.9"):
+        check_same_tasks(settings, given | {"lm_eval": "0.4.9"})
+    (folder / "colours.yaml").write_text(TASK + "num_fewshot: 1\n")
+    with pytest.raises(ConfigurationError, match="has other tasks here than where the run was started"):
+        check_same_tasks(settings, given)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not PYTHON.exists(), reason="`make lm-eval` has not been run")
 def test_a_task_of_one_s_own_is_measured_once(tmp_path, test_data, capfd):
@@ -84,8 +109,9 @@ def test_a_task_of_one_s_own_is_measured_once(tmp_path, test_data, capfd):
     policy = Artifact(kind="model", uri=str(model), digest="ab")
     settings = HarnessConfig(tasks=("colours",), python=str(PYTHON), include_path=str(folder), device="cpu")
     store = Store(str(tmp_path / "store"))
-    (figure,) = harness_figures("story", harness_result(store, "story", policy, settings))
+    given = tasks_in_question(settings)
+    (figure,) = harness_figures("story", harness_result(store, "story", policy, settings, given))
     assert (figure.figure, figure.value, figure.rows) == ("colours acc", 1.0, 3)
     assert "colours" in capfd.readouterr().err
-    assert list(harness_figures("story", harness_result(store, "story", policy, settings))) == [figure]
+    assert list(harness_figures("story", harness_result(store, "story", policy, settings, given))) == [figure]
     assert "Running loglikelihood" not in capfd.readouterr().err

@@ -70,6 +70,16 @@ def test_the_reference_s_side_wins_the_rest(rate):
     assert (theta, phi) == pytest.approx((-mirrored, again), abs=1e-4)
 
 
+@pytest.mark.parametrize(("answers", "means"), [(100, (69.65, 67.6)), (400, (69.84, 69.43))])
+def test_the_penalty_pulls_to_a_half(answers, means):
+    """Means of twenty policies that win 70% whatever the lengths; docs/benchmarks.md has the numbers."""
+    found = []
+    for random in map(np.random.default_rng, range(20)):
+        wins = (random.random(answers) < 0.7).astype(float)
+        found.append((100 * wins.mean(), 100 * length_controlled(wins, random.normal(size=answers)).win_rate))
+    assert np.mean(found, axis=0) == pytest.approx(means, abs=0.05)
+
+
 def test_too_few_rows_are_refused():
     with pytest.raises(ValueError, match="4 comparisons must be at least 100"):
         length_controlled(np.ones(4), np.arange(4.0))

@@ -80,6 +80,19 @@ def test_settings_that_another_leaves_without_effect(data, sft, reward_model, pa
     assert all(line.startswith("WARNING: settings without effect because of ") for line in lines)
 
 
+def test_settings_of_a_ready_reward_model_beside_others_are_without_effect(capsys):
+    """The run's preferences train `new`, so that they have an effect."""
+    rewards = {
+        "old": {"reward_model": {"ready_model": "m", "epochs": 2}},
+        "both": {"ensemble": [{"ready_model": "a"}, {"ready_model": "b", "preferences": "p"}]},
+        "new": {"reward_model": {"epochs": 2}},
+    }
+    log_unread_settings(config(sft={"base_model": "m"}, reward_model={"ready_model": "m"}, rewards=rewards))
+    lines = capsys.readouterr().out.splitlines()
+    unread = ["rewards.old.reward_model.epochs", "rewards.both.ensemble[1].preferences"]
+    assert [line.rsplit(": ", 1)[1] for line in lines] == unread
+
+
 KEEP = {"snapshots": 1, "keep": "best"}
 BRIEF, LEXICON = ({"function": f"tasks.rewards.gold:{name}"} for name in ("facts", "valence"))
 

@@ -31,6 +31,7 @@ def configured(**sections):
         ({"rewards": {"a": {}}}, "set exactly one of reward_model, ensemble, function and judge, not none"),
         ({"rewards": {"a": BRIEF | {"reward_model": {}}}}, "not reward_model and function"),
         ({"rewards": {"a": {"reward_model": {}, "options": {"x": 1}}}}, "options are read by a function alone"),
+        ({"rewards": {"a": {"judge": JUDGE, "max_failed": 0.5}}}, "max_failed is read by a function alone"),
         ({"rewards": {"a": {"ensemble": [{}]}}}, "ensemble has one reward model"),
         (
             {"rewards": {"a": {"reward_model": {"held_out": True}}}},
@@ -40,6 +41,13 @@ def configured(**sections):
         ({"pairs": {"rewards": {"kind": {}}}}, "pairs.rewards.kind is no reward of this run: there are reward_model"),
         ({"pairs": {"rewards": {"reward_model": {"uncertainty": 1}}}}, "and reward_model is none"),
         ({"pairs": {"strategy": "pareto"}}, "pareto needs several rewards with a weight in pairs.rewards, not 1"),
+        (
+            {
+                "rewards": {"long": BRIEF},
+                "pairs": {"strategy": "pareto", "rewards": {"reward_model": {"weight": 2}, "long": {"weight": -1}}},
+            },
+            "pairs.rewards.long.weight = -1 must be positive with pairs.strategy = pareto",
+        ),
         ({"data": {"prompts": "p"}}, "data.preferences is missing"),
         (
             {"data": {"prompts": "p"}, "rewards": {"a": BRIEF}, "reward_model": {"held_out": True}},
@@ -50,7 +58,16 @@ def configured(**sections):
                 "data": {"prompts": "p", "preferences": [{"path": "a", "weight": 2}, {"path": "b"}]},
                 "reward_model": {"loss": "plackett_luce"},
             },
-            "takes each ranking once",
+            "reward_model is trained on preferences with weights .*takes each ranking once",
+        ),
+        (
+            {
+                "rewards": {
+                    "a": {"reward_model": {"loss": "plackett_luce", "preferences": {"path": "a", "weight": 2}}}
+                },
+                "pairs": {"rewards": {"a": {}}},
+            },
+            "a is trained on preferences with weights .2.0., and its loss = plackett_luce",
         ),
         (
             {"data": {"prompts": "p", "preferences": "judged", "judge": JUDGE}, "reward_model": {"ready_model": "r"}},
@@ -86,6 +103,13 @@ def test_rewards_by_name_and_what_pairs_come_from():
     assert (several.selecting, several.proxy) == (["sure.1", "sure.2", "brief"], "combined")
     one = configured(data={"prompts": "p"}, rewards={"brief": BRIEF})
     assert (list(one.reward_models), one.selecting, one.proxy) == ([], ["brief"], "brief")
+
+
+def test_weights_count_where_they_are_trained_on():
+    """A ranking loss on preferences of its own does not read the weights of the run's."""
+    own = {"reward_model": {"loss": "plackett_luce", "preferences": "ranked"}}
+    weighted = {"prompts": "p", "preferences": [{"path": "a", "weight": 2}, {"path": "b"}]}
+    configured(data=weighted, rewards={"a": own}, pairs={"rewards": {"a": {}}})
 
 
 def test_two_rewards_of_one_name_are_refused(tmp_path):

@@ -125,6 +125,20 @@ def test_what_cannot_be_fitted_is_refused_by_name():
         made(columns={"a": A}, lengths=np.full((2, 3), 7), a={"length": "monotone"})
     with pytest.raises(ValueError, match=r"product needs rewards of 0 or more, and a is -1 somewhere"):
         made("product", columns={"a": A - 1, "b": B}, a={}, b={})
+    with pytest.raises(ValueError, match=r"divides by b, since pairs.rewards.b.weight = -0.5, and b is 0 somewhere"):
+        made("product", a={}, b={"weight": -0.5})
+
+
+def test_a_negative_exponent_divides():
+    columns = {"a": np.array([[8.0, 3.0]]), "b": np.array([[4.0, 9.0]])}
+    found = made("product", columns=columns, lengths=np.ones((1, 2), int), a={"weight": 2}, b={"weight": -0.5})
+    np.testing.assert_allclose(found.reward, [[32, 3]])  # 64 / 2, 9 / 3
+
+
+def test_nothing_is_fitted_for_a_gate_alone():
+    constant = {"a": A, "b": np.ones((2, 3))}
+    found = made(columns=constant, a={}, b={"weight": 0, "at_least": 1, "scale": "standardised"})
+    np.testing.assert_allclose(found.reward, A)
 
 
 def test_pareto_pairs_are_better_by_each_reward():

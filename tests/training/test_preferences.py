@@ -28,9 +28,15 @@ def drawn(*texts: tuple[str, int, str]) -> pa.Table:
 
 @pytest.fixture
 def prompts(tmp_path) -> PromptTable:
-    """Return two prompts, each with its own name as metadata."""
+    """Return two prompts, each with its own name as metadata and as reference."""
     rows = [
-        {"prompt_id": name, "messages": messages, "source": "", "metadata": f'{{"id":"{name}"}}'}
+        {
+            "prompt_id": name,
+            "messages": messages,
+            "source": "",
+            "metadata": f'{{"id":"{name}"}}',
+            "reference_completion": name,
+        }
         for name, messages in ASKED.items()
     ]
     files = {"rows.parquet": table_bytes(pa.Table.from_pylist(rows, SCHEMAS["prompts"]), "prompts")}
@@ -53,9 +59,10 @@ def test_each_prompt_is_labelled_by_itself_in_the_order_of_its_completions(gold,
     ]
 
 
-def test_a_reward_is_given_the_metadata_of_the_prompt(prompts, tmp_path, monkeypatch):
+def test_a_reward_is_given_what_is_known_of_the_prompt(prompts, tmp_path, monkeypatch):
     (tmp_path / "named.py").write_text(
-        "def reward(messages, text, metadata):\n    return float(text == metadata['id'])\n"
+        "def reward(messages, text, metadata, reference_completion):\n"
+        "    return float(text == metadata['id'] == reference_completion)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     rows = drawn(("p", 0, "q"), ("p", 1, "p"), ("q", 0, "q"), ("q", 1, "p"))

@@ -117,6 +117,15 @@ def test_k_comparisons_weigh_each_prompt_the_same(folder):
     assert len(trainer.data_collator.steps[0]) == 2  # prompts
 
 
+def test_a_pair_that_stands_twice_weighs_twice_in_k_comparisons(folder):
+    rows = without_margins(pairs(2))  # the last one is the only pair of its prompt
+    config = RewardModelConfig(loss="k_comparisons", batch_size=2)
+    (_, once), (_, twice), (_, alone) = (
+        one_step(ours(folder, llama(), own, config)) for own in (rows, [*rows, rows[3]], rows[3:])
+    )
+    assert twice == pytest.approx(once + alone / 2, rel=1e-5)
+
+
 def test_plackett_luce_on_two_rankings(folder):
     rows = without_margins(pairs(2))  # a > b > c of the first prompt, a > b of the second
     trainer = ours(folder, llama(), rows, RewardModelConfig(loss="plackett_luce", batch_size=2))

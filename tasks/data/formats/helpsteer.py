@@ -1,8 +1,9 @@
-"""HelpSteer 1 to 3 (arXiv:2311.09528, arXiv:2406.08673, arXiv:2505.11475): attributes, and strengths of preference.
+"""HelpSteer 1 to 3: attributes, and strengths of preference.
 
-`helpsteer` has one response a row with five attributes from 0 to 4, of which a source names the one that counts. The
-margin is its difference. `helpsteer2_preference` and `helpsteer3` have two responses and a strength from -3 (the first
-is much better) to 3 (the second is). The margin is its size, 1 to 3.
+`helpsteer` (arXiv:2311.09528, arXiv:2406.08673) has one response a row with five attributes from 0 to 4, of which a
+source names the one that counts. The margin is its difference. `helpsteer2_preference` (arXiv:2410.01257) and
+`helpsteer3` (arXiv:2505.11475) have two responses and a strength from -3 (the first is much better) to 3 (the second
+is). The margin is its size, 1 to 3.
 """
 
 import re
