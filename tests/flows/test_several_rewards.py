@@ -15,7 +15,7 @@ from tasks.examples.world import write_world
 from tasks.rewards.candidates import named_values
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
-from tasks.store.manifests import read_manifest
+from tasks.store.manifests import reference
 from tasks.store.parquet import read_table
 from tasks.store.slices import read_slices, read_sorted
 
@@ -191,10 +191,7 @@ def test_benchmarks_measure_both_policies_and_stand_in_the_report(first: dict, w
         assert digests(run(world, store, settings)) == digests(made)
         assert 0 < asked == len(server.requests), "the second run asks nothing"
     assert {name: own for name, own in digests(made).items() if name != "benchmarks"} == digests(first)
-    uri = made["artifacts"]["benchmarks"]["uri"]
-    manifest = read_manifest(uri)
-    kept = Artifact(kind=manifest.kind, uri=uri, digest=manifest.digest, stats=manifest.stats)
-    outcomes = read_outcomes(kept)
+    outcomes = read_outcomes(reference(made["artifacts"]["benchmarks"]["uri"]))
     policies = {name: {each.policy for each in own.figures} for name, own in outcomes.items()}
     assert policies == {"win_rate": {"sft", "aligned"}, "refusals": {"sft", "aligned"}}
     report = Path(made["report"].removeprefix("file://")).read_text()
