@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.config.errors import ConfigurationError
-from tasks.config.rewards import CALLED, RewardSource
+from tasks.config.rewards import CALLED
 from tasks.config.settings import ScoringConfig
 from tasks.data.prompt_table import shard_of
 from tasks.pipeline.dry_run import pending
@@ -88,9 +87,7 @@ def score_completions(
     slices, scored = score_slices(out.store, reward_model, read_slices(out.store, completions), prompts, scoring)
     rewards = np.concatenate([rows["reward"].to_numpy() for rows in column_pieces(slices, ["reward"])])
     unread = int(np.isnan(rewards).sum())
-    if reward_model.kind in CALLED:
-        check_failed(reward_model, unread, rewards.size)
-    elif unread:
+    if unread and reward_model.kind not in CALLED:
         log(
             f"{unread} of {rewards.size} completions have no reward and are in no pair: with their prompts they are "
             "longer than the reward model's context. Lower sampling.max_new_tokens to have none"
@@ -98,21 +95,3 @@ def score_completions(
     why = "failed" if reward_model.kind in CALLED else "too_long"
     stats = {"scored": scored, why: unread, **reward_stats(rewards[~np.isnan(rewards)])}
     return commit_slices(out, "rewards", slices, stats)
-
-
-def check_failed(reward: Artifact, failed: int, completions: int) -> None:
-    """Refuse a function or a judge that gives too many completions no reward.
-
-    Raises:
-        ConfigurationError: Names the reward. What it has scored is kept.
-    """
-    source = RewardSource.model_validate(reward.stats["source"])
-    field, most = "max_failed", source.max_failed
-    if source.judge is not None:
-        field, most = "judge.max_unreadable", source.judge.max_unreadable
-    if failed > most * completions:
-        name = reward.stats["name"]
-        raise ConfigurationError(
-            f"rewards.{name} gives {failed} of {completions} completions no reward, and its {field} is {most:g}: mend "
-            "it for the completions that the warnings name, or allow more"
-        )

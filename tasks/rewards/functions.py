@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import inspect
 import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +22,8 @@ from tasks.rewards.options import check_options, is_text
 Reward = Callable[..., float]
 METADATA, REFERENCE = "metadata", "reference_completion"
 """Parameters by which a function asks for the metadata of the prompt, and for the completion that came with it."""
-
+LARGEST = float(np.finfo(np.float32).max)
+"""Largest reward: the tables of rewards hold float32."""
 COUNTS_WITH = "COUNTS_WITH"
 """Constant of a module that names others, whose source is part of what its functions compute."""
 
@@ -158,19 +158,23 @@ def call(reward: Reward, answer: Answer) -> float:
 
     Raises:
         ConfigurationError: The function says that it is not configured as it must be.
-        UnscoredError: It raised something else, or returned no finite number.
+        UnscoredError: It raised something else, or returned no number that is finite in float32, as rewards are kept.
     """
     try:
         value: Any = reward(answer.messages, answer.completion, **_asked(reward, answer))
     except ConfigurationError:
         raise
-    except Exception as error:  # whatever a user's code may raise is about this row
+    except (Exception, SystemExit) as error:  # whatever a user's code may raise is about this row
         raise UnscoredError(f"it raised {type(error).__name__}: {_one_line(error)}") from error
     if isinstance(value, str | bytes) or not hasattr(value, "__float__"):
         raise UnscoredError(f"it returned {value!r:.80}, and not a number")
-    if not math.isfinite(value):
-        raise UnscoredError(f"it returned {value}")
-    return float(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # arrays and tensors of several numbers
+        raise UnscoredError(f"it returned {_one_line(repr(value)):.80}, and not one number") from error
+    if not abs(number) <= LARGEST:
+        raise UnscoredError(f"it returned {number:g}, which is not finite in float32")
+    return number
 
 
 def load_gold(gold: GoldReward) -> Reward:
@@ -225,5 +229,5 @@ def _sha256(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _one_line(what: object) -> str:
+    return " ".join(str(what).split())[:200]

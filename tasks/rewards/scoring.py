@@ -2,13 +2,16 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.config.errors import ConfigurationError
-from tasks.config.rewards import RewardSource
+from tasks.config.rewards import CALLED, RewardSource
 from tasks.config.settings import ScoringConfig
 from tasks.data.prompt_table import PromptTable
 from tasks.judges.judge import Judge
@@ -21,7 +24,7 @@ from tasks.pipeline.progress import Progress
 from tasks.rewards.called import FunctionReward
 from tasks.rewards.functions import Answer
 from tasks.rewards.reward_model import RewardModel
-from tasks.rewards.table import find_rewards, merge_rewards, rewards_part, rewards_table
+from tasks.rewards.table import find_rewards, merge_rewards, rewards_part, rewards_table, rows_name
 from tasks.store.artifacts import Artifact
 from tasks.store.folders import Store
 from tasks.store.growing import GrowingTable
@@ -102,21 +105,29 @@ def score_slices(
         scoring: How a reward model computes.
 
     Raises:
-        ConfigurationError: The reward is broken; what was scored before is kept.
+        ConfigurationError: The reward is broken, or a function or a judge gives too many completions none; what was
+            scored is kept.
     """
     table = rewards_table(store, reward, scoring)
     found = merge_rewards(table, find_rewards(table, completions))
     slices, todo = ([slice_ for own in found for slice_ in getattr(own, side)] for side in ("rewards", "unscored"))
-    scored = _score_missing(table, reward, todo, prompts, scoring) if todo else []
+    scored, failed = _score_missing(table, reward, todo, prompts, scoring) if todo else ([], {})
+    if reward.kind in CALLED:
+        check_failed(reward, chain(read_ahead([*slices, *scored]), failed.values()))
+    scored += [Slice(table.append(name, rows)) for name, rows in failed.items()]
     return [*slices, *scored], sum(slice_.part.rows for slice_ in scored)
 
 
 def _score_missing(
     table: GrowingTable, reward: Artifact, todo: list[Slice], prompts: Artifact, scoring: ScoringConfig
-) -> list[Slice]:
-    """Score slices of completions, and return those of their rewards: each is in the table as soon as it is done."""
+) -> tuple[list[Slice], dict[str, pa.Table]]:
+    """Score slices of completions, and return those of their rewards: each is in the table as soon as it is done.
+
+    The rows on which a function or a judge has failed come beside them, by the name of their part: they are not in the
+    table yet, so that they are tried again where they are too many.
+    """
     ids = {id_ for rows in read_ahead(todo, ["prompt_id"]) for id_ in rows["prompt_id"].unique().to_pylist()}
-    asked, scored = PromptTable(prompts, only=ids), []
+    asked, scored, failed = PromptTable(prompts, only=ids), list[Slice](), dict[str, pa.Table]()
     expected = sum(slice_.num_rows() for slice_ in todo)
     with score_by(table.store, reward, scoring, expected) as score:
         progress, mean = Progress("scoring completions", expected), Mean("reward")
@@ -124,11 +135,41 @@ def _score_missing(
             rewards = score(answers_of(rows, asked), lambda values: progress.advance(len(values)))
             given = rows.select(["prompt_id", "completion_id"])
             given = given.append_column("reward", pa.array(rewards.astype(np.float32)))
-            scored.append(Slice(table.append(rewards_part(slice_, rows), given)))
+            if reward.kind in CALLED and np.isnan(rewards).any():
+                none, given = given.filter(np.isnan(rewards)), given.filter(~np.isnan(rewards))
+                failed[rows_name(slice_, none)] = none
+                name = rows_name(slice_, given)
+            else:
+                name = rewards_part(slice_, rows)
+            if given.num_rows:
+                scored.append(Slice(table.append(name, given)))
             mean.add(rewards)
             progress.move_to(mean.number, mean.text())
         progress.close()
-    return scored
+    return scored, failed
+
+
+def check_failed(reward: Artifact, tables: Iterable[pa.Table]) -> None:
+    """Refuse a function or a judge that gives too many completions no reward.
+
+    Raises:
+        ConfigurationError: Names the reward, and the first of these completions.
+    """
+    source = RewardSource.model_validate(reward.stats["source"])
+    field, most = "max_failed", source.max_failed
+    if source.judge is not None:
+        field, most = "judge.max_unreadable", source.judge.max_unreadable
+    failed, completions = list[dict[str, Any]](), 0
+    for table in tables:
+        failed += table.filter(pc.is_nan(table["reward"])).to_pylist()
+        completions += table.num_rows
+    if len(failed) > most * completions:
+        first = ", ".join(f"{row['prompt_id'][:12]}/{row['completion_id']}" for row in failed[:3])
+        raise ConfigurationError(
+            f"rewards.{reward.stats['name']} gives {len(failed)} of {completions} completions no reward, first "
+            f"{first}, and its {field} is {most:g}: mend it for the completions that the warnings name, or allow more. "
+            "Their rewards alone are asked for again"
+        )
 
 
 def answers_of(rows: pa.Table, prompts: PromptTable) -> list[Answer]:

@@ -12,6 +12,7 @@ from tasks.rewards.functions import Answer, function_digest
 from tasks.store.artifacts import Artifact
 
 SOURCE = """
+import sys
 from tasks.config.errors import ConfigurationError
 
 def told(messages, completion, metadata, reference_completion, factor):
@@ -23,6 +24,12 @@ def odd(messages, completion):
         raise KeyError("no such\\nthing")
     values = {"none": None, "text": "1.0", "nan": float("nan"), "infinite": -float("inf"), "list": [1.0]}
     return values.get(completion, True)
+
+def converts(messages, completion):
+    import numpy, torch
+    values = {"numpy": numpy.float32(3), "tensor": torch.tensor(2.0), "bool": numpy.True_}
+    failing = {"arrays": numpy.ones(2), "tensors": torch.ones(2), "large": 1e39, "whole": 10**400, "complex": 1j}
+    return sys.exit("done") if completion == "exit" else (values | failing)[completion]
 
 def refuses(messages, completion):
     raise ConfigurationError("set run_untrusted_code")
@@ -67,6 +74,20 @@ def test_rows_that_a_function_fails_on_have_no_reward_and_are_named(made, capsys
     assert "fails on 6 of 7 completions, which get no reward, first p/none: it returned None" in capsys.readouterr().out
     values = score(made("odd"), [Answer([], "raise", id="q/3")])
     assert "q/3: it raised KeyError: 'no such\\nthing'" in capsys.readouterr().out
+
+
+def test_numbers_of_any_type_are_rewards_and_nothing_else_is(made, capsys):
+    texts = ["numpy", "tensor", "bool", "exit", "arrays", "tensors", "large", "whole", "complex"]
+    values = score(made("converts"), [Answer([], text, id=text) for text in texts])
+    assert values[:3] == [3, 2, 1]
+    assert all(map(math.isnan, values[3:]))
+    for text in texts[3:]:
+        score(made("converts"), [Answer([], text, id=f"p/{text}")])
+    said = capsys.readouterr().out
+    assert "p/exit: it raised SystemExit: done" in said
+    assert "p/arrays: it returned array([1., 1.]), and not one number" in said
+    assert "p/tensors: it returned tensor([1., 1.]), and not one number" in said
+    assert "p/large: it returned 1e+39, which is not finite in float32" in said  # it would be kept as infinite
 
 
 def test_a_function_that_is_not_configured_as_it_must_be_stops(made):

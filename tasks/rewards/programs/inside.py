@@ -29,19 +29,25 @@ MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = 44
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
 CLONE_THREAD = 1 << 16
 ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-REFUSED = ("socket", "io_uring_setup", "unshare", "setns", "mount", "memfd_create", "memfd_secret", "shmget", "msgget")
-"""System calls that give a way out, or memory that no limit counts. Those that make processes are refused as well."""
+REFUSED = (
+    *("socket", "io_uring_setup", "unshare", "setns", "mount", "memfd_create", "memfd_secret", "shmget", "msgget"),
+    *("add_key", "request_key", "keyctl"),
+)
+"""System calls that give a way out, memory that no limit counts, or the caller's keyring. Those that make processes are
+refused as well."""
 MACHINES: dict[str, tuple[int, dict[str, int]]] = {
     "x86_64": (
         0xC000003E,
         {"socket": 41, "io_uring_setup": 425, "unshare": 272, "setns": 308, "mount": 165, "memfd_create": 319}
         | {"memfd_secret": 447, "shmget": 29, "msgget": 68, "pivot_root": 155}
+        | {"add_key": 248, "request_key": 249, "keyctl": 250}
         | {"clone": 56, "fork": 57, "vfork": 58, "clone3": 435},
     ),
     "aarch64": (
         0xC00000B7,
         {"socket": 198, "io_uring_setup": 425, "unshare": 97, "setns": 268, "mount": 40, "memfd_create": 279}
         | {"memfd_secret": 447, "shmget": 194, "msgget": 186, "pivot_root": 41}
+        | {"add_key": 217, "request_key": 218, "keyctl": 219}
         | {"clone": 220, "clone3": 435},
     ),
 }
@@ -163,6 +169,7 @@ def main() -> NoReturn:
     enter_namespaces()
     go_on_in_child()
     go_on_in_child()
+    os.setsid()  # a signal to its process group would reach the supervisor: one that is stopped hears no alarm
     build_root(order["folder"], order["binds"], order["limits"]["files_mb"])
     given = os.memfd_create("stdin", 0)
     os.write(given, order["stdin"].encode(errors="surrogatepass"))

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tasks.config.errors import ConfigurationError
-from tasks.rewards.programs import sandbox
+from tasks.rewards.programs import inside, sandbox
 from tasks.rewards.programs.sandbox import Limits, run_sandboxed
 
 TRY = """
@@ -188,3 +188,22 @@ def test_a_machine_without_a_sandbox_runs_nothing(tmp_path, monkeypatch):
         ConfigurationError, match=r"was not run, .*unshare: Operation not permitted.*Linux 5.12.*seccomp"
     ):
         run("print('ran')")
+
+
+def test_a_program_signals_no_process_but_its_own():
+    for number in (signal.SIGKILL, signal.SIGALRM):  # -number: it has reached the supervisor
+        assert run(f"import os; os.kill(0, {number:d})").returncode == 128 + number
+    started = time.monotonic()
+    assert run("import os, signal; os.kill(0, signal.SIGSTOP)", seconds=1).timed_out
+    assert time.monotonic() - started < 15
+
+
+def test_the_callers_keyring_is_out_of_reach():
+    numbers = inside.MACHINES[os.uname().machine][1]
+    found = run(f"""
+        import ctypes
+        libc = ctypes.CDLL(None, use_errno=True)
+        for number in {[numbers[name] for name in ("add_key", "request_key", "keyctl")]}:
+            print(libc.syscall(number, b'user', b'a', b'x', 1, -3), ctypes.get_errno())
+    """)
+    assert found.output.splitlines() == ["-1 1"] * 3
