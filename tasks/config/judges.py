@@ -4,6 +4,7 @@ import re
 import string
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -121,6 +122,17 @@ class JudgeConfig(Section):
         )
         details = InitErrorDetails(type=problem, loc=("api_key_variable",), input="***")
         raise ValidationError.from_exception_data(cls.__name__, [details])
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_url(cls, url: str) -> str:
+        try:
+            _ = urlsplit(url).port
+        except ValueError as error:
+            raise ConfigurationError(
+                f"judge.base_url = {url!r}: {error}; write one like http://host:8400/v1"
+            ) from error
+        return url
 
     @field_validator("criteria")
     @classmethod

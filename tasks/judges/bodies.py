@@ -5,6 +5,9 @@ from typing import Any
 
 from tasks.judges.answers import Answer
 
+MOST_TOKENS = 2**31 - 1
+"""Most tokens that a count may say; a higher one is none."""
+
 
 class Unanswered(ValueError):
     """An answer that is none: half of it, or something else than JSON of a chat completion."""
@@ -26,10 +29,10 @@ def read_body(text: str) -> Answer:
     usage = _dict(body.get("usage"))
     return Answer(
         text=_text(_dict(choice.get("message")).get("content")),
-        finish_reason=str(choice.get("finish_reason") or "none"),
+        finish_reason=_stored(str(choice.get("finish_reason") or "none")),
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
-        model=str(body.get("model") or ""),
+        model=_stored(str(body.get("model") or "")),
     )
 
 
@@ -42,9 +45,13 @@ def _text(content: Any) -> str:
     if isinstance(content, list):
         texts = (_dict(part).get("text") for part in content)
         content = "".join(text for text in texts if isinstance(text, str))
-    text = content if isinstance(content, str) else ""
-    return text.encode("utf-8", "replace").decode()  # lone surrogates cannot be stored
+    return _stored(content) if isinstance(content, str) else ""
+
+
+def _stored(text: str) -> str:
+    """Return a text without lone surrogates, which cannot be stored."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None

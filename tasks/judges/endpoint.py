@@ -94,7 +94,8 @@ class Endpoint:
                 return answer
             wait = pause or min(FIRST_WAIT * float(2**number), LONGEST_WAIT) * random.uniform(0.5, 1)
         raise ConfigurationError(
-            f"{self._who(about)} did not answer in {self.config.retries + 1} requests, the last one: {problem}. See "
+            f"{self._who(about)} did not answer in {self.config.retries + 1} requests, the last one: "
+            f"{self._hidden(problem)}. See "
             "that it is up at judge.base_url and bears judge.concurrency requests at once, then run again: what was "
             "answered is kept"
         )
@@ -151,7 +152,8 @@ class Endpoint:
         status, code = error.status_code, getattr(error, "code", None)
         if (status not in PASSING and status < 500) or code == "insufficient_quota":
             remedy = REMEDIES.get(status, REMEDIES[400]).format(variable=self.config.api_key_variable)
-            raise ConfigurationError(f"{self._who(about)} refuses with status {status}: {_said(error)}: {remedy}")
+            said = self._hidden(_said(error))
+            raise ConfigurationError(f"{self._who(about)} refuses with status {status}: {said}: {remedy}")
         pause = retry_after(error.response.headers)
         if pause is not None and pause > MOST_PATIENCE:
             raise ConfigurationError(
@@ -162,6 +164,10 @@ class Endpoint:
             self._quiet_until = max(self._quiet_until, time.monotonic() + pause)
         return pause
 
+    def _hidden(self, said: str) -> str:
+        """Return what an endpoint said without the key, which some repeat."""
+        return said if self.config.api_key_variable is None else said.replace(key_of(self.config), "***")
+
     def _who(self, about: str) -> str:
         return f"judge {self.config.model} at {self.config.base_url}, asked about {about},"
 
@@ -170,7 +176,7 @@ def key_of(config: JudgeConfig) -> str:
     """Return the key of the endpoint from the environment.
 
     Raises:
-        ConfigurationError: The variable is not set.
+        ConfigurationError: The variable is not set, or no key.
     """
     if config.api_key_variable is None:
         return "none"  # the client wants some text
@@ -178,6 +184,11 @@ def key_of(config: JudgeConfig) -> str:
         raise ConfigurationError(
             f"judge {config.model} needs the environment variable {config.api_key_variable}: set it to the endpoint's "
             "key where stages compute, or set judge.api_key_variable to null where it wants none"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(
+            f"the environment variable {config.api_key_variable} holds something else than printable ASCII, which no "
+            "request can carry: copy the key again, without line breaks"
         )
     return key
 

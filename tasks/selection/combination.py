@@ -23,6 +23,10 @@ JOINS: dict[str, Callable[..., np.ndarray]] = {
 """`pairs.combine` -> function of (terms, n, k) values and (terms,) weights."""
 
 
+ROUNDING = float(np.finfo(np.float32).eps)
+"""Spread below which rewards are equal, as a share of the largest: they are kept as float32."""
+
+
 class Columns(NamedTuple):
     """What rewards gave to completions."""
 
@@ -75,7 +79,8 @@ def combine(combination: Combination, columns: Columns, fits: Fits) -> Combined:
         fits: What `fit` returned.
 
     Raises:
-        ConfigurationError: A product is asked for of a negative value, or of 0 to a negative power.
+        ConfigurationError: A product is asked for of a negative value, or of 0 to a negative power; or what is made is
+            not finite in float32.
     """
     raw = {name: _bound(term, name, columns) for name, term in combination.rewards.items()}
     passes = np.ones(columns.lengths.shape, bool)
@@ -88,7 +93,9 @@ def combine(combination: Combination, columns: Columns, fits: Fits) -> Combined:
     if combination.combine == "product":
         _check_factors(combination.counted, terms)
     weights = np.array([term.weight for term in combination.counted.values()])
-    reward = JOINS[combination.combine](np.stack(list(terms.values())), weights)
+    with np.errstate(over="ignore", divide="ignore"):  # told below
+        reward = JOINS[combination.combine](np.stack(list(terms.values())), weights)
+    _check_finite(combination, reward)
     known = np.all([~np.isnan(values) for values in raw.values()], axis=0)
     return Combined(np.where(known, reward, np.nan), passes, raw, terms)
 
@@ -105,11 +112,12 @@ def _fit_term(name: str, term: Term, values: np.ndarray, lengths: np.ndarray) ->
     found: dict[str, Any] = {}
     known = ~np.isnan(values)
     values, lengths = values[known], lengths[known]
+    noise = ROUNDING * np.abs(values).max(initial=0.0)
     if term.length != "none":
         found = fit_length(name, term.length, values, lengths)
         values = values - _predicted(found, lengths)
     if term.scale == "standardised":
-        if values.size < 2 or not values.std() > 0:
+        if values.size < 2 or not values.std() > noise:
             raise ConfigurationError(
                 f"pairs.rewards.{name}.scale = standardised needs two different rewards, and {values.size} completions "
                 "have the same one or none: set scale to none, or score more completions"
@@ -155,6 +163,15 @@ def ranks(values: np.ndarray) -> np.ndarray:
     most = (~np.isnan(values)).sum(axis=1, keepdims=True) - 1
     places = np.where(most > 0, (below + (equal - 1) / 2) / np.maximum(most, 1), 0.5)
     return np.where(np.isnan(values), np.nan, places)
+
+
+def _check_finite(combination: Combination, reward: np.ndarray) -> None:
+    if (np.abs(reward) > np.finfo(np.float32).max).any():
+        weights = {name: term.weight for name, term in combination.counted.items()}
+        raise ConfigurationError(
+            f"pairs.combine = {combination.combine} with the weights {weights} gives {np.nanmax(np.abs(reward)):.4g} "
+            "somewhere, which is not finite in float32: set their scale to rank, or lower the weights"
+        )
 
 
 def _check_factors(counted: Mapping[str, Term], terms: Mapping[str, np.ndarray]) -> None:

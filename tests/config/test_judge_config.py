@@ -37,6 +37,8 @@ def test_a_field_that_holds_a_secret_is_refused(name):
     [
         ({"base_url": "ftp://host"}, "base_url"),
         ({"base_url": "https://host/v1?key=1"}, "base_url"),
+        ({"base_url": "http://host:99999/v1"}, "Port out of range"),
+        ({"base_url": "http://[::1/v1"}, "Invalid IPv6 URL; write one like"),
         ({"criteria": CRITERIA, "instruction": "Be good."}, "set one of judge.instruction, judge.criteria and"),
         ({"criteria": CRITERIA, "principles": ["It is true."]}, "set one of judge.instruction, judge.criteria and"),
         ({"template": TEMPLATE, "principles": ["It is true."]}, "set judge.pair_template"),

@@ -102,6 +102,34 @@ def test_a_key_that_is_not_set(store, monkeypatch):
         assert not server.requests
 
 
+@pytest.mark.parametrize("key", ["sk-mi\nne", "sk-minäe", "sk-mine\x7f"])
+def test_a_key_that_no_request_can_carry_is_not_repeated(store, monkeypatch, key):
+    monkeypatch.setenv("JUDGE_KEY", key)
+    with judging(lambda request, number: FINE) as server:
+        with pytest.raises(ConfigurationError, match="JUDGE_KEY holds something else than printable ASCII") as caught:
+            Judge(server.config(api_key_variable="JUDGE_KEY"), store).rewards(answers(1))
+        assert "sk-mi" not in str(caught.value)
+        assert not server.requests
+
+
+@pytest.mark.parametrize("status", [200, 401])
+def test_an_endpoint_that_repeats_the_key_does_not_make_us_print_it(store, monkeypatch, status):
+    monkeypatch.setenv("JUDGE_KEY", "sk-mine")
+    body = json.dumps({"error": {"message": "no such key: sk-mine"}})
+    asked = pytest.raises(ConfigurationError, match=r"no such key: \*\*\*")
+    with judging(lambda request, number: Reply(body, status)) as server, asked as caught:
+        Judge(server.config(api_key_variable="JUDGE_KEY", retries=0), store).rewards(answers(1))
+    assert "sk-mine" not in str(caught.value)
+
+
+def test_what_an_endpoint_says_beside_its_text_can_always_be_stored(store):
+    odd = json.loads(completion("[[5]]", prompt_tokens=10**30, model="m\ud800", finish_reason="\ud800").body)
+    with judging(lambda request, number: Reply(json.dumps(odd))) as server:
+        assert Judge(server.config(), store).rewards(answers(1)).tolist() == [5]
+        assert Judge(server.config(), store).rewards(answers(1)).tolist() == [5]
+        assert len(server.requests) == 1
+
+
 def test_a_quota_that_is_used_up_does_not_pass(store):
     body = json.dumps({"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}})
     with judging(lambda request, number: Reply(body, 429)) as server:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
+from tasks.config.errors import ConfigurationError
 from tasks.selection.combination import Columns, combine, fit, ranks, within_prompt
 from tasks.selection.strategies import PairsConfig, select
 from tasks.selection.terms import Combination
@@ -159,3 +160,17 @@ def test_pareto_is_the_threshold_rule_by_each(one, other):
 def test_pareto_needs_several_rewards():
     with pytest.raises(ValueError, match="needs several rewards with a weight"):
         select(candidates([[1.0, 2.0]])._replace(terms={}), PairsConfig(strategy="pareto"))
+
+
+def test_rounding_is_not_spread_out():
+    lengths = np.array([[10, 20, 30], [10, 20, 30]])
+    rows = np.float64(np.float32(0.1) * np.float32(lengths))  # all of it is length, but for the last bits
+    with pytest.raises(ConfigurationError, match="scale = standardised needs two different rewards"):
+        made(a={"length": "piecewise", "scale": "standardised"}, columns={"a": rows})
+    with pytest.raises(ConfigurationError, match="scale = standardised needs two different rewards"):
+        made(a={"scale": "standardised"}, columns={"a": np.full((2, 3), 0.1)})
+
+
+def test_a_combination_that_is_not_finite_is_refused():
+    with pytest.raises(ConfigurationError, match="which is not finite in float32"):
+        made("product", a={"weight": 60}, b={})
