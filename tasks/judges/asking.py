@@ -10,6 +10,7 @@ from tasks.judges.budget import Budget
 from tasks.judges.endpoint import Endpoint
 from tasks.judges.questions import Question
 from tasks.judges.stats import JudgeStats
+from tasks.judges.verdicts import is_echo
 
 ATTEMPTS = (0, 1)
 """An answer that cannot be read is asked for once more."""
@@ -63,7 +64,8 @@ class Wave:
     async def _read(self, question: Question) -> Any:
         for attempt in ATTEMPTS:
             answer = await self._answer(question, attempt)
-            if (verdict := question.read(answer.text)) is not None:
+            asked = "\n".join(message["content"] for message in question.asked(attempt))
+            if not is_echo(answer.text, asked) and (verdict := question.read(answer.text)) is not None:
                 return verdict
             self.stats.asked_again += attempt == 0
         self.stats.note_unreadable(question.about, answer.text)

@@ -89,7 +89,7 @@ def conversation_text(messages: Messages) -> str:
 def rating_question(config: JudgeConfig, judged: Judged, about: str) -> Question:
     """Return the question for the rating of an answer, one for each criterion."""
     names = tuple(config.criteria) or SINGLE
-    form = _form(names, f"your rating from {LOWEST} to {HIGHEST}", "[[5]]")
+    form = _form(names, f"your rating from {LOWEST} to {HIGHEST}", ("[[5]]", f"[[{LOWEST} to {HIGHEST}]]"))
     shared = _shared(config, judged)
     text = (config.template or RATING).format(**shared, format=form, answer=judged.completion)
     return Question(user(text), form, lambda answer: _mean(config, read_ratings(answer, names)), about)
@@ -98,7 +98,9 @@ def rating_question(config: JudgeConfig, judged: Judged, about: str) -> Question
 def pair_question(config: JudgeConfig, first: Judged, second: str, about: str) -> Question:
     """Return the question which of two answers is better, the first shown first; read as a list, one a principle."""
     names = tuple(str(number) for number, _ in enumerate(config.principles, 1)) or SINGLE
-    form = _form(names, "[[A]] if answer A is better, [[B]] if answer B is better, [[C]] for a tie", "[[A]]")
+    form = _form(
+        names, "[[A]] if answer A is better, [[B]] if answer B is better, [[C]] for a tie", ("[[A]]", "[[A, B or C]]")
+    )
     shared = _shared(config, first)
     text = (config.pair_template or COMPARISON).format(
         **shared, format=form, answer_a=first.completion, answer_b=second
@@ -131,10 +133,12 @@ def _shared(config: JudgeConfig, judged: Judged) -> dict[str, str]:
     }
 
 
-def _form(names: Sequence[str], what: str, example: str) -> str:
+def _form(names: Sequence[str], what: str, examples: tuple[str, str]) -> str:
+    """Return how an answer must end: with an example, or with lines to fill in, which are no verdict when repeated."""
+    example, blank = examples
     if tuple(names) == SINGLE:
         return f"Then end with {what}, once and in double brackets, such as {example}"
-    lines = "\n".join(f"{name}: {example}" for name in names)
+    lines = "\n".join(f"{name}: {blank}" for name in names)
     return f"Then end with a line for each of these, in this form, with {what}, in double brackets:\n{lines}"
 
 

@@ -9,6 +9,8 @@ SINGLE = ("",)
 """Names of a verdict that stands by itself."""
 _MARK = re.compile(r"\[\[([^\[\]]*)\]\]")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
+ECHO = 24
+"""Characters before a verdict that make it an echo where they stand before the same verdict in what was asked."""
 SIDES = {"A": 1.0, "B": 0.0, "C": 0.5}
 """Verdict on a pair -> what the answer shown first wins; a tie is half a win."""
 
@@ -26,6 +28,16 @@ def read_marks(text: str, names: Sequence[str] = SINGLE) -> list[str] | None:
         return [marks[0].strip()]
     lines = [re.findall(rf"^[^\w\[\n]*{re.escape(name)}[^\w\[\n]*{_MARK.pattern}", said, re.M | re.I) for name in names]
     return [found[0].strip() for found in lines] if all(len(found) == 1 for found in lines) else None
+
+
+def is_echo(text: str, asked: str) -> bool:
+    """Tell whether an answer repeats a verdict of what was asked, such as its example, after the same words.
+
+    Weak models repeat the question: without this, SmolLM2-135M rated 13 of 64 answers, each with the example's 5.
+    """
+    said, asked = (" ".join(each.split()) for each in (without_thoughts(text), asked))
+    marks = (mark for mark in _MARK.finditer(said) if mark.start() >= ECHO)
+    return any(said[mark.start() - ECHO : mark.end()] in asked for mark in marks)
 
 
 def without_thoughts(text: str) -> str:

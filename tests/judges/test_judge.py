@@ -59,7 +59,7 @@ def test_the_reward_is_the_mean_by_weight(store):
         assert rewards.tolist() == [7.0]  # (3 * 8 + 4) / 4
         text = asked_text(server.requests[0])
     assert "truth (75% of the whole): It is true.\ntone (25% of the whole): It is kind." in text
-    assert text.endswith("truth: [[5]]\ntone: [[5]]")
+    assert text.endswith("truth: [[1 to 10]]\ntone: [[1 to 10]]")
 
 
 def test_what_was_asked_once_is_not_asked_again(store):

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.judges.verdicts import both_orders, by_priority, read_marks, read_ratings, read_sides
+from tasks.config.judges import JudgeConfig
+from tasks.judges.questions import Judged, pair_question, rating_question
+from tasks.judges.verdicts import both_orders, by_priority, is_echo, read_marks, read_ratings, read_sides
 
 NAMES = ("helpfulness", "code quality", "quality")
 
@@ -97,3 +99,33 @@ def test_what_is_read_is_one_for_each(text):
     for names in (("",), ("quality", "a")):
         marks = read_marks(text, names)
         assert marks is None or len(marks) == len(names)
+
+
+ASKED = 'Rate it from 1 to 10, once and in double brackets, for example: "Rating: [[5]]".\n\nWas it good?'
+
+
+@pytest.mark.parametrize(
+    ("answer", "echo"),
+    [
+        (ASKED, True),
+        ('Sure. I rate\nonce and in double  brackets, for example: "Rating: [[5]]".', True),
+        ("Rating: [[5]]", False),
+        ("It was not bad at all, and was short. Rating: [[5]]", False),
+        ('Once and in double brackets, for example: "Rating: [[6]]"', False),
+        ("<think>" + ASKED + "</think>Rating: [[5]]", False),
+        ("No verdict.", False),
+    ],
+)
+def test_an_example_that_is_repeated_is_no_verdict(answer, echo):
+    assert is_echo(answer, ASKED) is echo
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_judge_that_repeats_the_question_has_not_judged(named):
+    criteria = {"truth": {"description": "It is true."}, "tone": {"description": "It is kind."}} if named else {}
+    config = JudgeConfig(model="m", base_url="http://127.0.0.1:1/v1", api_key_variable=None, criteria=criteria)
+    judged = Judged([{"role": "user", "content": "Hi"}], "Hello!")
+    for question in (rating_question(config, judged, "a"), pair_question(config, judged, "Ho.", "a")):
+        for attempt in (0, 1):
+            asked = question.asked(attempt)[-1]["content"]
+            assert question.read(asked) is None or is_echo(asked, asked)
