@@ -70,8 +70,7 @@ def _questions(config: MtBenchConfig, references: Mapping[str, Turns]) -> list[M
     found: dict[str, MtQuestion] = {}
     for where, row in read_rows(config.questions):
         id_, category = str(_given(row, "question_id", where)), str(_given(row, "category", where))
-        if id_ in found:
-            raise ConfigurationError(f"{where}: question {id_} is there twice: leave one out")
+        _check_once(found, id_, f"{where}: question")
         needs = category in WITH_REFERENCE
         if needs and id_ not in references:
             raise ConfigurationError(
@@ -89,6 +88,7 @@ def _prompts(source: DataSource) -> dict[str, JudgePrompt]:
     found: dict[str, JudgePrompt] = {}
     for where, row in read_rows(source):
         if (name := row.get("name")) in PROMPTS:
+            _check_once(found, name, f"{where}: prompt")
             found[name] = JudgePrompt(str(row.get("system_prompt") or ""), str(_given(row, "prompt_template", where)))
             _check_placeholders(found[name].template, PROMPTS[name], f"{where}: prompt {name}")
     if missing := sorted(PROMPTS.keys() - found):
@@ -117,8 +117,15 @@ def _turns_of(source: DataSource) -> dict[str, Turns]:
         choices = _given(row, "choices", where)
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             raise ConfigurationError(f"{where}: choices must be a list that begins with one of two turns: mend the row")
-        found[str(_given(row, "question_id", where))] = _two(choices[0].get("turns"), where)
+        id_ = str(_given(row, "question_id", where))
+        _check_once(found, id_, f"{where}: question")
+        found[id_] = _two(choices[0].get("turns"), where)
     return found
+
+
+def _check_once(found: Mapping[str, Any], name: str, what: str) -> None:
+    if name in found:
+        raise ConfigurationError(f"{what} {name} is there twice: leave one out")
 
 
 def _two(turns: Any, where: str) -> Turns:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -24,6 +25,8 @@ METADATA, REFERENCE = "metadata", "reference_completion"
 """Parameters by which a function asks for the metadata of the prompt, and for the completion that came with it."""
 LARGEST = float(np.finfo(np.float32).max)
 """Largest reward: the tables of rewards hold float32."""
+_IMPORTED: WeakKeyDictionary[ModuleType, str] = WeakKeyDictionary()
+"""Module -> sha256 of the source that it was imported from."""
 COUNTS_WITH = "COUNTS_WITH"
 """Constant of a module that names others, whose source is part of what its functions compute."""
 
@@ -53,9 +56,10 @@ class GoldReward(Section):
 
 
 def _import(function: Function) -> ModuleType:
+    """Return the module of a function, and remember the source that it was made from."""
     name = function.function.partition(":")[0]
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         # A module that exists but lacks one of its own imports is another mistake, and keeps its own message.
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
@@ -63,6 +67,14 @@ def _import(function: Function) -> ModuleType:
         raise ConfigurationError(
             f"function = {function.function!r}: no module {name!r}; check its name, or put it on PYTHONPATH"
         ) from error
+    if (source := _source_of(module)) is not None:
+        _IMPORTED.setdefault(module, _sha256(source))
+    return module
+
+
+def _source_of(module: ModuleType) -> str | None:
+    source = inspect.getsourcefile(module) if getattr(module, "__file__", None) else None
+    return source if source is not None and os.path.isfile(source) else None
 
 
 def load_function(function: Function) -> Reward:
@@ -114,13 +126,18 @@ def function_digest(function: Function) -> str:
     the module imports does not count, but for the modules that its `COUNTS_WITH` names.
 
     Raises:
-        ConfigurationError: The module does not exist or has no source file.
+        ConfigurationError: The module does not exist, has no source file, or was imported from another source.
     """
     module = _import(function)
-    source = inspect.getsourcefile(module) if getattr(module, "__file__", None) else None
+    source = _source_of(module)
     if source is None:
         raise ConfigurationError(
             f"function = {function.function!r} must be in a Python file, whose source is digested: wrap it in one"
+        )
+    if _sha256(source) != _IMPORTED[module]:
+        raise ConfigurationError(
+            f"function = {function.function!r}: {source} has changed since this process imported it, and would compute "
+            "what it was before: start the process again"
         )
     found = getattr(module, function.function.partition(":")[2])
     paths = {key for key, value in function.options.items() if isinstance(value, str) and not is_text(found, key)}

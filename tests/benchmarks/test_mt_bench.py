@@ -159,6 +159,8 @@ def test_a_verdict_is_asked_for_twice_and_then_left_out(bench, tmp_path):
         ("prompts", [{"name": "single-v1", "prompt_template": "{question} {answer}"}], "lacks single-math-v1"),
         ("prompts", [{"name": "single-v1", "prompt_template": "{question}"}], "and needs answer, question"),
         ("prompts", [{"name": "single-v1", "prompt_template": "{question"}], "write '{{' and '}}' for braces"),
+        ("prompts", [{"name": "single-v1", "prompt_template": "{question} {answer}"}] * 2, "single-v1 is there twice"),
+        ("references", [{"question_id": 1, "choices": [{"turns": ["a", "b"]}]}] * 2, "question 1 is there twice"),
         ("references", [{"question_id": 101, "choices": []}], "choices must be a list"),
     ],
 )

@@ -1,6 +1,8 @@
 """Functions of the section `rewards`: what they are asked with, and what becomes of the rows that they fail on."""
 
+import importlib
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -102,3 +104,18 @@ def test_a_function_that_is_another_one_here_is_refused(made, tmp_path):
     with pytest.raises(ConfigurationError, match="is another one here"):
         FunctionReward(Artifact(kind="function", uri="", digest="0" * 64, stats=stats))
     assert reward.name == "own"
+
+
+def test_a_source_that_has_changed_since_it_was_imported_is_refused(tmp_path, monkeypatch):
+    """Else the old function's rewards would be kept under the new one's key."""
+    path = tmp_path / "edited_rewards.py"
+    path.write_text("def one(messages, completion):\n    return 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    called = RewardSource(function="edited_rewards:one").called
+    before = function_digest(called)
+    path.write_text("def one(messages, completion):\n    return 2.0\n")
+    with pytest.raises(ConfigurationError, match="has changed since this process imported it, and would compute what"):
+        function_digest(called)
+    importlib.invalidate_caches()
+    monkeypatch.delitem(sys.modules, "edited_rewards")
+    assert function_digest(called) != before

@@ -180,7 +180,7 @@ def test_the_digest_follows_the_source(tmp_path, monkeypatch):
     for source in ("def f(messages, completion): return 0.0\n", "def f(messages, completion): return 1.0\n"):
         (tmp_path / "some_reward.py").write_text(source)
         digests.append(functions.function_digest(function))
-    monkeypatch.delitem(sys.modules, "some_reward")
+        monkeypatch.delitem(sys.modules, "some_reward")  # as a new process has it
     assert digests[0] != digests[1]
     with pytest.raises(ValueError, match="must be in a Python file"):
         functions.function_digest(Function(function="math:sqrt"))
@@ -192,6 +192,7 @@ def test_a_worker_with_another_function_refuses(tmp_path, monkeypatch):
     asked = functions.find_gold(Function(function="own_reward:f"))
     assert functions.load_gold(asked)([], "") == 1
     (tmp_path / "own_reward.py").write_text("def f(messages, completion):\n    return 2.0\n")
+    monkeypatch.delitem(sys.modules, "own_reward")
     with pytest.raises(
         ConfigurationError, match=r"own_reward:f' is another one here .digest \w+. than where .*restart"
     ):
