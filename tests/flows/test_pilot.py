@@ -34,6 +34,7 @@ def both(world, tmp_path_factory) -> tuple[dict, dict, Path]:
     return pilot, runs.run("quickstart.yaml", **on_small_world(world, store, **PRICE)), store
 
 
+@pytest.mark.slow
 def test_what_comes_is_within_the_intervals(both):
     pilot, whole, _ = both
     assert (pilot["pilot"], pilot["prompts"]) == (12, 24)
@@ -48,6 +49,7 @@ def test_what_comes_is_within_the_intervals(both):
     assert not outside
 
 
+@pytest.mark.slow
 def test_seconds_are_those_still_to_come_and_have_their_price(both):
     predicted = both[1]["predicted"]
     stages = {name.removeprefix("seconds, ") for name in predicted if name.startswith("seconds, ")}
@@ -59,6 +61,7 @@ def test_seconds_are_those_still_to_come_and_have_their_price(both):
     assert 0 <= predicted["seconds"]["low"] < predicted["seconds"]["high"]
 
 
+@pytest.mark.slow
 def test_what_a_pilot_sampled_and_scored_counts_for_the_whole_run(both):
     _, whole, store = both
     assert whole["metrics"]["completions"]["sampled_prompts"] == 12
@@ -67,6 +70,7 @@ def test_what_a_pilot_sampled_and_scored_counts_for_the_whole_run(both):
     assert not [path for path in new if path.startswith(("train_sft", "train_reward_model"))]
 
 
+@pytest.mark.slow
 def test_the_reports_of_both_say_what_was_predicted(both):
     pilot, whole, _ = both
     page = Path(pilot["report"].removeprefix("file://")).read_text()

@@ -87,6 +87,7 @@ def test_a_monitor_that_fails_stops_the_run_before_the_next_stage(world: Path, f
     assert "Did it get better?" not in page
 
 
+@pytest.mark.slow
 def test_a_second_reward_model_evaluates_and_selects_no_pair(world: Path, first: tuple[dict, Path]) -> None:
     result, store = first
     before = written(store)

@@ -143,6 +143,7 @@ def test_an_ensemble_a_gate_and_pareto_pairs(first: dict, world: Path, store: Pa
         assert all(values[chosen] > values[rejected] for values in terms.values())
 
 
+@pytest.mark.slow
 def test_a_run_without_any_reward_model(world: Path, store: Path) -> None:
     settings = {"rewards.brief.function": "own_rewards:brief", "data.preferences": "null", "pairs.tau": "0.5"}
     made = run(world, store, settings)

@@ -112,6 +112,7 @@ def test_stages_run_without_prefect(benchmark: Any, tmp_path: Path) -> None:
     assert "log-probabilities under the reference: 5 completions to compute" in done.stdout
 
 
+@pytest.mark.slow
 def test_scoring_in_small(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     done = run("benchmarks/scoring.py", "--prompts", "1", "--rounds", "1", "--results", str(results))
@@ -123,6 +124,7 @@ def test_scoring_in_small(tmp_path: Path) -> None:
     assert all(row["ours"] > 0 and row["ratio"] > 0 for row in rows.values())
 
 
+@pytest.mark.slow
 def test_the_passes_of_dpo_in_small(tmp_path: Path) -> None:
     results = tmp_path / "results.json"
     small = ("--passes", "--prompts", "3", "--tokens", "24")
