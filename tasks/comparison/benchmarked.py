@@ -26,7 +26,7 @@ def benchmarks_table(comparison: Comparison) -> Table | None:
     rows = []
     for label in labels:
         cells = [_cell(label, _values(own, label, ALIGNED)) for own in comparison.results.values()]
-        rows.append((" ".join(label), _cell(label, _shared(every, label)), *cells))
+        rows.append((": ".join(label), _cell(label, _shared(every, label)), *cells))
     return Table(("benchmark", "sft", *comparison.results), rows)
 
 

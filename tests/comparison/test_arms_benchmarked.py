@@ -28,7 +28,7 @@ def test_means_over_seeds_by_hand():
     table = benchmarks_table(measured({"a": [(40.0, 50.0), (40.0, 70.0)], "b": [(40.0, 50.0), (40.0, 50.0)]}))
     assert table.head == ("benchmark", "sft", "a", "b")
     # 60 +- 12.706 * 14.142 / sqrt(2)
-    assert table.rows == [("win_rate win rate (%)", "40.0", "60.0 [-67.1, 187.1]", "50.0")]
+    assert table.rows == [("win_rate: win rate (%)", "40.0", "60.0 [-67.1, 187.1]", "50.0")]
 
 
 def test_arms_that_begin_with_other_policies_share_none():

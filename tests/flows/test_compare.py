@@ -53,7 +53,7 @@ def test_arms_are_compared_and_one_without_pairs_does_not_stop_the_others(compar
     assert [row[0] for row in part["rows"]] == ["sft", "threshold", "best vs worst"]
     measured = part["benchmarks"]
     assert measured["head"] == ["benchmark", "sft", "threshold", "best vs worst"]
-    assert [row[0] for row in measured["rows"]] == ["refusals refused of harmless prompts (%)"]
+    assert [row[0] for row in measured["rows"]] == ["refusals: refused of harmless prompts (%)"]
     assert "-" not in measured["rows"][0]
     assert "impossible has no result: seed 1: no pair was selected" in printed
     page = Path(found["page"].removeprefix("file://")).read_text()
