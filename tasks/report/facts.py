@@ -27,10 +27,8 @@ class Facts:
     """Stage -> its output; of a stage that is called for several rewards, `stage reward` -> that of a further one."""
     reward_models: dict[str, Artifact] = field(default_factory=dict)
     """The reward models by name."""
-    computed: Mapping[str, int] = field(default_factory=dict)
-    """Stages that were computed in this run; the others were found in the store."""
     made: Collection[str] = ()
-    """URIs of the outputs that were computed in this run."""
+    """URIs of the outputs that were computed in this run; the others were found in the store."""
     verdicts: list[Verdict] = field(default_factory=list)
     curve: Artifact = NOTHING
     """The evaluation of the models that were kept along the training."""

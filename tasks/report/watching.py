@@ -50,7 +50,7 @@ class Watch:
     def __init__(self, site: Site, record: RunRecord, config: Config) -> None:
         """Watch from here on; nothing has been seen."""
         self.record = record
-        self.facts = Facts(site.store, config, record.run, computed=site.computed, made=site.made)
+        self.facts = Facts(site.store, config, record.run, made=site.made)
         self.page: UUID | None = None
 
     def saw(self, stage: str, artifact: Artifact) -> None:
@@ -82,7 +82,7 @@ class Watch:
             if verdict.level in (WARN, FAIL):
                 _tell(self.record.run.id, verdict)
         failed = [verdict for verdict in verdicts if verdict.level == FAIL]
-        if failed or (stage in REPORTED and self.facts.computed.get(stage)):
+        if failed or (stage in REPORTED and artifact.uri in self.facts.made):
             self._write()
         if failed:
             raise MonitorError(
