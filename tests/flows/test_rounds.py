@@ -45,7 +45,9 @@ def run(config: Path) -> dict:
 
 @pytest.mark.slow
 def test_each_round_samples_from_the_policy_before_it_and_a_killed_loop_goes_on(world, tmp_path):
-    config = configure(world, tmp_path / "store")
+    prompts = {"harmless": str(world / "evaluation_prompts.jsonl")}
+    measured = {"evaluation__benchmarks": {"sampling": {"max_new_tokens": 8}, "refusals": prompts}}
+    config = configure(world, tmp_path / "store", measured)
     command = [sys.executable, "-m", "flows.rounds", str(config), "--json"]
     with subprocess.Popen(command, cwd=runs.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
         wait_until(killed, tmp_path / "store", "train_dpo/*/manifest.json")
@@ -60,8 +62,9 @@ def test_each_round_samples_from_the_policy_before_it_and_a_killed_loop_goes_on(
     stages = [path.split("/")[0] for path in after]
     assert (stages.count("train_sft"), stages.count("train_reward_model")) == (1, 1)
     assert (stages.count("sample_completions"), stages.count("train_dpo")) == (2, 2)
+    assert stages.count("measure_policies") == 2
     assert "Round by round" in Path(found["page"].removeprefix("file://")).read_text()
-    longer = run(configure(world, tmp_path / "store", rounds=3, patience=3))
+    longer = run(configure(world, tmp_path / "store", measured, rounds=3, patience=3))
     assert longer["rounds"][:2] == found["rounds"], "a longer loop begins with the rounds that are there"
 
 
